@@ -1,0 +1,21 @@
+"""Connectors: what stands between the vision tower and the language model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vlmkit.registry import Registry
+
+if TYPE_CHECKING:
+    from vlmkit.connectors.base import Connector
+
+connectors: Registry[Connector] = Registry(
+    "connector",
+    package=__name__,
+    builtin=(
+        "conv_patch_merger",
+        "linear",
+        "mlp",
+        "pixel_shuffle",
+    ),
+)

@@ -1,0 +1,33 @@
+"""The contract of a connector: visual features of the encoder's width become tokens of the language model's width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vlmkit.connectors import connectors
+from vlmkit.features import Grid
+from vlmkit.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connector(Spec):
+    """Base of connectors. `grid_out` and the module built by `build` always agree."""
+
+    registry = connectors
+
+    @property
+    def merge(self) -> int:
+        """Patches that one token covers along each side; what a policy has to align to, besides the patch."""
+        return 1
+
+    def grid_out(self, grid: Grid) -> Grid:
+        """The grid of one view's tokens after the connector. Raises GridError for a grid that it cannot take."""
+        return grid
+
+    def build(self, dim_in: int, dim_out: int) -> nn.Module:
+        """A module: Features (N, dim_in) -> Features (T, dim_out). Raises SpecError for widths that it cannot serve."""
+        raise NotImplementedError

@@ -1,0 +1,21 @@
+"""Vision encoders (towers): patches go in, features come out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vlmkit.registry import Registry
+
+if TYPE_CHECKING:
+    from vlmkit.encoders.base import Encoder
+
+encoders: Registry[Encoder] = Registry(
+    "encoder",
+    package=__name__,
+    builtin=(
+        "clip",
+        "open_clip",
+        "siglip",
+        "timm",
+    ),
+)

@@ -1,0 +1,12 @@
+"""Token layout: which ids surround an image, and where its visual tokens stand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vlmkit.registry import Registry
+
+if TYPE_CHECKING:
+    from vlmkit.layout.base import TokenLayout
+
+layouts: Registry[TokenLayout] = Registry("layout", package=__name__, builtin=("bracketed", "run"))

@@ -1,0 +1,102 @@
+"""Sizes, boxes and plans: what to resample, where to place it, which views to cut. Whole numbers only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vlmkit.features import Grid, GridError
+
+
+class ImageSizeError(ValueError):
+    """A size that a policy cannot serve, with both numbers."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Pixels, height first: Size(480, 640) is a landscape photo."""
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        for side in (self.height, self.width):
+            if type(side) is not int or side < 1:
+                raise ImageSizeError(f"an image side is a whole number of pixels from 1 up, got {self.height!r} x {self.width!r} (height x width)")
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+    @property
+    def aspect_ratio(self) -> float:
+        """Longer side over shorter side, 1 or more."""
+        return max(self.height, self.width) / min(self.height, self.width)
+
+    def grid(self, patch: int) -> Grid:
+        """Patches of `patch` pixels: Size(392, 392).grid(14) is Grid(1, 28, 28). Raises GridError where they do not fit."""
+        if self.height % patch or self.width % patch:
+            raise GridError(f"{self} pixels are not a whole number of {patch}x{patch} patches")
+        return Grid(1, self.height // patch, self.width // patch)
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of pixels; `top` and `left` count from the upper left corner."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def size(self) -> Size:
+        return Size(self.height, self.width)
+
+
+@dataclass(frozen=True)
+class Render:
+    """One resampled picture and the views cut from it.
+
+    The whole image is resampled to `resize`, placed with its upper left corner at (top, left) of a `canvas` filled with
+    one colour (a negative corner crops), and cut into `tiles` in raster order.
+
+        canvas                       resize = the image part
+        +---------------------+      top, left = its corner on the canvas
+        | fill  +-------+     |
+        |       | image |     |      tiles = the views, boxes on the canvas
+        |       +-------+     |
+        +---------------------+
+    """
+
+    resize: Size
+    canvas: Size
+    tiles: tuple[Box, ...]
+    top: int = 0
+    left: int = 0
+    fill: tuple[int, int, int] = (0, 0, 0)
+    """RGB of the canvas outside the image, 0 to 255."""
+
+    @classmethod
+    def whole(cls, size: Size) -> Render:
+        """The image resampled to `size`, one view."""
+        return cls(resize=size, canvas=size, tiles=(Box(0, 0, size.height, size.width),))
+
+
+@dataclass(frozen=True)
+class ImagePlan:
+    """How one image of a given size becomes views. Views are numbered render by render, tile by tile."""
+
+    source: Size
+    renders: tuple[Render, ...]
+
+    @property
+    def views(self) -> tuple[Size, ...]:
+        """The size of each view in pixels."""
+        return tuple(tile.size for render in self.renders for tile in render.tiles)
+
+    def grids(self, patch: int) -> tuple[Grid, ...]:
+        """The patch grid of each view. Raises GridError where a view is not a whole number of patches."""
+        return tuple(view.grid(patch) for view in self.views)

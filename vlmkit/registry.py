@@ -1,0 +1,86 @@
+"""The catalogue: one registry a family of parts (connectors, encoders, ...), exact names, lazy loading."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class RegistryError(LookupError):
+    """A name is unknown, or registered twice."""
+
+
+class Registry(Generic[T]):
+    """Names of one family of parts, each the `kind` tag of a class.
+
+    The parts that come with vlmkit are listed by kind and loaded from the module of the same name when they are first
+    asked for, so that listing names costs nothing. Anyone else registers a part by decorating its class:
+
+        @connectors.register("my_connector")
+        @dataclass(frozen=True, kw_only=True)
+        class MyConnector(Connector): ...
+    """
+
+    def __init__(self, family: str, package: str, builtin: Iterable[str] = ()) -> None:
+        self.family = family
+        # `import vlmkit.connectors.mlp as m` walks the attributes of vlmkit and meets a registry where it expects the
+        # package: with the package's name Python finds the submodule all the same.
+        self.__name__ = package
+        self._builtin = tuple(builtin)
+        self._parts: dict[str, type[T]] = {}
+
+    def register(self, kind: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator: file the class under `kind`. Raises RegistryError where the name is taken."""
+
+        def file(part: type[T]) -> type[T]:
+            known = self._parts.get(kind)
+            # Running a file twice (a notebook cell, `--plugin` beside an import) redefines the same class: not a clash.
+            if known is not None and (known.__module__, known.__qualname__) != (part.__module__, part.__qualname__):
+                raise RegistryError(f"{self.family} {kind!r} is already registered by {known.__module__}.{known.__qualname__}")
+            if known is None and kind in self._builtin and part.__module__ != self._module(kind):
+                raise RegistryError(f"{self.family} {kind!r} is already registered by {self._module(kind)}")
+            part.kind = kind  # type: ignore[attr-defined]
+            self._parts[kind] = part
+            return part
+
+        return file
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Registered kinds that match a shell pattern, sorted."""
+        return sorted(fnmatch.filter({*self._builtin, *self._parts}, pattern))
+
+    def __getitem__(self, kind: str) -> type[T]:
+        if kind not in self._parts and kind in self._builtin:
+            importlib.import_module(self._module(kind))
+        if kind not in self._parts:
+            raise RegistryError(self._unknown(kind))
+        return self._parts[kind]
+
+    def __contains__(self, kind: object) -> bool:
+        return kind in self._parts or kind in self._builtin
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+    def __repr__(self) -> str:
+        return f"<{self.family} registry: {', '.join(self.names())}>"
+
+    def _module(self, kind: str) -> str:
+        return f"{self.__name__}.{kind}"
+
+    def _unknown(self, kind: Any) -> str:
+        return f"unknown {self.family} {kind!r};{suggestion(str(kind), self.names())} known: {', '.join(self.names())}"
+
+
+def suggestion(wrong: str, known: Iterable[str]) -> str:
+    """' did you mean ...?' for the nearest known name, or nothing where none is near."""
+    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
+    return f" did you mean {near[0]!r}?" if near else ""

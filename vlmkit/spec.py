@@ -1,0 +1,180 @@
+"""Frozen, typed, strictly decoded descriptions of parts, and their exact JSON.
+
+A spec holds scalars, Literals, tuples and nested specs, nothing else. Types are checked when a spec is made and when it
+is decoded by the same code, so a spec that exists is a spec that can be written and read back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import types
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+from vlmkit.registry import Registry, suggestion
+
+SCHEMA = 1
+"""Version of the JSON form; a file of a newer one is refused."""
+
+
+class SpecError(ValueError):
+    """A description that does not fit: the path of the field, what it holds, what was expected."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spec:
+    """Base of every description. Subclasses are `@dataclass(frozen=True, kw_only=True)`."""
+
+    kind: ClassVar[str] = ""
+    """Tag of a registered part; empty for a plain record."""
+    registry: ClassVar[Registry[Any] | None] = None
+    """Where the parts of this family are registered; set on the family's base class."""
+
+    def __post_init__(self) -> None:
+        for name, hint in _fields(type(self)).items():
+            object.__setattr__(self, name, _check(hint, getattr(self, name), f"{self.kind or type(self).__name__}.{name}"))
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed. Unknown fields raise SpecError."""
+        _refuse_unknown(type(self), changes, self.kind or type(self).__name__)
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values ready for JSON; a registered part carries its `kind`."""
+        tag = {"kind": self.kind} if self.kind else {}
+        return tag | {name: _plain(getattr(self, name)) for name in _fields(type(self))}
+
+    @classmethod
+    def from_dict(cls, data: Any, path: str = "") -> Self:
+        """The inverse of `to_dict`. Raises SpecError naming the path of what does not fit."""
+        return _decode_spec(cls, data, path)
+
+    def to_json(self) -> str:
+        return json.dumps({"schema": SCHEMA} | self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises SpecError for text that is not JSON, a newer schema, or anything that does not fit."""
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise SpecError(f"not JSON: {error}") from None
+        if not isinstance(data, dict):
+            raise SpecError(f"expected a JSON object, got {type(data).__name__}")
+        schema = data.pop("schema", SCHEMA)
+        if type(schema) is not int or not 1 <= schema <= SCHEMA:
+            raise SpecError(f"schema: this vlmkit reads schema {SCHEMA}, the text says {schema!r}; upgrade vlmkit to read it")
+        return cls.from_dict(data)
+
+
+@functools.cache
+def _fields(cls: type[Spec]) -> dict[str, Any]:
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Spec):
+        return value.to_dict()
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _refuse_unknown(cls: type[Spec], given: Any, path: str) -> None:
+    known = _fields(cls)
+    for name in given:
+        if name not in known:
+            hint = suggestion(name, known) or f" known: {', '.join(known)}"
+            raise SpecError(f"{path + '.' if path else ''}{name}: unknown field,{hint}")
+
+
+def _decode_spec(cls: type[Any], data: Any, path: str) -> Any:
+    if not isinstance(data, dict):
+        raise SpecError(f"{path or cls.__name__}: expected an object, got {data!r}")
+    data = dict(data)
+    if cls.registry is not None:
+        if "kind" not in data:
+            raise SpecError(f"{path}.kind: missing; known: {', '.join(cls.registry.names())}".lstrip("."))
+        kind = data.pop("kind")
+        try:
+            found = cls.registry[kind]
+        except (LookupError, TypeError) as error:
+            raise SpecError(f"{path}.kind: {error}".lstrip(".")) from None
+        if not issubclass(found, cls):
+            raise SpecError(f"{path}.kind: expected {cls.kind!r}, got {kind!r}".lstrip("."))
+        cls = found
+    fields = _fields(cls)
+    _refuse_unknown(cls, data, path)
+    required = {
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    if missing := sorted(required - data.keys()):
+        raise SpecError(f"{path + '.' if path else ''}{missing[0]}: missing")
+    values = {name: _check(fields[name], value, f"{path + '.' if path else ''}{name}", decode=True) for name, value in data.items()}
+    return cls(**values)
+
+
+def _check(hint: Any, value: Any, path: str, *, decode: bool = False) -> Any:
+    """The value as the hint wants it, or SpecError. With `decode`, JSON lists become tuples and objects become specs."""
+    origin = get_origin(hint)
+    if origin is Literal:
+        if not any(type(value) is type(choice) and value == choice for choice in get_args(hint)):
+            choices = ", ".join(repr(choice) for choice in get_args(hint))
+            raise SpecError(f"{path}: expected one of {choices}, got {value!r}")
+        return value
+    if origin in (Union, types.UnionType):
+        return _check_union(hint, value, path, decode)
+    if origin is tuple:
+        return _check_tuple(hint, value, path, decode)
+    if isinstance(hint, type) and issubclass(hint, Spec):
+        if decode and not isinstance(value, Spec):
+            return _decode_spec(hint, value, path)
+        if not isinstance(value, hint):
+            raise SpecError(f"{path}: expected {_name(hint)}, got {value!r}")
+        return value
+    if hint is float and type(value) is int:
+        value = float(value)
+    if type(value) is not hint:
+        raise SpecError(f"{path}: expected {_name(hint)}, got {value!r}")
+    if hint is float and not math.isfinite(value):
+        raise SpecError(f"{path}: expected a finite number, got {value!r}")
+    return value
+
+
+def _check_union(hint: Any, value: Any, path: str, decode: bool) -> Any:
+    choices = get_args(hint)
+    if value is None and type(None) in choices:
+        return None
+    others = [choice for choice in choices if choice is not type(None)]
+    problems = []
+    for choice in others:
+        try:
+            return _check(choice, value, path, decode=decode)
+        except SpecError as error:
+            problems.append(error)
+    if len(others) == 1:
+        raise problems[0]
+    raise SpecError(f"{path}: expected {_name(hint)}, got {value!r}")
+
+
+def _check_tuple(hint: Any, value: Any, path: str, decode: bool) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple) if decode else tuple):
+        raise SpecError(f"{path}: expected {_name(hint)}, got {value!r}")
+    items = get_args(hint)
+    if len(items) == 2 and items[1] is Ellipsis:
+        items = (items[0],) * len(value)
+    if len(items) != len(value):
+        raise SpecError(f"{path}: expected {len(items)} values, got {len(value)}: {value!r}")
+    return tuple(_check(item, given, f"{path}[{index}]", decode=decode) for index, (item, given) in enumerate(zip(items, value, strict=True)))
+
+
+def _name(hint: Any) -> str:
+    if isinstance(hint, type) and get_origin(hint) is None:
+        registry = getattr(hint, "registry", None)
+        return f"a {registry.family}" if registry is not None and not getattr(hint, "kind", "") else hint.__name__
+    return str(hint).replace("typing.", "")
