@@ -1,0 +1,255 @@
+"""From a conversation and the grids of its images to token ids, labels and the places of visual tokens.
+
+Everything is a piece. A template's own text is trusted and may hold special tokens; text that came from a user or a
+data set is plain and can never become one; a run of visual tokens is a piece too, so its place is known while ids are laid
+out and is never searched for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from vlmkit.features import Grid
+from vlmkit.layout import layouts
+from vlmkit.layout.template import Template
+from vlmkit.preprocess.geometry import ImagePlan
+from vlmkit.spec import Spec
+
+IGNORE = -100
+"""Label of a position that is not supervised, as torch's cross-entropy has it."""
+
+
+class LayoutError(ValueError):
+    """A conversation that cannot be laid out."""
+
+
+class Tokenizer(Protocol):
+    """What a layout needs of a tokenizer."""
+
+    @property
+    def specials(self) -> Mapping[str, int]:
+        """Spelling of every special token -> its id."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text; no spelling in it becomes a special token, nothing is added around it."""
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """Text of a template: special tokens in it are meant."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Visual:
+    """Visual tokens `start` to `start + length` of an image, in the order in which the connector returns them."""
+
+    start: int
+    length: int
+
+
+Piece = Trusted | Visual
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """One image as a layout sees it: its plan, and the grid of each view after the connector."""
+
+    plan: ImagePlan
+    grids: tuple[Grid, ...]
+
+    @property
+    def count(self) -> int:
+        return sum(grid.tokens for grid in self.grids)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message. `content` holds plain text and, where an image stands, its number in the conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Span:
+    """ids[start : start + length] are visual tokens `offset` to `offset + length` of image number `image`."""
+
+    start: int
+    length: int
+    image: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A laid-out conversation of S tokens.
+
+    ids, labels: S numbers each; a label is the id itself where it is supervised (the assistant's words and the end of
+    its turn) and IGNORE elsewhere. extents: per image, in order of appearance, where the pieces around it begin and end.
+    """
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    spans: tuple[Span, ...]
+    extents: tuple[tuple[int, int], ...]
+
+    def truncated(self, length: int) -> Layout:
+        """At most `length` tokens from the front. An image that does not fit whole goes with all that follows it."""
+        end = min(length, len(self.ids))
+        for start, stop in self.extents:
+            if start < end < stop:
+                end = start
+        return Layout(
+            self.ids[:end],
+            self.labels[:end],
+            tuple(span for span in self.spans if span.start < end),
+            tuple(extent for extent in self.extents if extent[1] <= end),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenLayout(Spec):
+    """Base of layouts. A subclass says which pieces stand for one image; turns come from the template."""
+
+    registry = layouts
+
+    template: Template
+    placeholder: str
+    """The tokenizer's reserved token whose id fills the places of visual tokens."""
+    after_image: str = ""
+    """Template text after each image."""
+
+    def image_pieces(self, image: ImageTokens) -> tuple[Piece, ...]:
+        """The pieces of one image. Every visual token appears in them exactly once."""
+        raise NotImplementedError
+
+    def required_specials(self) -> tuple[str, ...]:
+        """Special tokens that the tokenizer must have."""
+        return (self.placeholder, *self.template.specials)
+
+    def lay_out(
+        self,
+        turns: Sequence[Turn],
+        images: Sequence[ImageTokens],
+        tokenizer: Tokenizer,
+        *,
+        add_generation_prompt: bool = False,
+    ) -> Layout:
+        """Ids, labels and spans of a conversation. Raises LayoutError for roles out of place or images that do not fit."""
+        writer = _Writer(tokenizer, self.placeholder)
+        template = self.template
+        writer.trusted(template.begin)
+        if template.default_system is not None and (not turns or turns[0].role != "system"):
+            turns = (Turn("system", (template.default_system,)), *turns)
+        used = [part for turn in turns for part in turn.content if isinstance(part, int)]
+        if sorted(used) != list(range(len(images))):
+            raise LayoutError(f"the conversation refers to images {used}, but {len(images)} image(s) were given")
+        for turn in turns:
+            before, after = template.around(turn.role)
+            writer.trusted(before)
+            writer.supervised = turn.role == "assistant"
+            for part in turn.content:
+                if isinstance(part, str):
+                    writer.plain(part)
+                else:
+                    writer.image(part, images[part], (*self.image_pieces(images[part]), Trusted(self.after_image)))
+            writer.end_of_turn(after)
+        if add_generation_prompt:
+            writer.trusted(template.assistant[0])
+        return writer.layout()
+
+
+@dataclass
+class _Writer:
+    """Collects ids. Text between special tokens is encoded as one run, as a tokenizer given the whole string would;
+    it is cut only where supervision begins or ends, which is where generation has to begin."""
+
+    tokenizer: Tokenizer
+    placeholder: str
+    supervised: bool = False
+    ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    extents: list[tuple[int, int]] = field(default_factory=list)
+    pending: str = ""
+    pending_supervised: bool = False
+
+    def plain(self, text: str) -> None:
+        if self.pending and self.pending_supervised != self.supervised:
+            self.flush()
+        self.pending += text
+        self.pending_supervised = self.supervised
+
+    def trusted(self, text: str) -> None:
+        for piece in split_specials(text, self.tokenizer.specials):
+            if piece in self.tokenizer.specials:
+                self.flush()
+                self.extend([self.tokenizer.specials[piece]], self.supervised)
+            else:
+                self.plain(piece)
+
+    def end_of_turn(self, after: str) -> None:
+        """The first special token that ends an assistant's turn is supervised; what separates turns is not."""
+        if not self.supervised:
+            self.trusted(after)
+            return
+        pieces = split_specials(after, self.tokenizer.specials)
+        ends = next((index + 1 for index, piece in enumerate(pieces) if piece in self.tokenizer.specials), 0)
+        self.trusted("".join(pieces[:ends]))
+        self.flush()
+        self.supervised = False
+        self.trusted("".join(pieces[ends:]))
+
+    def image(self, number: int, image: ImageTokens, pieces: Sequence[Piece]) -> None:
+        self.flush()
+        supervised, self.supervised = self.supervised, False
+        begin = len(self.ids)
+        for piece in pieces:
+            if isinstance(piece, Trusted):
+                self.trusted(piece.text)
+            else:
+                self.flush()
+                self.spans.append(Span(len(self.ids), piece.length, number, piece.start))
+                self.extend([self.tokenizer.specials[self.placeholder]] * piece.length, False)
+        placed = sum(piece.length for piece in pieces if isinstance(piece, Visual))
+        if placed != image.count:
+            raise LayoutError(f"image {number} has {image.count} visual tokens, but the layout places {placed}")
+        # Text after the image may merge with the words that follow, so the extent ends with the last id that is certain.
+        self.extents.append((begin, len(self.ids)))
+        self.supervised = supervised
+
+    def flush(self) -> None:
+        if self.pending:
+            self.extend(self.tokenizer.encode(self.pending), self.pending_supervised)
+            self.pending = ""
+
+    def extend(self, ids: list[int], supervised: bool) -> None:
+        self.ids += ids
+        self.labels += ids if supervised else [IGNORE] * len(ids)
+
+    def layout(self) -> Layout:
+        self.flush()
+        return Layout(tuple(self.ids), tuple(self.labels), tuple(self.spans), tuple(self.extents))
+
+
+def split_specials(text: str, specials: Mapping[str, int]) -> list[str]:
+    """'<a>x<b>' -> ['<a>', 'x', '<b>']; where spellings overlap the longest wins."""
+    pieces: list[str] = []
+    ordered = sorted((special for special in specials if special), key=len, reverse=True)
+    start = position = 0
+    while position < len(text):
+        found = next((special for special in ordered if text.startswith(special, position)), None)
+        if found is None:
+            position += 1
+            continue
+        if start < position:
+            pieces.append(text[start:position])
+        pieces.append(found)
+        start = position = position + len(found)
+    if start < len(text):
+        pieces.append(text[start:])
+    return pieces

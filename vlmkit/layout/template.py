@@ -1,0 +1,42 @@
+"""Chat templates as data: what stands before and after each role's words."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from vlmkit.spec import Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template(Spec):
+    """Text around turns. Special tokens are written as the tokenizer spells them."""
+
+    begin: str = ""
+    """Before everything."""
+    system: tuple[str, str] = ("", "")
+    user: tuple[str, str]
+    assistant: tuple[str, str]
+    """Before and after the assistant's words; generation continues after the first part and stops at the second."""
+    default_system: str | None = None
+    """System message of a conversation that has none."""
+
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """Spellings of the form <...> that the template uses: the tokenizer has to know each as one token."""
+        text = " ".join((self.begin, *self.system, *self.user, *self.assistant))
+        return tuple(dict.fromkeys(re.findall(r"<[^<>\s]+>", text)))
+
+    def around(self, role: Literal["system", "user", "assistant"]) -> tuple[str, str]:
+        if role == "system":
+            return self.system
+        return self.user if role == "user" else self.assistant
+
+
+CHATML = Template(
+    system=("<|im_start|>system\n", "<|im_end|>\n"),
+    user=("<|im_start|>user\n", "<|im_end|>\n"),
+    assistant=("<|im_start|>assistant\n", "<|im_end|>\n"),
+)
+"""ChatML, the format of OLMo 2 and 3, Qwen and many others."""
