@@ -1,7 +1,104 @@
-"""Smart resize: keep the aspect ratio, make both sides multiples of a factor, keep the pixel count within bounds."""
+"""Smart resize: keep the aspect ratio, make both sides multiples of a factor, keep the pixel count within bounds.
+
+The rule of Qwen2-VL (Wang et al. 2024, arXiv:2409.12191), with the bounds of Olmo-3.1-UNIVA-VL: 64 to 256 squares of 28
+pixels, each of which becomes one visual token.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 
-def smart_resize(height: int, width: int, factor: int = 28, min_pixels: int = 64 * 28 * 28, max_pixels: int = 256 * 28 * 28) -> tuple[int, int]:
-    raise NotImplementedError
+from vlmkit.preprocess import policies
+from vlmkit.preprocess.base import ImagePolicy
+from vlmkit.preprocess.geometry import ImagePlan, ImageSizeError, Render, Size
+from vlmkit.spec import SpecError
+
+FACTOR = 28
+"""A patch of 14 pixels times a merge of 2."""
+MIN_PIXELS = 64 * FACTOR * FACTOR
+MAX_PIXELS = 256 * FACTOR * FACTOR
+MAX_ASPECT_RATIO = 200
+
+
+def smart_resize(
+    height: int,
+    width: int,
+    factor: int = FACTOR,
+    min_pixels: int = MIN_PIXELS,
+    max_pixels: int = MAX_PIXELS,
+    max_aspect_ratio: int = MAX_ASPECT_RATIO,
+) -> tuple[int, int]:
+    """The (height, width) to resize to, for example 480 x 640 -> 364 x 504, that is 13 x 18 = 234 tokens.
+
+    1. Both sides go to the nearest multiple of `factor`; halfway goes to the even multiple (Python's `round`).
+    2. More than `max_pixels`: both sides are scaled by sqrt(max_pixels / pixels) instead and rounded down, but not to 0.
+    3. Fewer than `min_pixels`: both sides are scaled by sqrt(min_pixels / pixels) instead and rounded up.
+
+    The square roots are floating point on purpose: the answer is the one of `smart_resize` in transformers' Qwen2-VL for
+    every input, also where rounding decides.
+
+    With the default bounds the result always has 64 to 256 squares of `factor`: in units of the factor, step 2 multiplies
+    sides a * b = 256 with a >= sqrt(256 / 200) > 1, which rounding down leaves above a quarter of 256, and step 3 sides
+    a * b = 64 with a + b <= 114, which rounding up leaves below 64 + 114 + 1. Other bounds may be missed, by the rounding
+    of one side, where they lie close together, and where the thinnest image does not fit (`max_pixels` below
+    max_aspect_ratio * factor ** 2): 28 x 5600 under 100 * 28 * 28 pixels stays 28 pixels high and keeps 141 squares.
+
+    Raises ImageSizeError for a side below 1 and for an aspect ratio above `max_aspect_ratio`.
+    """
+    size = Size(height, width)
+    if size.aspect_ratio > max_aspect_ratio:
+        raise ImageSizeError(
+            f"smart_resize serves aspect ratios up to {max_aspect_ratio}, "
+            f"but an image of {size} (height x width) has {size.aspect_ratio:.6g}"
+        )
+    rows, columns = round(height / factor), round(width / factor)
+    if rows * columns * factor * factor > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        rows = max(1, math.floor(height / shrink / factor))
+        columns = max(1, math.floor(width / shrink / factor))
+    elif rows * columns * factor * factor < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        rows = math.ceil(height * grow / factor)
+        columns = math.ceil(width * grow / factor)
+    return rows * factor, columns * factor
+
+
+@policies.register("smart_resize")
+@dataclass(frozen=True, kw_only=True)
+class SmartResize(ImagePolicy):
+    """One view of nearly the image's own shape, see the function `smart_resize`."""
+
+    factor: int = FACTOR
+    """Both sides become multiples of this many pixels: patch size times the connector's merge."""
+    min_pixels: int = MIN_PIXELS
+    """Images of fewer pixels are enlarged to at least this many."""
+    max_pixels: int = MAX_PIXELS
+    """Images of more pixels are shrunk to at most this many."""
+    max_aspect_ratio: int = MAX_ASPECT_RATIO
+    """Longer side over shorter side; thinner images are refused."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.factor < 1:
+            raise SpecError(f"smart_resize.factor: expected 1 or more, got {self.factor}")
+        if self.max_aspect_ratio < 1:
+            raise SpecError(f"smart_resize.max_aspect_ratio: expected 1 or more, got {self.max_aspect_ratio}")
+        if not 1 <= self.min_pixels <= self.max_pixels:
+            raise SpecError(f"smart_resize: expected 1 <= min_pixels <= max_pixels, got {self.min_pixels} and {self.max_pixels}")
+        if self.max_pixels < self.factor**2:
+            raise SpecError(
+                f"smart_resize.max_pixels: {self.max_pixels} pixels do not hold one square of {self.factor} ({self.factor**2} pixels)"
+            )
+
+    def plan(self, size: Size) -> ImagePlan:
+        height, width = smart_resize(size.height, size.width, self.factor, self.min_pixels, self.max_pixels, self.max_aspect_ratio)
+        return ImagePlan(source=size, renders=(Render.whole(Size(height, width)),))
+
+    def problems(self, multiple: int) -> list[str]:
+        if self.factor % multiple == 0:
+            return []
+        return [
+            f"policy 'smart_resize(factor={self.factor})' gives sides that are multiples of {self.factor}, not of the {multiple} "
+            f"that patch and merge need. Use a factor that is a multiple of {multiple}, such as {math.lcm(self.factor, multiple)}."
+        ]
