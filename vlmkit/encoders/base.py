@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from vlmkit.encoders import encoders
-from vlmkit.features import Grid
-from vlmkit.spec import Spec
+from vlmkit.features import Grid, GridError
+from vlmkit.spec import Spec, SpecError
 
 if TYPE_CHECKING:
     from vlmkit.encoders.tower import Tower
@@ -17,6 +17,9 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """OpenAI's CLIP constants, kept by OpenCLIP: Radford et al. 2021 (arXiv:2103.00020)."""
 HALF = (0.5, 0.5, 0.5)
 """Mean and std that take 0..255 to -1..1: SigLIP (arXiv:2303.15343) and many others."""
+
+Positions = Literal["bicubic_antialias", "bicubic", "bilinear_antialias", "bilinear", "bucket", "fixed"]
+"""How a learned table of positions serves another grid: encoders/positions.py. `fixed` refuses every other grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,5 +54,84 @@ class Encoder(Spec):
         raise NotImplementedError
 
     def load_pretrained(self, tower: Tower) -> None:
-        """Fill the tower from its published checkpoint. Raises SpecError where the spec names none."""
+        """Fill the tower from its published checkpoint. Raises SpecError where the spec names none, or where the
+        checkpoint does not fit."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViT(Encoder):
+    """What the specs of plain vision transformers share (Dosovitskiy et al. 2021, arXiv:2010.11929): square patches, a
+    learned table of positions, blocks of one width, a norm after the last.
+
+    Blocks above the last selected one, projections, pooling heads and an unused final norm are neither computed nor kept.
+    """
+
+    width: int
+    """Channels of every block."""
+    layers: int
+    """Blocks of the published model, those above `layer` included."""
+    patch: int
+    """Side of a patch in pixels."""
+    image_size: int
+    """Side in pixels of the images that the table of positions was made for; its grid is image_size // patch squared."""
+    layer: int | tuple[int, ...] = -1
+    """Which block's output is the feature, counted as transformers' `hidden_states` does: -1 is the last block, -2 the one
+    before, 1 the first. Several are joined along the channels in the order given (Molmo: (-2, -9))."""
+    final_norm: bool
+    """Whether the norm after the last block is applied (to every selected layer)."""
+    positions: Positions
+    """How the table of positions serves another grid than its own."""
+    checkpoint: str | None = None
+    """Where `load_pretrained` finds weights: a name that the library knows, or a local path."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("width", "layers", "patch", "image_size"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"{self.kind}.{name}: expected 1 or more, got {getattr(self, name)}")
+        if self.image_size < self.patch:
+            raise SpecError(f"{self.kind}.image_size: {self.image_size} pixels hold no patch of {self.patch}")
+        chosen = self.layer if isinstance(self.layer, tuple) else (self.layer,)
+        if not chosen:
+            raise SpecError(f"{self.kind}.layer: at least one layer is needed")
+        for layer in chosen:
+            if layer == 0 or abs(layer) > self.layers:
+                raise SpecError(f"{self.kind}.layer: expected -{self.layers} to -1 or 1 to {self.layers} (blocks), got {layer}")
+
+    @property
+    def patch_size(self) -> int:
+        return self.patch
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Blocks run before each selected layer: (31,) for layer -2 of 32."""
+        chosen = self.layer if isinstance(self.layer, tuple) else (self.layer,)
+        return tuple(layer if layer > 0 else self.layers + 1 + layer for layer in chosen)
+
+    @property
+    def dim_out(self) -> int:
+        return self.width * len(self.depths)
+
+    @property
+    def native_grid(self) -> Grid:
+        """The grid that the table of positions was made for: 27x27 for 378 pixels and patches of 14."""
+        side = self.image_size // self.patch
+        return Grid(1, side, side)
+
+    @property
+    def prefix_kept(self) -> int:
+        """Tokens of each view's features that stand before the patches: 1 with a kept class token."""
+        return 0
+
+    def grid_out(self, grid: Grid) -> Grid:
+        if grid.frames != 1 or grid.prefix:
+            raise GridError(f"encoder {self.kind!r} sees one still view at a time, but the grid is {grid}; give each frame as a view")
+        native = self.native_grid
+        if self.positions == "fixed" and grid != native:
+            side = native.rows * self.patch
+            raise GridError(
+                f"encoder {self.kind!r} with positions='fixed' takes {side}x{side} pixels (a {native} grid of {self.patch}x{self.patch} "
+                f"patches), but the view is a {grid} grid. Use positions='bicubic_antialias', or an image policy of {side}x{side}."
+            )
+        return replace(grid, prefix=self.prefix_kept)
