@@ -52,12 +52,17 @@ class ConvPatchMerger(Connector):
     def grid_out(self, grid: Grid) -> Grid:
         return merged_grid(self.kind, grid, self.kernel)
 
+    def problems(self, dim_in: int, dim_out: int) -> list[str]:
+        if self.positions == "none" or dim_out % 4 == 0:
+            return []
+        return [
+            f"connector 'conv_patch_merger' adds sine and cosine of row and column, which takes a width that is a multiple of 4, "
+            f"but the language model is {dim_out} wide. Use positions='none'."
+        ]
+
     def build(self, dim_in: int, dim_out: int) -> nn.Module:
-        if self.positions == "sincos2d" and dim_out % 4:
-            raise SpecError(
-                f"conv_patch_merger: positions 'sincos2d' need a width that is a multiple of 4 (sine and cosine of row and column), "
-                f"but the language model is {dim_out} wide. Use positions='none'."
-            )
+        if problems := self.problems(dim_in, dim_out):
+            raise SpecError(" ".join(problems))
         return ConvPatchMergerModule(self, dim_in, dim_out)
 
 

@@ -1,0 +1,73 @@
+"""Linear layers with activations between them, token by token.
+
+LLaVA-1.5 (Liu et al. 2023, arXiv:2310.03744) is the default: Linear, GELU, Linear. With norms it is the projector of others:
+
+    Yi-VL (arXiv:2403.04652)        Linear, LayerNorm, GELU, Linear, LayerNorm   norm_between, norm_out = "layer_norm"
+    InternVL (arXiv:2404.16821)     LayerNorm, Linear, GELU, Linear              norm_in = "layer_norm", after a pixel shuffle
+    OmniVLM                         Linear, tanh GELU, Linear                    activation = "gelu_tanh"
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from torch import nn
+
+from vlmkit.connectors import connectors
+from vlmkit.connectors.base import Connector
+from vlmkit.connectors.layers import Activation, Norm, activation, norm
+from vlmkit.features import Features
+from vlmkit.spec import SpecError
+
+
+@connectors.register("mlp")
+@dataclass(frozen=True, kw_only=True)
+class Mlp(Connector):
+    """Every token by itself; the grid stays, a kept class token passes."""
+
+    depth: int = 2
+    """Linear layers."""
+    hidden: int | None = None
+    """Width between them; None is the language model's."""
+    activation: Activation = "gelu"
+    """Between two linear layers."""
+    bias: bool = True
+    """Of the linear layers."""
+    norm_in: Norm = "none"
+    """Before the first linear layer, over the encoder's width."""
+    norm_between: Norm = "none"
+    """After every linear layer but the last, before its activation."""
+    norm_out: Norm = "none"
+    """After the last linear layer."""
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depth < 1:
+            raise SpecError(f"mlp.depth: expected 1 or more linear layers, got {self.depth}")
+        if self.hidden is not None and (self.hidden < 1 or self.depth == 1):
+            raise SpecError(f"mlp.hidden: expected 1 or more channels between 2 or more layers, got {self.hidden} with depth {self.depth}")
+        if self.norm_eps <= 0:
+            raise SpecError(f"mlp.norm_eps: expected more than 0, got {self.norm_eps}")
+
+    def build(self, dim_in: int, dim_out: int) -> nn.Module:
+        return MlpModule(self, dim_in, dim_out)
+
+
+class MlpModule(nn.Module):
+    def __init__(self, spec: Mlp, dim_in: int, dim_out: int) -> None:
+        super().__init__()
+        hidden = dim_out if spec.hidden is None else spec.hidden
+        widths = [dim_in, *[hidden] * (spec.depth - 1), dim_out]
+        layers = norm(spec.norm_in, dim_in, spec.norm_eps)
+        for index, (width, following) in enumerate(pairwise(widths), start=1):
+            layers.append(nn.Linear(width, following, bias=spec.bias))
+            if index < spec.depth:
+                layers += [*norm(spec.norm_between, following, spec.norm_eps), activation(spec.activation)]
+        layers += norm(spec.norm_out, dim_out, spec.norm_eps)
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, features: Features) -> Features:
+        """(N, D_v) -> (N, D_lm)"""
+        return replace(features, tokens=self.layers(features.tokens))
