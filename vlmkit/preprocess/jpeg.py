@@ -1,0 +1,125 @@
+"""The fast path: ordinary JPEGs decoded straight into an array, the same pixels as Pillow's.
+
+Nothing is decided here that could differ: whatever is not an 8-bit baseline or progressive JPEG in grey, YCbCr or RGB,
+complete, without a colour profile other than sRGB and with a plain EXIF block, is left to the careful path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmkit.preprocess.colour import srgb_transform
+
+try:
+    import simplejpeg
+except ImportError:  # no wheel for this platform: the careful path reads everything, more slowly
+    simplejpeg = None
+
+_SOF, _SOS, _APP1, _APP2 = (0xC0, 0xC1, 0xC2), 0xDA, 0xE1, 0xE2
+_PLAIN = frozenset((0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)))
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands before the first scan of a JPEG that the fast path takes."""
+
+    height: int
+    width: int
+    scans: int
+    orientation: int
+
+
+def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
+    """(H, W, 3), upright; None for what the careful path must see, be it only to say what is wrong with it."""
+    if simplejpeg is None:
+        return None
+    header = read_header(data)
+    if header is None or header.height * header.width > max_pixels or header.scans > 50:
+        return None
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", strict=True)
+    except ValueError:
+        return None
+    if pixels.shape != (header.height, header.width, 3):
+        return None
+    return _upright(pixels, header.orientation)
+
+
+def read_header(data: bytes) -> Header | None:
+    """None where the file is not a plain JPEG."""
+    if data[:3] != b"\xff\xd8\xff":
+        return None
+    at, frame, exif, xmp = 2, b"", b"", b""
+    profile: list[bytes] = []
+    marker = 0
+    while True:
+        if at + 4 > len(data) or data[at] != 0xFF:
+            return None
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        body = data[at + 4 : at + 2 + length]
+        if len(body) != length - 2:
+            return None
+        if marker == _SOS:
+            break
+        if marker in _SOF:
+            if frame or len(body) < 6:
+                return None
+            frame = body
+            progressive = marker == 0xC2
+        elif marker not in _PLAIN:
+            return None
+        elif marker == _APP1 and body.startswith(b"Exif\0\0"):
+            if exif:
+                return None
+            exif = body
+        elif marker == _APP1:
+            xmp += body
+        elif marker == _APP2 and body.startswith(b"ICC_PROFILE\0"):
+            profile.append(body)
+        at += 2 + length
+    if not frame or frame[0] != 8 or frame[5] not in (1, 3):
+        return None
+    if profile and (frame[5] != 3 or srgb_transform(b"".join(chunk[14:] for chunk in sorted(profile)), "RGB") is not None):
+        return None
+    orientation = _orientation(exif[6:])
+    if orientation is None or (orientation == 0 and b"tiff:Orientation" in xmp):
+        return None
+    scans = 1 if not progressive and body[:1] == frame[5:6] else data.count(b"\xff\xda", at)
+    return Header(int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big"), scans, orientation)
+
+
+def _orientation(exif: bytes) -> int | None:
+    """1 to 8; 0 where there is none; None where the block is unusual."""
+    if not exif:
+        return 0
+    order = {b"II*\0": "little", b"MM\0*": "big"}.get(exif[:4])
+    if order is None:
+        return None
+
+    def number(at: int, length: int) -> int:
+        return int.from_bytes(exif[at : at + length], order)  # type: ignore[arg-type]
+
+    start = number(4, 4)
+    count = number(start, 2)
+    if start < 8 or start + 2 + 12 * count > len(exif):
+        return None
+    found = [entry for entry in range(start + 2, start + 2 + 12 * count, 12) if number(entry, 2) == 0x0112]
+    if not found:
+        return 0
+    if len(found) > 1 or number(found[0] + 2, 2) != 3 or number(found[0] + 4, 4) != 1:
+        return None
+    value = number(found[0] + 8, 2)
+    return value if 1 <= value <= 8 else None
+
+
+def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    if orientation < 2:
+        return pixels
+    if orientation > 4:
+        pixels = pixels.transpose(1, 0, 2)
+    # After the transposition, 5 needs nothing, 6 a mirror, 7 a half turn, 8 a flip.
+    rows, columns = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}[orientation]
+    return np.ascontiguousarray(pixels[::rows, ::columns])

@@ -1,0 +1,131 @@
+"""Carrying out a plan: resample, place on a canvas, cut views, cut patches. Pixels stay uint8 to the end."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from vlmkit.features import Grid
+from vlmkit.preprocess.base import Resample
+from vlmkit.preprocess.geometry import ImagePlan, Render, Size
+
+
+def render(
+    image: Any,
+    plan: ImagePlan,
+    *,
+    patch: int,
+    resample: Resample = "bicubic",
+    antialias: bool = True,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Patches (N, 3*p*p) and grids (V, 3) of the views of a plan, in its order.
+
+    image: a PIL image of mode RGB, or (H, W, 3) uint8 as an array or tensor. A patch is laid out (channel, row, column),
+    patches of a view in raster order, uint8; with `mean` and `std` they are float32, (value / 255 - mean) / std. A grid
+    is (frames, rows, columns). Raises ValueError where the image is not the size that was planned for, and GridError
+    where a view is not a whole number of patches.
+    """
+    grids = plan.grids(patch)
+    pixels = _pixels(image)
+    size = Size(*pixels.shape[:2])
+    if size != plan.source:
+        raise ValueError(
+            f"the plan is for an image of {plan.source}, but the image is {size} (height x width); plan with the image's own size"
+        )
+    if (mean is None) != (std is None):
+        raise ValueError(f"mean and std come together, got mean={mean} and std={std}")
+    pieces = []
+    for part in plan.renders:
+        canvas = _place(_resize(pixels, part.resize, resample, antialias), part)
+        for tile in part.tiles:
+            if min(tile.top, tile.left) < 0 or tile.top + tile.height > part.canvas.height or tile.left + tile.width > part.canvas.width:
+                raise ValueError(f"{tile} reaches beyond its canvas of {part.canvas}")
+            view = canvas[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
+            pieces.append(patchify(view, patch))
+    patches = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+    if mean is not None and std is not None:
+        shift, scale = _affine(tuple(mean), tuple(std), patch)
+        patches = torch.addcmul(shift, patches.float(), scale)
+    return patches, grid_tensor(grids)
+
+
+def grid_tensor(grids: tuple[Grid, ...]) -> Tensor:
+    """(V, 3) of frames, rows, columns."""
+    return torch.tensor([(grid.frames, grid.rows, grid.columns) for grid in grids], dtype=torch.int64).view(-1, 3)
+
+
+def patchify(view: Tensor, patch: int) -> Tensor:
+    """(rows * p, columns * p, 3) -> (rows * columns, 3*p*p), each (channel, row, column); the inverse of `unpatchify`."""
+    rows, columns = view.shape[0] // patch, view.shape[1] // patch
+    cells = view.reshape(rows, patch, columns, patch, 3)
+    return cells.permute(0, 2, 4, 1, 3).reshape(rows * columns, 3 * patch * patch)
+
+
+def _pixels(image: Any) -> Tensor:
+    """(H, W, 3) uint8 without a copy, except from PIL and from arrays that are read-only or not contiguous."""
+    if isinstance(image, Image.Image):
+        if image.mode != "RGB":
+            raise ValueError(f"expected an image of mode RGB, got {image.mode}; open it with open_image")
+        image = np.array(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype == np.uint8:
+            image = torch.from_numpy(np.require(image, requirements=("C", "W")))
+        else:
+            raise ValueError(f"expected pixels of type uint8, got {image.dtype}; open them with open_image")
+    if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        got = f"{tuple(image.shape)} of {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
+        raise ValueError(f"expected a PIL image or (H, W, 3) uint8 pixels, got {got}; open it with open_image")
+    return image
+
+
+def _resize(pixels: Tensor, size: Size, resample: Resample, antialias: bool) -> Tensor:
+    """(H, W, 3) -> (size.height, size.width, 3).
+
+    nearest takes the pixel under the centre, as PIL does. bicubic is Keys' with a = -0.5 with antialias (PIL) and -0.75
+    without (torch).
+    """
+    height, width = pixels.shape[:2]
+    if (height, width) == (size.height, size.width):
+        return pixels
+    if resample == "lanczos":
+        if not antialias:
+            raise ValueError("resample 'lanczos' exists with antialias only; set antialias=True or take 'bicubic'")
+        picture = Image.fromarray(pixels.numpy()).resize((size.width, size.height), Image.Resampling.LANCZOS)
+        return torch.from_numpy(np.array(picture))
+    # A view, channels last in memory: torch has a fast kernel for it. Its batch stride must be that of a full image, or
+    # torch takes the single image for a contiguous one, and returns it so.
+    planes = pixels.permute(2, 0, 1)[None]
+    planes = planes.as_strided(planes.shape, (planes.numel(), *planes.stride()[1:]))
+    nearest = resample == "nearest"
+    mode = "nearest-exact" if nearest else resample
+    resized: Tensor = interpolate(planes, size=(size.height, size.width), mode=mode, antialias=antialias and not nearest)
+    return resized[0].permute(1, 2, 0)
+
+
+def _place(picture: Tensor, part: Render) -> Tensor:
+    """The resampled picture on its canvas; itself where it covers the canvas."""
+    canvas, top, left = part.canvas, part.top, part.left
+    above, before = max(0, -top), max(0, -left)
+    shown = picture[above : max(above, canvas.height - top), before : max(before, canvas.width - left)]
+    if shown.shape[:2] == (canvas.height, canvas.width):
+        return shown
+    board = torch.tensor(part.fill, dtype=torch.uint8).repeat(canvas.height, canvas.width, 1)
+    top, left = max(0, top), max(0, left)
+    board[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
+    return board
+
+
+@lru_cache(maxsize=16)
+def _affine(mean: tuple[float, ...], std: tuple[float, ...], patch: int) -> tuple[Tensor, Tensor]:
+    """Shift and scale of a whole patch, for one multiply-add."""
+    means, stds = torch.tensor(mean), torch.tensor(std)
+    each = patch * patch
+    return (-means / stds).repeat_interleave(each), (1 / (255 * stds)).repeat_interleave(each)
