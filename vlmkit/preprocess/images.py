@@ -233,7 +233,8 @@ def _channels_last(tensor: Any, name: str) -> NDArray[Any]:
 
 def _to_uint8(array: NDArray[Any], name: str) -> Pixels:
     if array.dtype == np.uint8:
-        return array.view(np.uint8)
+        plain: Pixels = array
+        return plain
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype == np.uint16:

