@@ -1,6 +1,7 @@
 """Frozen, typed, strictly decoded descriptions of parts, and their exact JSON.
 
-A spec holds scalars, Literals, tuples and nested specs, nothing else. Types are checked when a spec is made and when it
+A spec holds scalars, Literals, tuples, nested specs and `Settings` (another library's own keyword arguments), nothing
+else. Types are checked when a spec is made and when it
 is decoded by the same code, so a spec that exists is a spec that can be written and read back.
 """
 
@@ -11,6 +12,7 @@ import functools
 import json
 import math
 import types
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from vlmkit.registry import Registry, suggestion
@@ -21,6 +23,63 @@ SCHEMA = 1
 
 class SpecError(ValueError):
     """A description that does not fit: the path of the field, what it holds, what was expected."""
+
+
+class Settings(Mapping[str, Any]):
+    """Keyword arguments of another library, passed on untouched: a frozen, hashable JSON object.
+
+    Settings(hidden_size=64, rope_parameters={"rope_theta": 1e4}); nested objects and lists read back as plain dicts and
+    lists, copied, so that nobody can change a spec through them.
+    """
+
+    __slots__ = ("_text",)
+    _text: str
+
+    def __init__(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        try:
+            text = json.dumps(dict(values or {}) | more, ensure_ascii=False, allow_nan=False, default=_refuse)
+        except (TypeError, ValueError) as error:
+            raise SpecError(f"settings take what JSON can hold: {error}") from None
+        object.__setattr__(self, "_text", text)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot assign to {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot delete {name!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(json.loads(self._text))
+
+    def __getitem__(self, key: str) -> Any:
+        return self.to_dict()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_dict())
+
+    def __len__(self) -> int:
+        return len(self.to_dict())
+
+    def __or__(self, other: Mapping[str, Any]) -> Settings:
+        return Settings(self.to_dict() | dict(other))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Settings) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_dict(), sort_keys=True))
+
+    def __reduce__(self) -> tuple[type[Settings], tuple[dict[str, Any]]]:
+        return Settings, (self.to_dict(),)
+
+    def __repr__(self) -> str:
+        return f"Settings({self.to_dict()!r})"
+
+
+def _refuse(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return value.to_dict()
+    raise TypeError(f"{value!r} of type {type(value).__name__} is none of it")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,7 +135,7 @@ def _fields(cls: type[Spec]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Spec):
+    if isinstance(value, Spec | Settings):
         return value.to_dict()
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
@@ -131,6 +190,12 @@ def _check(hint: Any, value: Any, path: str, *, decode: bool = False) -> Any:
         return _check_union(hint, value, path, decode)
     if origin is tuple:
         return _check_tuple(hint, value, path, decode)
+    if hint is Settings:
+        if decode and isinstance(value, dict):
+            return Settings(value)
+        if not isinstance(value, Settings):
+            raise SpecError(f"{path}: expected Settings, got {value!r}")
+        return value
     if isinstance(hint, type) and issubclass(hint, Spec):
         if decode and not isinstance(value, Spec):
             return _decode_spec(hint, value, path)

@@ -28,6 +28,10 @@ class Connector(Spec):
         """The grid of one view's tokens after the connector. Raises GridError for a grid that it cannot take."""
         return grid
 
+    def problems(self, dim_in: int, dim_out: int) -> list[str]:
+        """Why the connector cannot stand between these widths; empty if it can."""
+        return []
+
     def build(self, dim_in: int, dim_out: int) -> nn.Module:
         """A module: Features (N, dim_in) -> Features (T, dim_out). Raises SpecError for widths that it cannot serve."""
         raise NotImplementedError

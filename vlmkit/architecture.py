@@ -1,0 +1,133 @@
+"""A vision-language model as a choice of six parts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+from vlmkit.connectors.base import Connector
+from vlmkit.encoders.base import Encoder
+from vlmkit.features import Grid, GridError
+from vlmkit.fusion.base import Fusion
+from vlmkit.language_model import LanguageModel
+from vlmkit.layout.base import ImageTokens, TokenLayout
+from vlmkit.preprocess.base import ImagePolicy
+from vlmkit.preprocess.geometry import ImagePlan, ImageSizeError, Size
+from vlmkit.spec import Spec, SpecError
+
+PROBES = (Size(480, 640), Size(640, 480), Size(336, 336), Size(60, 500), Size(3000, 2000))
+"""Sizes on which a combination of parts is tried out before anything is built."""
+
+
+class ArchitectureError(SpecError):
+    """Parts that do not fit together; every problem in one message."""
+
+
+class Parameters(NamedTuple):
+    """Numbers of parameters. A weight that is tied counts once."""
+
+    encoder: int
+    connector: int
+    fusion: int
+    language_model: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture(Spec):
+    """Six parts, in the order in which an image travels."""
+
+    name: str
+    policy: ImagePolicy
+    encoder: Encoder
+    connector: Connector
+    layout: TokenLayout
+    fusion: Fusion
+    language_model: LanguageModel
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some parts exchanged: `replace(connector=vlmkit.connectors["mlp"](depth=3))`, or a part by its
+        name where its defaults will do: `replace(connector="mlp")`."""
+        for name, value in changes.items():
+            registry = getattr(_FAMILIES.get(name), "registry", None)
+            if registry is not None and isinstance(value, str):
+                changes[name] = registry[value]()
+        return super().replace(**changes)
+
+    def plan(self, size: Size) -> ImagePlan:
+        """How an image of this size is cut into views."""
+        return self.policy.plan(size)
+
+    def image_tokens(self, plan: ImagePlan) -> ImageTokens:
+        """The grid of every view as the language model receives it. Raises GridError where parts do not fit."""
+        return ImageTokens(plan, tuple(self._grid_out(grid) for grid in plan.grids(self.encoder.patch_size)))
+
+    def tokens(self, size: Size) -> int:
+        """Visual tokens T of one image of this size: 234 for 480x640 under univa-vl."""
+        return self.image_tokens(self.policy.plan(size)).count
+
+    def problems(self) -> list[str]:
+        """Everything that keeps the parts from working together, in words; empty where they fit. Needs no weights."""
+        return list(dict.fromkeys(self._problems()))
+
+    def validate(self) -> Self:
+        """This architecture. Raises ArchitectureError with every problem where its parts do not fit."""
+        if problems := self.problems():
+            raise ArchitectureError(f"{self.name}: " + "\n".join(problems))
+        return self
+
+    def parameters(self) -> Parameters:
+        """Parameter counts, taken on the meta device: nothing is allocated."""
+        return _parameters(self)
+
+    def _grid_out(self, grid: Grid) -> Grid:
+        return self.connector.grid_out(self.encoder.grid_out(grid))
+
+    def _problems(self) -> Iterator[str]:
+        patch, merge = self.encoder.patch_size, self.connector.merge
+        aligned = self.policy.problems(patch * merge)
+        yield from aligned
+        yield from self.connector.problems(self.encoder.dim_out, self.language_model.dim)
+        if not aligned:
+            yield from self._probe(patch)
+
+    def _probe(self, patch: int) -> Iterator[str]:
+        for size in PROBES:
+            try:
+                plan = self.policy.plan(size)
+            except ImageSizeError:
+                continue
+            for view in dict.fromkeys(plan.views):
+                try:
+                    self._grid_out(view.grid(patch))
+                except GridError as error:
+                    yield (
+                        f"policy {self.policy.kind!r} cuts views of {view} pixels, with encoder {self.encoder.kind!r} (patch {patch}) "
+                        f"and connector {self.connector.kind!r}: {error}"
+                    )
+
+
+_FAMILIES: dict[str, type[Spec]] = {
+    "policy": ImagePolicy,
+    "encoder": Encoder,
+    "connector": Connector,
+    "layout": TokenLayout,
+    "fusion": Fusion,
+}
+
+
+@functools.lru_cache(maxsize=64)
+def _parameters(architecture: Architecture) -> Parameters:
+    import torch
+
+    from vlmkit.model import VLM, VLMConfig
+
+    with torch.device("meta"):
+        model = VLM(VLMConfig(architecture=architecture.to_dict()))
+    parts = (model.encoder, model.connector, model.fusion, model.language_model)
+    return Parameters(*(sum(parameter.numel() for parameter in part.parameters()) for part in parts))

@@ -1,0 +1,186 @@
+"""From a name or an Architecture to objects: the model, its processor, both from a directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmkit.architecture import Architecture
+from vlmkit.spec import SpecError
+from vlmkit.zoo import architecture
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from vlmkit.model import VLM
+    from vlmkit.processor import VLMProcessor
+
+Named = str | Architecture
+
+
+
+def build(
+    model: Named,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+    seed: int | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    **parts: Any,
+) -> VLM:
+    """A model from a name ("univa-vl-tiny") or an Architecture, in evaluation mode.
+
+    device: "meta" builds the real thing without its memory. dtype: float32 unless given ("bfloat16" works too). seed:
+    of the random weights; the caller's random state is left alone when it is given. weights: None (random), "pretrained"
+    (the published encoder and language model; the connector stays random), or a directory that `save_pretrained` wrote.
+    parts: exchanged parts, as `Architecture.replace` takes them.
+
+    Raises ArchitectureError where parts do not fit, MemoryError where the model does not.
+    """
+    import torch
+
+    from vlmkit.model import VLM, VLMConfig
+
+    spec = resolve(model).replace(**parts) if parts else resolve(model)
+    spec.validate()
+    device, dtype = torch.device(device), _dtype(dtype)
+    if weights is not None and str(weights) != "pretrained":
+        return _from_directory(weights, spec, device, dtype)
+    _check_memory(spec, device, dtype)
+    config = VLMConfig(architecture=spec.to_dict(), dtype=dtype)
+    with torch.random.fork_rng(enabled=seed is not None), _default_dtype(dtype), device:
+        if seed is not None:
+            torch.manual_seed(seed)
+        built = VLM(config) if weights is None else _pretrained(config)
+    return built.eval()
+
+
+def build_processor(
+    model: Named | os.PathLike[str], *, tokenizer: str | PreTrainedTokenizerBase | None = None, **parts: Any
+) -> VLMProcessor:
+    """The processor of a name, an Architecture or a directory. `tokenizer`: your own, or where to load it from.
+
+    Raises SpecError where the tokenizer cannot be loaded, or lacks a special token that the layout needs.
+    """
+    from vlmkit.processor import VLMProcessor
+    from vlmkit.tokenizer import load_tokenizer
+
+    if not isinstance(model, Architecture) and Path(model).is_dir():
+        return VLMProcessor.from_pretrained(model)
+    spec = resolve(model).replace(**parts) if parts else resolve(model)
+    if tokenizer is None:
+        language_model = spec.language_model
+        tokenizer = language_model.tokenizer or language_model.checkpoint
+        if tokenizer is None:
+            raise SpecError(f"{spec.name} names no tokenizer; pass tokenizer=")
+    return VLMProcessor(load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer, architecture=spec.to_dict())
+
+
+def load(
+    directory: str | os.PathLike[str], *, device: str | torch.device = "cpu", dtype: str | torch.dtype | None = None
+) -> tuple[VLM, VLMProcessor]:
+    """Model and processor from a directory that `save_pretrained` of both wrote. The dtype is the saved one unless given.
+
+    Raises FileNotFoundError where there is no checkpoint, SpecError where keys are missing or unexpected.
+    """
+    path = Path(directory)
+    if not (path / "config.json").is_file():
+        raise FileNotFoundError(f"{path} holds no checkpoint (no config.json); give a directory that save_pretrained wrote")
+    model = _from_directory(path, None, device, None if dtype is None else _dtype(dtype))
+    return model, build_processor(path)
+
+
+def resolve(model: Named | os.PathLike[str]) -> Architecture:
+    """A name or an Architecture -> the Architecture."""
+    return model if isinstance(model, Architecture) else architecture(os.fspath(model))
+
+
+def _from_directory(directory: Any, expected: Architecture | None, device: Any, dtype: Any) -> VLM:
+    from vlmkit.model import VLM
+
+    model, info = VLM.from_pretrained(directory, dtype=dtype or "auto", output_loading_info=True)
+    wrong = {name: sorted(info[name]) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if info.get(name)}
+    if wrong:
+        raise SpecError(f"{directory}: " + "; ".join(f"{name.replace('_', ' ')}: {_some(keys)}" for name, keys in wrong.items()))
+    if expected is not None and model.config.spec.replace(name=expected.name) != expected:
+        raise SpecError(f"{directory} holds {model.config.spec.name!r}, whose parts differ from those of {expected.name!r}; use vlmkit.load")
+    return model.to(device).eval()
+
+
+def _some(keys: list[Any]) -> str:
+    shown = ", ".join(map(str, keys[:20]))
+    return shown if len(keys) <= 20 else f"{shown} and {len(keys) - 20} more"
+
+
+def _pretrained(config: Any) -> VLM:
+    """Encoder and language model from their published checkpoints; what has none stays random."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from vlmkit.model import VLM
+
+    spec = config.spec
+    if spec.language_model.checkpoint is None:
+        raise SpecError(f"{spec.name}: the language model names no published checkpoint; leave weights out for random ones")
+    with torch.device("meta"):
+        model = VLM(config)
+    model.encoder = spec.encoder.build()
+    spec.encoder.load_pretrained(model.encoder)
+    model.connector = spec.connector.build(spec.encoder.dim_out, spec.language_model.dim)
+    expected = {name: tensor.shape for name, tensor in model.language_model.state_dict().items()}
+    model.language_model = AutoModelForCausalLM.from_pretrained(spec.language_model.checkpoint, dtype=config.dtype)
+    found = {name: tensor.shape for name, tensor in model.language_model.state_dict().items()}
+    if differing := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
+        raise SpecError(f"{spec.language_model.checkpoint} is not the language model of {spec.name}; they differ in {_some(differing)}")
+    model.fusion = spec.fusion.build(model.language_model)
+    return model
+
+
+def _check_memory(spec: Architecture, device: Any, dtype: Any) -> None:
+    import torch
+
+    if device.type == "meta":
+        return
+    needed = spec.parameters().total * torch.empty((), dtype=dtype).element_size()
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        import psutil
+
+        free = psutil.virtual_memory().available
+    if needed > free:
+        raise MemoryError(
+            f"{spec.name} needs {needed / 2**30:,.1f} GiB for its weights in {str(dtype).removeprefix('torch.')}, but {device} has "
+            f'{free / 2**30:,.1f} GiB free; build it with device="meta" to look at it, or build "univa-vl-tiny" to run it'
+        )
+
+
+def _dtype(dtype: Any) -> Any:
+    import torch
+
+    if dtype is None:
+        return torch.float32
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise SpecError(f"dtype {dtype!r}: expected a floating one such as 'float32' or 'bfloat16'")
+    return found
+
+
+class _default_dtype:  # noqa: N801
+    """Parts are built in this dtype."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+
+    def __enter__(self) -> None:
+        import torch
+
+        self.before = torch.get_default_dtype()
+        torch.set_default_dtype(self.dtype)
+
+    def __exit__(self, *error: object) -> None:
+        import torch
+
+        torch.set_default_dtype(self.before)

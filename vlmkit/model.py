@@ -1,0 +1,212 @@
+"""The model: encoder -> connector -> fusion -> language model, as a transformers PreTrainedModel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from vlmkit.config import VLMConfig
+from vlmkit.features import Features
+from vlmkit.fusion.splice import FusionError
+from vlmkit.layout.base import IGNORE
+
+if TYPE_CHECKING:
+    from vlmkit.processor import VLMProcessor
+
+
+@dataclass
+class VLMOutput(CausalLMOutputWithPast):  # type: ignore[misc]
+    """As transformers' causal LM output. `visual` holds the visual tokens (T, D_lm) when images were given."""
+
+    visual: Tensor | None = None
+
+
+class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+    """A vision-language model assembled from the six parts of its architecture.
+
+    Batch: `input_ids` (B, S), `attention_mask` (B, S), `position_ids` (B, S), `labels` (B, S), `pixel_values` (N, 3*p*p)
+    uint8 (or floating: already normalised), `grids` (V, 3), `visual_index` (B, S): the row of the visual token that stands
+    there, -1 for text. Several rows may refer to the same visual tokens: images are encoded once.
+    """
+
+    config_class = VLMConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _skip_keys_device_placement = ("past_key_values",)
+
+    def __init__(self, config: VLMConfig) -> None:
+        super().__init__(config)
+        parts = config.spec.validate()
+        self.encoder = parts.encoder.build()
+        self.connector = parts.connector.build(parts.encoder.dim_out, parts.language_model.dim)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.fusion = parts.fusion.build(self.language_model)
+        self._parts_are_fresh = True
+        self.post_init()
+        self._parts_are_fresh = False
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # Encoder and connector come with their libraries' own initialisation; transformers initialises its own models.
+        # Only a module that a checkpoint left empty has to be drawn here.
+        if not self._parts_are_fresh and hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()  # type: ignore[no-any-return]
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()  # type: ignore[no-any-return]
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.language_model.set_output_embeddings(new_embeddings)
+
+    def get_image_features(self, pixel_values: Tensor, grids: Tensor) -> Features:
+        """Patches (N, 3*p*p) and grids (V, 3) -> visual tokens (T, D_lm) with the grid of each view."""
+        features: Features = self.connector(self.encoder(pixel_values, grids))
+        return features
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        grids: Tensor | None = None,
+        visual_index: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> VLMOutput | tuple[Any, ...]:
+        """Logits (B, S, vocabulary), and the loss where labels are given.
+
+        With labels in training mode only positions that some row supervises go through the LM head, and `logits` is None: at a 100k
+        vocabulary all of them would be most of the memory. Rows whose positions start again are packed samples: pass
+        them without an attention mask, and no cache is kept. Raises FusionError where images and places do not fit.
+        """
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        arguments: dict[str, Any] = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
+        visual = None
+        if pixel_values is not None:
+            if grids is None or visual_index is None:
+                raise FusionError("pixel_values need grids and visual_index beside them: pass the processor's whole batch")
+            visual = self.get_image_features(pixel_values, grids)
+            arguments = self.fusion(inputs_embeds, visual, visual_index, attention_mask)
+        elif visual_index is not None and bool((visual_index >= 0).any()):
+            raise FusionError("visual_index refers to images, but the batch has no pixel_values")
+        if labels is not None:
+            use_cache = False
+            if self.training:
+                logits_to_keep = (labels[:, 1:] != IGNORE).any(dim=0).nonzero().squeeze(1)
+        outputs = self.language_model(
+            **arguments,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            return_dict=True,
+            **kwargs,
+        )
+        output = VLMOutput(
+            loss=None if labels is None else next_token_loss(outputs.logits, labels, logits_to_keep, num_items_in_batch),
+            logits=None if labels is not None and self.training else outputs.logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            visual=None if visual is None else visual.tokens,
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        *args: Any,
+        visual_index: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        grids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Images go in with the tokens that refer to them: at the prompt, and again only where nothing is cached."""
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        if visual_index is None or pixel_values is None:
+            return inputs
+        given = inputs["input_ids"] if inputs.get("input_ids") is not None else inputs["inputs_embeds"]
+        begin = input_ids.shape[1] - given.shape[1]
+        if begin < visual_index.shape[1]:
+            places = functional.pad(visual_index, (0, input_ids.shape[1] - visual_index.shape[1]), value=-1)[:, begin:]
+            inputs |= {"pixel_values": pixel_values, "grids": grids, "visual_index": places}
+        return inputs
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **model_kwargs: Any
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Beams and several answers share an image: only what has a row a sample is repeated."""
+        shared = {name: model_kwargs.pop(name) for name in ("pixel_values", "grids") if name in model_kwargs}
+        ids, expanded = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
+        return ids, expanded | shared
+
+    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Recompute activations in the language model and, where the tower can, in the encoder."""
+        self.language_model.gradient_checkpointing_enable(*args, **kwargs)
+        self.encoder.set_gradient_checkpointing(True)
+
+    def gradient_checkpointing_disable(self) -> None:
+        self.language_model.gradient_checkpointing_disable()
+        self.encoder.set_gradient_checkpointing(False)
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        return bool(self.language_model.is_gradient_checkpointing)
+
+    @torch.no_grad()
+    def chat(self, processor: VLMProcessor, image: Any, question: str, **generate: Any) -> str:
+        """One question about one image (or about none), one answer. `generate` takes transformers' arguments, among them
+        `max_new_tokens`, `do_sample`, `temperature` and `streamer`."""
+        content = [] if image is None else [{"type": "image", "image": image}]
+        conversation = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
+        batch = processor([conversation], add_generation_prompt=True).to(self.device)
+        ids = self.generate(**batch, **({"max_new_tokens": 256, "do_sample": False} | generate))
+        text: str = processor.decode(ids[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        return text.strip()
+
+    def save_pretrained(self, save_directory: Any, max_shard_size: int | str = "5GB", **kwargs: Any) -> None:
+        """As transformers, in shards of 5 GB."""
+        super().save_pretrained(save_directory, max_shard_size=max_shard_size, **kwargs)
+
+
+def next_token_loss(logits: Tensor, labels: Tensor, kept: int | Tensor, items: Tensor | int | None) -> Tensor:
+    """Mean cross-entropy of the next token over supervised positions; over `items` where the caller counts them.
+
+    logits: (B, S, vocabulary), or (B, K, vocabulary) of the K positions in `kept`. labels: (B, S).
+    """
+    targets = labels[:, 1:]
+    if isinstance(kept, Tensor):
+        targets = targets[:, kept]
+    else:
+        logits = logits[:, :-1]
+    supervised = targets != IGNORE
+    total = functional.cross_entropy(logits[supervised].float(), targets[supervised].to(logits.device), reduction="sum")
+    return total / (items if items is not None else supervised.sum().clamp(min=1).to(logits.device))
+
+
+AutoModelForImageTextToText.register(VLMConfig, VLM)

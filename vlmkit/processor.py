@@ -1,0 +1,246 @@
+"""The processor: conversations with images in, the batch of tensors that the model takes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+
+from vlmkit.architecture import Architecture
+from vlmkit.conversation import Conversation, read_conversation
+from vlmkit.layout.base import IGNORE, ImageTokens, Layout, LayoutError
+from vlmkit.preprocess.geometry import Size
+from vlmkit.config import VLMConfig
+from vlmkit.preprocess.images import decode
+from vlmkit.preprocess.pixels import render
+from vlmkit.spec import SpecError
+from vlmkit.tokenizer import PlainTokenizer, check_specials
+
+
+@dataclass(frozen=True)
+class RenderedImage:
+    """An image as the encoder takes it: uint8 patches (N, 3*p*p), grids (V, 3), and what the layout needs to know."""
+
+    pixel_values: Tensor
+    grids: Tensor
+    tokens: ImageTokens
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Images, and one or several laid-out conversations about them. Each conversation becomes a row of its own; the
+    images are encoded once. Every conversation refers to all images, in order."""
+
+    images: tuple[RenderedImage, ...]
+    layouts: tuple[Layout, ...]
+
+
+class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
+    """Images and conversations -> tensors, as the architecture's policy, encoder, connector and layout say."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, architecture: dict[str, Any] | None = None) -> None:
+        if architecture is None:
+            raise SpecError("a processor needs its architecture: VLMProcessor(tokenizer, architecture=arch.to_dict())")
+        super().__init__(tokenizer)
+        self.architecture = architecture
+        self.spec = Architecture.from_dict(architecture)
+        self.plain_tokenizer = PlainTokenizer(tokenizer)
+        check_specials(self.plain_tokenizer, self.spec.layout.required_specials(), self.spec.language_model.vocabulary)
+
+    @property
+    def pad_token_id(self) -> int:
+        """Id that fills rows up; it is masked, so any will do where the tokenizer has none."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.plain_tokenizer.specials[self.spec.layout.placeholder])
+
+    def render_image(self, image: Any) -> RenderedImage:
+        """Open, plan and render one image. Raises ImageError, ImageSizeError."""
+        spec = self.spec
+        picture = decode(image)
+        plan = spec.policy.plan(Size(*picture.shape[:2]))
+        patches, grids = render(
+            picture, plan, patch=spec.encoder.patch_size, resample=spec.policy.resample, antialias=spec.policy.antialias
+        )
+        return RenderedImage(patches, grids, spec.image_tokens(plan))
+
+    def lay_out(self, conversation: Conversation, images: Sequence[RenderedImage], *, add_generation_prompt: bool = False) -> Layout:
+        """Token ids, labels and spans of a conversation whose images are rendered already."""
+        turns, _ = read_conversation(conversation)
+        tokens = [image.tokens for image in images]
+        return self.spec.layout.lay_out(turns, tokens, self.plain_tokenizer, add_generation_prompt=add_generation_prompt)
+
+    def sample(self, conversation: Conversation, *, add_generation_prompt: bool = False) -> Sample:
+        """Render and lay out one conversation."""
+        _, sources = read_conversation(conversation)
+        images = tuple(self.render_image(source) for source in sources)
+        return Sample(images, (self.lay_out(conversation, images, add_generation_prompt=add_generation_prompt),))
+
+    def __call__(
+        self,
+        conversations: Any = None,
+        *,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        add_generation_prompt: bool | None = None,
+        max_length: int | None = None,
+        truncation: bool = False,
+        pack: bool = False,
+        padding_side: str | None = None,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """Tensors for `model(**batch)` or `model.generate(**batch)`.
+
+        conversations: one conversation or a list of them; or `images` and `text`, one question a row. Where the last
+        message is the user's (the default of `add_generation_prompt`) the rows end where the answer begins and are
+        padded on the left; otherwise they carry labels and are padded on the right. `pack` puts all conversations into
+        one row with positions that start again. `max_length`: with `truncation` the end is dropped, images only whole;
+        without, a longer conversation raises LayoutError.
+        """
+        if return_tensors != "pt":
+            raise ValueError(f"return_tensors={return_tensors!r}: the batch is made of PyTorch tensors, use 'pt'")
+        if (conversations is None) == (text is None):
+            raise LayoutError("pass either conversations, or text (with or without images)")
+        rows = _as_conversations(conversations) if text is None else _from_text(text, images)
+        generate = all(row and row[-1].get("role") == "user" for row in rows) if add_generation_prompt is None else add_generation_prompt
+        samples = [self.sample(row, add_generation_prompt=generate) for row in rows]
+        if max_length is not None:
+            samples = [_limit(sample, number, max_length, truncation) for number, sample in enumerate(samples)]
+        side = padding_side or ("left" if generate else "right")
+        batch = self.pack(samples) if pack else self.collate(samples, padding_side=side)
+        if generate:
+            del batch["labels"]
+        return batch
+
+    def collate(self, samples: Sequence[Sample], *, padding_side: str = "right") -> BatchFeature:
+        """One row a conversation, padded to the longest."""
+        rows = list(_rows(samples))
+        length = max(len(row.layout.ids) for row in rows)
+        batch = {
+            "input_ids": torch.full((len(rows), length), self.pad_token_id),
+            "attention_mask": torch.zeros(len(rows), length, dtype=torch.long),
+            "position_ids": torch.zeros(len(rows), length, dtype=torch.long),
+            "labels": torch.full((len(rows), length), IGNORE),
+            "visual_index": torch.full((len(rows), length), -1),
+        }
+        for number, row in enumerate(rows):
+            size = len(row.layout.ids)
+            place = (number, slice(length - size, length) if padding_side == "left" else slice(size))
+            batch["input_ids"][place] = torch.tensor(row.layout.ids)
+            batch["attention_mask"][place] = 1
+            batch["position_ids"][place] = torch.arange(size)
+            batch["labels"][place] = torch.tensor(row.layout.labels)
+            batch["visual_index"][place] = row.visual_index()
+        return BatchFeature(batch | _pixels(samples))
+
+    def pack(self, samples: Sequence[Sample]) -> BatchFeature:
+        """All conversations in one row, one after the other, positions starting again; there is no attention mask:
+        the restarts tell the language model where samples end. The first token of a sample is nobody's target."""
+        rows = list(_rows(samples))
+        labels = [torch.tensor((IGNORE, *row.layout.labels[1:])) for row in rows]
+        batch = {
+            "input_ids": torch.cat([torch.tensor(row.layout.ids) for row in rows])[None],
+            "position_ids": torch.cat([torch.arange(len(row.layout.ids)) for row in rows])[None],
+            "labels": torch.cat(labels)[None],
+            "visual_index": torch.cat([row.visual_index() for row in rows])[None],
+        }
+        return BatchFeature(batch | _pixels(samples))
+
+    def apply_chat_template(
+        self,
+        conversation: Any,
+        *,
+        add_generation_prompt: bool | None = None,
+        tokenize: bool = True,
+        return_dict: bool = True,
+        return_tensors: str = "pt",
+        **options: Any,
+    ) -> Any:
+        """The habit of transformers users: the same as calling the processor with conversations."""
+        if not tokenize or not return_dict:
+            raise ValueError("vlmkit assembles ids, not strings: call apply_chat_template with tokenize=True, return_dict=True")
+        return self(conversation, add_generation_prompt=add_generation_prompt, return_tensors=return_tensors, **options)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "position_ids", "visual_index", "pixel_values", "grids"]
+
+
+@dataclass(frozen=True)
+class _Row:
+    layout: Layout
+    firsts: tuple[int, ...]
+    """Row of the first visual token of each image of the conversation."""
+
+    def visual_index(self) -> Tensor:
+        index = torch.full((len(self.layout.ids),), -1)
+        for span in self.layout.spans:
+            first = self.firsts[span.image] + span.offset
+            index[span.start : span.start + span.length] = torch.arange(first, first + span.length)
+        return index
+
+
+def _rows(samples: Sequence[Sample]) -> Any:
+    if not samples:
+        raise LayoutError("an empty batch: pass at least one conversation")
+    total = 0
+    for sample in samples:
+        firsts = []
+        for image in sample.images:
+            firsts.append(total)
+            total += image.tokens.count
+        for layout in sample.layouts:
+            yield _Row(layout, tuple(firsts))
+
+
+def _pixels(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    images = [image for sample in samples for image in sample.images]
+    if not images:
+        return {}
+    return {"pixel_values": torch.cat([image.pixel_values for image in images]), "grids": torch.cat([image.grids for image in images])}
+
+
+def _limit(sample: Sample, number: int, max_length: int, truncation: bool) -> Sample:
+    """The sample in at most `max_length` tokens. Images that no conversation shows any more are not encoded either."""
+    longest = max(len(layout.ids) for layout in sample.layouts)
+    if longest <= max_length:
+        return sample
+    if not truncation:
+        raise LayoutError(f"conversation {number} has {longest} tokens, more than max_length={max_length}; raise it or pass truncation=True")
+    layouts = tuple(layout.truncated(max_length) for layout in sample.layouts)
+    shown = max((span.image + 1 for layout in layouts for span in layout.spans), default=0)
+    return Sample(sample.images[:shown], layouts)
+
+
+def _as_conversations(conversations: Any) -> list[Conversation]:
+    """A single conversation is a list of messages; a batch is a list of those."""
+    if not isinstance(conversations, Sequence) or isinstance(conversations, str):
+        raise LayoutError(f"conversations are lists of messages, got {type(conversations).__name__}")
+    if conversations and isinstance(conversations[0], dict):
+        return [conversations]
+    return list(conversations)
+
+
+def _from_text(text: str | Sequence[str], images: Any) -> list[Conversation]:
+    """One user message a text; images one a text, or a list of lists, or any number for a single text."""
+    texts = [text] if isinstance(text, str) else list(text)
+    if images is None:
+        groups: list[list[Any]] = [[] for _ in texts]
+    elif not isinstance(images, list | tuple):
+        groups = [[images]]
+    elif len(texts) == 1 and not (images and isinstance(images[0], list | tuple)):
+        groups = [list(images)]
+    else:
+        groups = [list(group) if isinstance(group, list | tuple) else [group] for group in images]
+    if len(groups) != len(texts):
+        raise LayoutError(f"{len(texts)} text(s), but images for {len(groups)}; give one image, or a list of images, for each text")
+    return [
+        [{"role": "user", "content": [*({"type": "image", "image": image} for image in group), {"type": "text", "text": words}]}]
+        for words, group in zip(texts, groups, strict=True)
+    ]
+
+
+AutoProcessor.register(VLMConfig, VLMProcessor)
