@@ -12,7 +12,7 @@ ones differ by up to 0.13 in features of size 0.8.
 |                      | Idefics2 (arXiv:2405.02246) and its descendants do, after NaViT (arXiv:2307.06304)        |
 | `fixed`              | none: only the table's own grid                                                           |
 
-Pixel centres are aligned (align_corners=False). At its own grid the table is returned as it is, whatever the mode.
+Pixel centres are aligned (align_corners=False). At its own grid a filter returns the table as it is.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ def resample(table: Tensor, native: Grid, grid: Grid, mode: Positions) -> Tensor
     The first `native.prefix` rows (the class token's) are kept. Filters run in float32. Raises GridError where `fixed`
     meets another grid.
     """
-    if (grid.rows, grid.columns) == (native.rows, native.columns):
-        return table
     prefix, patches = table[: native.prefix], table[native.prefix :]
-    if mode == "fixed":
-        raise GridError(f"positions='fixed' knows a {native.rows}x{native.columns} grid, but the view is {grid.rows}x{grid.columns}")
     if mode == "bucket":
         rows = bucket(grid.rows, native.rows, table.device)
         columns = bucket(grid.columns, native.columns, table.device)
         return torch.cat([prefix, patches[(rows[:, None] * native.columns + columns).flatten()]])
+    if (grid.rows, grid.columns) == (native.rows, native.columns):
+        return table
+    if mode == "fixed":
+        raise GridError(f"positions='fixed' knows a {native.rows}x{native.columns} grid, but the view is {grid.rows}x{grid.columns}")
     image = patches.float().view(native.rows, native.columns, -1).permute(2, 0, 1)[None]
     filtered = F.interpolate(
         image,

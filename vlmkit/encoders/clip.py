@@ -1,0 +1,62 @@
+"""CLIP's vision transformer (Radford et al. 2021, arXiv:2103.00020) as transformers' CLIPVisionModel computes it.
+
+LLaVA and its family take the layer before the last without the final norm and drop the class token: layer=-2. In
+transformers no hidden state of CLIP carries the final norm; it is applied to the pooled class token only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from vlmkit.encoders import encoders
+from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, Positions
+from vlmkit.encoders.hf import TransformersTower, TransformersViT
+from vlmkit.encoders.tower import Tower
+
+
+@encoders.register("clip")
+@dataclass(frozen=True, kw_only=True)
+class Clip(TransformersViT):
+    """The defaults are the numbers of openai/clip-vit-large-patch14-336."""
+
+    width: int = 1024
+    layers: int = 24
+    heads: int = 16
+    mlp: int = 4096
+    patch: int = 14
+    image_size: int = 336
+    activation: Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"] = "quick_gelu"
+    norm_eps: float = 1e-5
+    final_norm: bool = False
+    class_token: Literal["drop", "keep"] = "drop"
+    positions: Positions = "fixed"
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+    class_positions: ClassVar[int] = 1
+
+    @property
+    def prefix_kept(self) -> int:
+        return 1 if self.class_token == "keep" else 0
+
+    @staticmethod
+    def model_class() -> Any:
+        from transformers import CLIPVisionModel
+
+        return CLIPVisionModel
+
+    def build(self) -> Tower:
+        return ClipTower(self, self.make())
+
+
+class ClipTower(TransformersTower):
+    def __init__(self, spec: Clip, model: Any) -> None:
+        super().__init__(spec, model)
+        self.pre_layrnorm: nn.Module = model.pre_layrnorm  # transformers' spelling: the name in every checkpoint
+
+    def before(self, tokens: Tensor) -> Tensor:
+        normed: Tensor = self.pre_layrnorm(tokens)
+        return normed

@@ -1,0 +1,152 @@
+"""What the plain vision transformers of transformers share: their numbers, their layers, their checkpoints.
+
+transformers' own vision models take one grid at a time through their embeddings; here the layers are the library's and
+the embeddings are vlmkit's, so that the filter of the positions is a field. The `position_ids` buffer, which is not in
+the state dict and would be lost on the way from the meta device, is never made: indices are counted in `forward`.
+
+The state dict has the names of transformers' vision model.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vlmkit.encoders.base import Positions, ViT
+from vlmkit.encoders.positions import resample
+from vlmkit.encoders.tower import Tower, ViTTower, fill
+from vlmkit.features import Grid
+from vlmkit.spec import SpecError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformersViT(ViT):
+    """The numbers of a transformers vision config. `checkpoint` is a name on the hub or a local directory."""
+
+    heads: int
+    mlp: int
+    """Hidden channels of a block's MLP."""
+    activation: Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"]
+    norm_eps: float
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """transformers' attention implementation; flash_attention_2 needs the flash-attn package and half precision."""
+
+    class_positions: ClassVar[int] = 0
+    """Entries of the table of positions before those of the patches."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.heads < 1 or self.width % self.heads:
+            raise SpecError(f"{self.kind}.heads: width {self.width} does not divide into {self.heads} heads")
+
+    @staticmethod
+    @abstractmethod
+    def model_class() -> Any:
+        """transformers' vision model."""
+
+    def numbers(self) -> dict[str, Any]:
+        """The fields under transformers' names."""
+        return {
+            "hidden_size": self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "intermediate_size": self.mlp,
+            "patch_size": self.patch,
+            "image_size": self.image_size,
+            "hidden_act": self.activation,
+            "layer_norm_eps": self.norm_eps,
+        }
+
+    def make(self) -> Any:
+        """transformers' model with random weights and no block above the selected layer."""
+        cls = self.model_class()
+        numbers = self.numbers() | {"num_hidden_layers": max(self.depths), "vision_use_head": False}
+        model = cls(cls.config_class(**numbers, attn_implementation=self.attention))
+        return getattr(model, "vision_model", model)
+
+    def load_pretrained(self, tower: Tower) -> None:
+        """Fill the tower from `checkpoint` by transformers' from_pretrained. A local directory was run; the hub never was:
+        no network."""
+        if self.checkpoint is None:
+            raise SpecError(f"{self.kind}.checkpoint: no checkpoint is named; set it to a name on the hub or a local directory")
+        with torch.device("cpu"):
+            published, report = self.model_class().from_pretrained(self.checkpoint, dtype="auto", output_loading_info=True)
+        config = published.config
+        found = {name: getattr(config, name) for name in self.numbers()}
+        wrong = [f"{name} is {found[name]!r}, the spec says {said!r}" for name, said in self.numbers().items() if found[name] != said]
+        wrong += [f"missing {name}" for name in sorted(report["missing_keys"]) if self._needs(name.removeprefix("vision_model."))]
+        if wrong:
+            raise SpecError(f"the checkpoint {self.checkpoint} does not fit the encoder {self.kind!r}: {'; '.join(wrong)}")
+        weights = getattr(published, "vision_model", published).state_dict()
+        fill(tower, {name: value for name, value in weights.items() if self._needs(name)}, self.checkpoint)
+
+    def _needs(self, name: str) -> bool:
+        """False for weights of the published model that this tower leaves out."""
+        parts = name.split(".")
+        if parts[:2] == ["encoder", "layers"]:
+            return int(parts[2]) < max(self.depths)
+        return parts[0] != "head" and (self.final_norm or parts[0] != "post_layernorm")
+
+
+class TransformersTower(ViTTower):
+    """transformers' layers behind vlmkit's embeddings."""
+
+    spec: TransformersViT
+
+    def __init__(self, spec: TransformersViT, model: Any) -> None:
+        super().__init__(spec)
+        self.prefix_dropped = spec.class_positions - spec.prefix_kept
+        self.embeddings = Embeddings(spec, model.embeddings)
+        self.encoder: nn.Module = model.encoder
+        self.post_layernorm: nn.Module | None = model.post_layernorm if spec.final_norm else None
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        super().set_gradient_checkpointing(enabled)
+        layer: Any
+        for layer in self.layers:
+            layer.gradient_checkpointing = enabled
+            layer._gradient_checkpointing_func = self._gradient_checkpointing_func
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        layers = self.encoder.get_submodule("layers")
+        assert isinstance(layers, nn.ModuleList)
+        return layers
+
+    def run(self, block: nn.Module, tokens: Tensor) -> Tensor:
+        # transformers' layers recompute themselves.
+        out: Tensor = block(tokens, None)
+        return out
+
+    def before(self, tokens: Tensor) -> Tensor:
+        """What stands between embeddings and blocks: (V, n, D) -> (V, n, D)."""
+        return tokens
+
+    def encode(self, images: Tensor, grid: Grid) -> Tensor:
+        tokens = self.before(self.embeddings(images, grid, self.spec.positions))
+        return self.selected(self.layers, tokens, self.post_layernorm)
+
+
+class Embeddings(nn.Module):
+    """Patches, class token and resampled positions, with the parameters of transformers' module of the same name."""
+
+    def __init__(self, spec: TransformersViT, made: Any) -> None:
+        super().__init__()
+        self.native = replace(spec.native_grid, prefix=spec.class_positions)
+        if spec.class_positions:
+            self.class_embedding: nn.Parameter = made.class_embedding
+        self.patch_embedding: nn.Module = made.patch_embedding
+        self.position_embedding: nn.Module = made.position_embedding
+
+    def forward(self, images: Tensor, grid: Grid, positions: Positions) -> Tensor:
+        """(V, 3, rows * p, columns * p) -> (V, class + rows * columns, D)"""
+        tokens = self.patch_embedding(images).flatten(2).transpose(1, 2)
+        if self.native.prefix:
+            tokens = torch.cat([self.class_embedding.expand(len(images), 1, -1), tokens], dim=1)
+        table = self.position_embedding(torch.arange(self.native.tokens, device=images.device))
+        out: Tensor = tokens + resample(table, self.native, grid, positions)
+        return out
