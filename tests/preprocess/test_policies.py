@@ -1,5 +1,6 @@
 """Laws of every registered image policy."""
 
+import math
 import subprocess
 import sys
 
@@ -39,16 +40,14 @@ def test_every_policy_is_walked():
     assert len(policies) >= 4
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(drawn_policies(), sizes)
 def test_views_cover_the_canvas_once(policy, size):
-    try:
-        plan = policy.plan(size)
-    except ImageSizeError as error:
-        assert size.aspect_ratio > policy.max_aspect_ratio
-        assert str(policy.max_aspect_ratio) in str(error)
-        assert str(size) in str(error)
+    if size.aspect_ratio > getattr(policy, "max_aspect_ratio", math.inf):
+        with pytest.raises(ImageSizeError, match=f"up to {policy.max_aspect_ratio}, but an image of {size} "):
+            policy.plan(size)
         return
+    plan = policy.plan(size)
     assert plan.source == size
     assert len(plan.views) == sum(len(render.tiles) for render in plan.renders) > 0
     for render in plan.renders:
@@ -69,14 +68,14 @@ def test_views_cover_the_canvas_once(policy, size):
         assert render.left + render.resize.width > 0
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(drawn_policies(), sizes, st.integers(1, 40))
 def test_views_are_multiples_where_there_is_no_problem(policy, size, multiple):
     problems = policy.problems(multiple)
     for problem in problems:
         assert policy.kind in problem
         assert f"multiple of {multiple}, such as " in problem
-    if not problems and size.aspect_ratio <= getattr(policy, "max_aspect_ratio", 1e9):
+    if not problems and size.aspect_ratio <= getattr(policy, "max_aspect_ratio", math.inf):
         assert all(view.height % multiple == 0 and view.width % multiple == 0 for view in policy.plan(size).views)
 
 

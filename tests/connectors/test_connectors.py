@@ -1,0 +1,186 @@
+"""Laws of every registered connector."""
+
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vlmkit.connectors import connectors
+from vlmkit.connectors.base import Connector
+from vlmkit.features import Features, Grid, GridError
+
+NORMS = st.sampled_from(["none", "layer_norm", "rms_norm"])
+ACTIVATIONS = st.sampled_from(["gelu", "gelu_tanh", "silu", "relu"])
+EPS = st.floats(1e-8, 1e-3)
+FIELDS = {
+    "conv_patch_merger": st.fixed_dictionaries(
+        {},
+        optional={
+            "kernel": st.integers(1, 3),
+            "norm_eps": EPS,
+            "activation": ACTIVATIONS,
+            "positions": st.sampled_from(["sincos2d", "none"]),
+        },
+    ),
+    "linear": st.fixed_dictionaries({}, optional={"bias": st.booleans()}),
+    "mlp": st.fixed_dictionaries(
+        {},
+        optional={
+            "depth": st.integers(2, 4),
+            "hidden": st.none() | st.integers(1, 20),
+            "activation": ACTIVATIONS,
+            "bias": st.booleans(),
+            "norm_in": NORMS,
+            "norm_between": NORMS,
+            "norm_out": NORMS,
+            "norm_eps": EPS,
+        },
+    ),
+    "pixel_shuffle": st.fixed_dictionaries(
+        {}, optional={"ratio": st.integers(1, 4), "order": st.sampled_from(["dh dw c", "c dh dw"]), "bias": st.booleans()}
+    ),
+}
+"""Drawn fields of every connector; a new connector adds its line here."""
+TOKEN_WISE = ("linear", "mlp")
+"""They take every grid and pass a kept class token."""
+
+DIM_IN, DIM_OUT = 8, 16
+
+
+@st.composite
+def drawn_connectors(draw: st.DrawFn) -> Connector:
+    kind = draw(st.sampled_from(sorted(FIELDS)))
+    return connectors[kind](**draw(FIELDS[kind]))
+
+
+@st.composite
+def taken_grids(draw: st.DrawFn, connector: Connector, most: int = 4) -> tuple[Grid, ...]:
+    """Grids that the connector takes, some of them equal, some with several frames, a class token where it passes."""
+    merge = connector.merge
+    prefix = draw(st.integers(0, 1)) if connector.kind in TOKEN_WISE else 0
+    few = st.integers(1, 4)
+    grid = st.builds(lambda f, r, c: Grid(f, r * merge, c * merge, prefix), st.integers(1, 3), few, few)
+    grids = draw(st.lists(grid, max_size=most))
+    return tuple(draw(st.permutations(grids + grids[:1])))
+
+
+def random_features(grids: tuple[Grid, ...]) -> Features:
+    generator = torch.Generator().manual_seed(0)
+    return Features(torch.randn(sum(grid.tokens for grid in grids), DIM_IN, generator=generator), grids)
+
+
+def test_every_connector_is_walked():
+    assert sorted(FIELDS) == connectors.names()
+    assert len(connectors) >= 4
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_grid_out_is_what_the_module_returns(data):
+    connector = data.draw(drawn_connectors())
+    features = random_features(data.draw(taken_grids(connector)))
+    out = connector.build(DIM_IN, DIM_OUT)(features)
+    assert out.grids == tuple(connector.grid_out(grid) for grid in features.grids)
+    assert out.tokens.shape == (sum(grid.tokens for grid in out.grids), DIM_OUT)
+    for grid, merged in zip(features.grids, out.grids, strict=True):
+        assert (merged.rows * connector.merge, merged.columns * connector.merge) == (grid.rows, grid.columns)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_views_do_not_depend_on_their_neighbours(data):
+    connector = data.draw(drawn_connectors())
+    features = random_features(data.draw(taken_grids(connector)))
+    module = connector.build(DIM_IN, DIM_OUT)
+    together = module(features).views()
+    for view, grid, expected in zip(features.views(), features.grids, together, strict=True):
+        alone = module(Features(view, (grid,))).tokens
+        torch.testing.assert_close(alone, expected, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_frames_are_merged_one_by_one(data):
+    connector = data.draw(drawn_connectors())
+    rows, columns = (connector.merge * data.draw(st.integers(1, 4)) for _ in range(2))
+    video = random_features((Grid(3, rows, columns),))
+    images = Features(video.tokens, (Grid(1, rows, columns),) * 3)
+    module = connector.build(DIM_IN, DIM_OUT)
+    torch.testing.assert_close(module(video).tokens, module(images).tokens, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_bad_grid_is_refused_by_grid_out_and_by_the_module_alike(data):
+    connector = data.draw(drawn_connectors())
+    side = st.integers(1, 9)
+    grid = data.draw(st.builds(Grid, st.integers(1, 2), side, side, st.integers(0, 1)))
+    module = connector.build(DIM_IN, DIM_OUT)
+    if grid.rows % connector.merge == grid.columns % connector.merge == 0 and not (grid.prefix and connector.kind not in TOKEN_WISE):
+        module(random_features((grid,)))
+        return
+    for refused in (lambda: connector.grid_out(grid), lambda: module(random_features((grid,)))):
+        with pytest.raises(GridError, match=f"{connector.kind} merges .* but the grid is {re.escape(str(grid))}"):
+            refused()
+
+
+@settings(max_examples=200, deadline=None)
+@given(drawn_connectors())
+def test_json_reads_back_exactly(connector):
+    assert Connector.from_json(connector.to_json()) == connector
+    assert Connector.from_dict(connector.to_dict()) == connector
+    assert type(connector).from_json(connector.to_json()).to_json() == connector.to_json()
+
+
+@pytest.mark.parametrize("kind", connectors.names())
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_features_keep_their_dtype(kind, dtype):
+    features = random_features((Grid(1, 4, 6), Grid(1, 2, 2)))
+    module = connectors[kind]().build(DIM_IN, DIM_OUT).to(dtype)
+    assert module(Features(features.tokens.to(dtype), features.grids)).tokens.dtype == dtype
+
+
+@pytest.mark.parametrize("kind", connectors.names())
+def test_modules_are_built_and_run_on_the_meta_device(kind):
+    with torch.device("meta"):
+        module = connectors[kind]().build(DIM_IN, DIM_OUT)
+        out = module(Features(torch.empty(24, DIM_IN), (Grid(1, 4, 6),)))
+    assert out.tokens.is_meta
+    assert all(parameter.is_meta for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("kind", connectors.names())
+def test_a_meta_default_device_does_not_reach_a_module_that_exists(kind):
+    module = connectors[kind]().build(DIM_IN, DIM_OUT)
+    features = random_features((Grid(1, 4, 6),))
+    expected = module(features).tokens
+    with torch.device("meta"):
+        torch.testing.assert_close(module(features).tokens, expected)
+
+
+@pytest.mark.parametrize("kind", connectors.names())
+def test_modules_hold_parameters_and_no_buffers(kind):
+    """A buffer that is computed at build time is lost where a model is made on the meta device and then filled."""
+    module = connectors[kind]().build(DIM_IN, DIM_OUT)
+    assert list(module.buffers()) == []
+    assert set(module.state_dict()) == {name for name, _ in module.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", connectors.names())
+def test_every_parameter_and_the_features_get_a_gradient(kind):
+    module = connectors[kind]().build(DIM_IN, DIM_OUT)
+    features = random_features((Grid(1, 4, 6), Grid(2, 2, 2)))
+    features.tokens.requires_grad_()
+    module(features).tokens.square().sum().backward()
+    for tensor in (features.tokens, *module.parameters()):
+        assert tensor.grad is not None
+        assert tensor.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", connectors.names())
+def test_a_batch_without_images_is_served(kind):
+    out = connectors[kind]().build(DIM_IN, DIM_OUT)(Features(torch.empty(0, DIM_IN), ()))
+    assert out.tokens.shape == (0, DIM_OUT)
+    assert out.grids == ()
