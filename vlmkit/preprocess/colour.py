@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
+_MAX_PROFILE = 1 << 23
+"""Bytes of a colour profile that is still looked at; those of printing presses have about three million."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -61,34 +63,45 @@ def _split_alpha(image: Image.Image, raw_mode: str) -> tuple[Image.Image, Image.
     transparent = image.info.get("transparency")
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)
-        alpha = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)) if isinstance(transparent, int) else None
-        return Image.fromarray(_rescale(values)), alpha
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or transparent is not None:
-        if image.mode == "RGB" and raw_mode.startswith("RGB;16") and isinstance(transparent, tuple):
+        alpha = Image.fromarray(np.where(values == transparent, np.uint8(0), np.uint8(255))) if isinstance(transparent, int) else None
+        return Image.fromarray(_narrow(values)), alpha
+    if image.has_transparency_data:
+        if raw_mode.startswith("RGB;16") and isinstance(transparent, tuple):
             image = image.copy()
             image.info["transparency"] = tuple(value >> 8 for value in transparent)
-        rgba = image.convert("RGBA")
-        return rgba.convert("RGB"), rgba.getchannel("A")
+        if image.mode == "La":
+            image = image.convert("LA")
+        grey = image.mode in ("1", "L", "LA")
+        wide = image.convert("LA" if grey else "RGBA")
+        alpha = wide.getchannel("A")
+        return wide.getchannel("L") if grey else wide.convert("RGB"), None if alpha.getextrema() == (255, 255) else alpha
     if image.mode in ("L", "RGB", "CMYK"):
         return image, None
     return image.convert("L" if image.mode == "1" else "RGB"), None
 
 
-def _rescale(values: NDArray[Any]) -> NDArray[np.uint8]:
-    wide = values.astype(np.float64)
-    low, high = float(wide.min()), float(wide.max())
+def narrow16(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """16-bit samples divided by 257 and rounded: 0 stays 0, 65535 becomes 255."""
+    table = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
+    return table[values]
+
+
+def _narrow(values: NDArray[Any]) -> NDArray[np.uint8]:
+    if values.dtype.kind == "u":
+        return narrow16(values)
+    low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise ValueError("not finite")
-    if values.dtype == np.uint16:
-        black, white = 0.0, 65535.0
-    else:
-        usual = (1.0, 255.0) if values.dtype.kind == "f" else (255.0, 65535.0)
-        black, white = next(((0.0, bound) for bound in usual if low >= 0 and high <= bound), (low, high))
-    return np.rint((wide - black) * (255 / max(white - black, 1e-300))).astype(np.uint8)
+    usual = (1.0, 255.0) if values.dtype.kind == "f" else (255.0, 65535.0)
+    black, white = next(((0.0, bound) for bound in usual if low >= 0 and high <= bound), (low, high))
+    narrow = np.empty(values.shape, np.uint8)
+    for row, wide in enumerate(values):  # a row at a time, so that the wide copy stays small
+        narrow[row] = np.rint((wide.astype(np.float64) - black) * 255 / ((white - black) or 1.0))
+    return narrow
 
 
 def _to_srgb(image: Image.Image, profile: Any) -> Image.Image:
-    if isinstance(profile, bytes) and profile:
+    if isinstance(profile, bytes) and 0 < len(profile) <= _MAX_PROFILE:
         transform = srgb_transform(profile, image.mode)
         if transform is not None:
             return ImageCms.applyTransform(image, transform) or image
@@ -101,13 +114,13 @@ def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | No
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-        if mode != "RGB":
-            return transform
-        probe = np.stack(np.meshgrid(*[np.arange(0, 256, 15, dtype=np.uint8)] * 3), axis=-1).reshape(17 * 17, 17, 3)
-        moved = np.asarray(ImageCms.applyTransform(Image.fromarray(probe), transform))
-        return None if np.abs(moved.astype(int) - probe).max() <= 2 else transform
     except (ImageCms.PyCMSError, ValueError, TypeError, OSError):
         return None
+    if mode != "RGB":
+        return transform
+    probe = np.stack(np.meshgrid(*[np.arange(0, 256, 15, dtype=np.uint8)] * 3), axis=-1).reshape(18 * 18, 18, 3)
+    moved = np.asarray(ImageCms.applyTransform(Image.fromarray(probe), transform))
+    return None if np.abs(moved.astype(int) - probe).max() <= 2 else transform
 
 
 def _orientation(image: Image.Image) -> int:

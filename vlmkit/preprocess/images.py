@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlmkit.preprocess import jpeg
-from vlmkit.preprocess.colour import to_rgb
+from vlmkit.preprocess.colour import narrow16, to_rgb
 
 Pixels = NDArray[np.uint8]
 
@@ -37,9 +37,6 @@ Decoding takes at most about 12 bytes a pixel at its peak, so 2 GB at the bound 
 """
 MAX_BYTES = 1 << 30
 """Bound on the size of a file."""
-MAX_SCANS = 50
-"""Bound on the passes of a progressive JPEG (an ordinary one has about 10), each of which walks the whole picture."""
-
 _BANDS = (1, 3, 4)
 
 
@@ -86,8 +83,8 @@ def decode(source: Any, *, max_pixels: int = MAX_PIXELS) -> Pixels:
 def _open_bytes(data: bytes, name: str, max_pixels: int) -> Image.Image:
     if not data:
         raise ImageError(f"{name} is empty, expected a picture ({', '.join(FORMATS)})")
-    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
-        raise ImageError(f"{name} is a JPEG of more than {MAX_SCANS} scans, expected about 10; save it again as a baseline JPEG")
+    if data.startswith(b"\xff\xd8") and jpeg.count_scans(data) > jpeg.MAX_SCANS:
+        raise ImageError(f"{name} is a JPEG of more than {jpeg.MAX_SCANS} scans, expected about 10; save it again as a baseline JPEG")
     with _errors_of(name, f"a complete picture ({', '.join(FORMATS)})"), quiet(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check_size(image, name, max_pixels)
         return to_rgb(image)
@@ -161,7 +158,7 @@ def _read_file(path: str | os.PathLike[Any]) -> bytes:
         if status.st_size > MAX_BYTES:
             raise ImageError(f"{name} has {status.st_size} bytes, expected at most {MAX_BYTES}; is it a picture?")
         with open(path, "rb") as file:
-            return file.read(MAX_BYTES)
+            return file.read(status.st_size)
     except FileNotFoundError:
         raise ImageError(f"{name} does not exist, expected the path of a picture file") from None
     except ImageError:
@@ -173,14 +170,21 @@ def _read_file(path: str | os.PathLike[Any]) -> bytes:
 
 def _read_object(file: Any) -> bytes:
     try:
-        if file.seekable():
+        if getattr(file, "seekable", bool)():
             file.seek(0)
-        data = file.read(MAX_BYTES)
+        pieces, length = [], 0
+        while piece := file.read(1 << 20):
+            if not isinstance(piece, bytes | bytearray | memoryview):
+                raise ImageError(f"{describe(file)} gives {type(piece).__name__}, expected bytes; open it in mode 'rb'")
+            pieces.append(bytes(piece))
+            length += len(piece)
+            if length > MAX_BYTES:
+                raise ImageError(f"{describe(file)} has more than {MAX_BYTES} bytes; is it a picture?")
+        return b"".join(pieces)
+    except ImageError:
+        raise
     except Exception as error:
         raise ImageError(f"{describe(file)} cannot be read ({type(error).__name__}), expected a binary file opened for reading") from None
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise ImageError(f"{describe(file)} gives {type(data).__name__}, expected bytes; open it in mode 'rb'")
-    return bytes(data)
 
 
 def _is_array(source: Any) -> bool:
@@ -210,7 +214,7 @@ def _from_array(source: Any, max_pixels: int) -> Pixels:
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
     if pixels.shape[2] == 4:
-        pixels = np.array(to_rgb(Image.fromarray(np.ascontiguousarray(pixels), "RGBA")))
+        pixels = np.array(to_rgb(Image.fromarray(np.ascontiguousarray(pixels))))
     return np.ascontiguousarray(pixels)
 
 
@@ -236,15 +240,16 @@ def _to_uint8(array: NDArray[Any], name: str) -> Pixels:
         plain: Pixels = array
         return plain
     if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype == np.uint16:
-        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return np.where(array, np.uint8(255), np.uint8(0))
+    if array.dtype.newbyteorder("=") == np.uint16:
+        return narrow16(array)
     if np.issubdtype(array.dtype, np.floating):
         low, high = float(array.min()), float(array.max())
         # A resampled picture may overshoot by a rounding error; anything more is another range.
         if not (low >= -1e-3 and high <= 1 + 1e-3):
             raise ImageError(f"{name} holds {low:g} to {high:g}, expected 0 to 1 for floating values; divide by 255, or convert to uint8")
-        return np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
+        scaled: Pixels = np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
+        return scaled
     raise ImageError(f"{name} has an unexpected type, expected uint8, uint16, bool or floating from 0 to 1; use array.astype('uint8')")
 
 

@@ -6,6 +6,7 @@ complete, without a colour profile other than sRGB and with a plain EXIF block, 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +19,12 @@ try:
 except ImportError:  # no wheel for this platform: the careful path reads everything, more slowly
     simplejpeg = None
 
-_SOF, _SOS, _APP1, _APP2 = (0xC0, 0xC1, 0xC2), 0xDA, 0xE1, 0xE2
+MAX_SCANS = 50
+"""Bound on the passes over a progressive JPEG, each of which walks the whole picture; an ordinary one has about 10."""
+
+_BASELINE, _EXTENDED, _PROGRESSIVE, _SOS, _EOI, _APP1, _APP2 = 0xC0, 0xC1, 0xC2, 0xDA, 0xD9, 0xE1, 0xE2
 _PLAIN = frozenset((0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)))
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,9 @@ class Header:
 
     height: int
     width: int
-    scans: int
     orientation: int
+    """As EXIF numbers it, 1 to 8; 0 where there is none."""
+    one_scan: bool
 
 
 def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
@@ -37,9 +43,12 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
     if simplejpeg is None:
         return None
     header = read_header(data)
-    if header is None or header.height * header.width > max_pixels or header.scans > 50:
+    if header is None or header.height * header.width > max_pixels:
+        return None
+    if not header.one_scan and count_scans(data) > MAX_SCANS:
         return None
     try:
+        # strict: a warning of the decoder, such as an early end that it fills with grey, is an error.
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", strict=True)
     except ValueError:
         return None
@@ -50,11 +59,10 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
 
 def read_header(data: bytes) -> Header | None:
     """None where the file is not a plain JPEG."""
-    if data[:3] != b"\xff\xd8\xff":
+    if not data.startswith(b"\xff\xd8\xff"):
         return None
-    at, frame, exif, xmp = 2, b"", b"", b""
+    at, marker, frame, exif, xmp, progressive = 2, 0, b"", b"", b"", False
     profile: list[bytes] = []
-    marker = 0
     while True:
         if at + 4 > len(data) or data[at] != 0xFF:
             return None
@@ -64,11 +72,10 @@ def read_header(data: bytes) -> Header | None:
             return None
         if marker == _SOS:
             break
-        if marker in _SOF:
+        if marker in (_BASELINE, _EXTENDED, _PROGRESSIVE):
             if frame or len(body) < 6:
                 return None
-            frame = body
-            progressive = marker == 0xC2
+            frame, progressive = body, marker == _PROGRESSIVE
         elif marker not in _PLAIN:
             return None
         elif marker == _APP1 and body.startswith(b"Exif\0\0"):
@@ -87,20 +94,31 @@ def read_header(data: bytes) -> Header | None:
     orientation = _orientation(exif[6:])
     if orientation is None or (orientation == 0 and b"tiff:Orientation" in xmp):
         return None
-    scans = 1 if not progressive and body[:1] == frame[5:6] else data.count(b"\xff\xda", at)
-    return Header(int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big"), scans, orientation)
+    height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
+    return Header(height, width, orientation, one_scan=not progressive and body[:1] == frame[5:6])
+
+
+def count_scans(data: bytes) -> int:
+    """Scans of a JPEG, found by walking its markers as a decoder does; counting stops beyond MAX_SCANS."""
+    scans, at = 0, 2
+    while scans <= MAX_SCANS and (found := _NEXT_MARKER.search(data, at)):
+        marker, at = data[found.start() + 1], found.end()
+        if marker == _EOI:
+            break
+        scans += marker == _SOS
+        at += int.from_bytes(data[at : at + 2], "big")
+    return scans
 
 
 def _orientation(exif: bytes) -> int | None:
     """1 to 8; 0 where there is none; None where the block is unusual."""
     if not exif:
         return 0
-    order = {b"II*\0": "little", b"MM\0*": "big"}.get(exif[:4])
-    if order is None:
+    if exif[:4] not in (b"II*\0", b"MM\0*"):
         return None
 
     def number(at: int, length: int) -> int:
-        return int.from_bytes(exif[at : at + length], order)  # type: ignore[arg-type]
+        return int.from_bytes(exif[at : at + length], "little" if exif.startswith(b"I") else "big")
 
     start = number(4, 4)
     count = number(start, 2)

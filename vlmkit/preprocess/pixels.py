@@ -50,7 +50,7 @@ def render(
                 raise ValueError(f"{tile} reaches beyond its canvas of {part.canvas}")
             view = canvas[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
             pieces.append(patchify(view, patch))
-    patches = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+    patches = pieces[0] if len(pieces) == 1 else torch.cat([*pieces, torch.empty(0, 3 * patch * patch, dtype=torch.uint8)])
     if mean is not None and std is not None:
         shift, scale = _affine(tuple(mean), tuple(std), patch)
         patches = torch.addcmul(shift, patches.float(), scale)
