@@ -38,7 +38,9 @@ class Grid:
         if self.rows % ratio or self.columns % ratio:
             raise GridError(f"cannot merge {ratio}x{ratio} patches of a {self.rows}x{self.columns} grid")
         if self.prefix:
-            raise GridError(f"cannot merge {ratio}x{ratio} patches beside {self.prefix} token(s) that stand on no grid; drop the class token")
+            raise GridError(
+                f"cannot merge {ratio}x{ratio} patches beside {self.prefix} token(s) that stand on no grid; drop the class token"
+            )
         return replace(self, rows=self.rows // ratio, columns=self.columns // ratio)
 
     def __str__(self) -> str:
@@ -56,6 +58,11 @@ class Features:
     tokens: Tensor
     grids: tuple[Grid, ...]
 
+    def __post_init__(self) -> None:
+        expected = sum(grid.tokens for grid in self.grids)
+        if len(self.tokens) != expected:
+            raise GridError(f"{len(self.tokens)} tokens do not stand on {len(self.grids)} grid(s) of {expected} tokens together")
+
     def views(self) -> tuple[Tensor, ...]:
         """One (tokens, D) tensor a view."""
-        return self.tokens.split([grid.tokens for grid in self.grids])
+        return tuple(self.tokens.split([grid.tokens for grid in self.grids]))  # type: ignore[no-untyped-call]

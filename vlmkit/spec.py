@@ -1,8 +1,8 @@
 """Frozen, typed, strictly decoded descriptions of parts, and their exact JSON.
 
 A spec holds scalars, Literals, tuples, nested specs and `Settings` (another library's own keyword arguments), nothing
-else. Types are checked when a spec is made and when it
-is decoded by the same code, so a spec that exists is a spec that can be written and read back.
+else. Types are checked when a spec is made and when it is decoded by the same code, so a spec that exists is a spec that
+can be written and read back.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import dataclasses
 import functools
 import json
 import math
+import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from vlmkit.registry import Registry, suggestion
@@ -108,7 +109,8 @@ class Spec:
     @classmethod
     def from_dict(cls, data: Any, path: str = "") -> Self:
         """The inverse of `to_dict`. Raises SpecError naming the path of what does not fit."""
-        return _decode_spec(cls, data, path)
+        decoded: Self = _decode_spec(cls, data, path)
+        return decoded
 
     def to_json(self) -> str:
         return json.dumps({"schema": SCHEMA} | self.to_dict(), indent=2, ensure_ascii=False) + "\n"
@@ -117,8 +119,10 @@ class Spec:
     def from_json(cls, text: str) -> Self:
         """Raises SpecError for text that is not JSON, a newer schema, or anything that does not fit."""
         try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
+            data = json.loads(text, object_pairs_hook=_refuse_twins)
+        except SpecError:
+            raise
+        except (ValueError, RecursionError) as error:
             raise SpecError(f"not JSON: {error}") from None
         if not isinstance(data, dict):
             raise SpecError(f"expected a JSON object, got {type(data).__name__}")
@@ -128,10 +132,23 @@ class Spec:
         return cls.from_dict(data)
 
 
-@functools.cache
-def _fields(cls: type[Spec]) -> dict[str, Any]:
+def _resolve_fields(cls: type[Any]) -> dict[str, Any]:
     hints = get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+_fields: Callable[..., dict[str, Any]] = functools.cache(_resolve_fields)
+"""Name and type of every field, resolved once a class."""
+
+
+def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; Python would keep the last of two equal names and say nothing."""
+    given: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in given:
+            raise SpecError(f"{name}: given twice in one object")
+        given[name] = value
+    return given
 
 
 def _plain(value: Any) -> Any:
@@ -175,7 +192,10 @@ def _decode_spec(cls: type[Any], data: Any, path: str) -> Any:
     if missing := sorted(required - data.keys()):
         raise SpecError(f"{path + '.' if path else ''}{missing[0]}: missing")
     values = {name: _check(fields[name], value, f"{path + '.' if path else ''}{name}", decode=True) for name, value in data.items()}
-    return cls(**values)
+    try:
+        return cls(**values)
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}" if path else str(error)) from None
 
 
 def _check(hint: Any, value: Any, path: str, *, decode: bool = False) -> Any:
@@ -202,7 +222,7 @@ def _check(hint: Any, value: Any, path: str, *, decode: bool = False) -> Any:
         if not isinstance(value, hint):
             raise SpecError(f"{path}: expected {_name(hint)}, got {value!r}")
         return value
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) <= sys.float_info.max:
         value = float(value)
     if type(value) is not hint:
         raise SpecError(f"{path}: expected {_name(hint)}, got {value!r}")
@@ -235,7 +255,9 @@ def _check_tuple(hint: Any, value: Any, path: str, decode: bool) -> tuple[Any, .
         items = (items[0],) * len(value)
     if len(items) != len(value):
         raise SpecError(f"{path}: expected {len(items)} values, got {len(value)}: {value!r}")
-    return tuple(_check(item, given, f"{path}[{index}]", decode=decode) for index, (item, given) in enumerate(zip(items, value, strict=True)))
+    return tuple(
+        _check(item, given, f"{path}[{index}]", decode=decode) for index, (item, given) in enumerate(zip(items, value, strict=True))
+    )
 
 
 def _name(hint: Any) -> str:

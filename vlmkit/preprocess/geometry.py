@@ -21,7 +21,9 @@ class Size:
     def __post_init__(self) -> None:
         for side in (self.height, self.width):
             if type(side) is not int or side < 1:
-                raise ImageSizeError(f"an image side is a whole number of pixels from 1 up, got {self.height!r} x {self.width!r} (height x width)")
+                raise ImageSizeError(
+                    f"an image side is a whole number of pixels from 1 up, got {self.height!r} x {self.width!r} (height x width)"
+                )
 
     @property
     def pixels(self) -> int:
