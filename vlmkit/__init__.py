@@ -5,67 +5,64 @@
     processor = vlmkit.build_processor("univa-vl-tiny")
     model.chat(processor, "photo.jpg", "What does the sign say?")
 
-Importing vlmkit loads neither torch nor transformers; what needs them loads them when it is used.
+Importing vlmkit loads neither torch nor transformers, nor any part of vlmkit: a name is loaded when it is first used.
 """
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-# Functions and registries with the name of a submodule (build, architecture, connectors, encoders) are bound here, after
-# the submodule was imported, so that the name means the function or registry and not the file.
-from vlmkit import auto as _auto
-from vlmkit.architecture import Architecture, ArchitectureError, Parameters
-from vlmkit.build import build, build_processor, load
-from vlmkit.connectors import connectors
-from vlmkit.encoders import encoders
-from vlmkit.features import Grid, GridError
-from vlmkit.fusion import fusions
-from vlmkit.language_model import LanguageModel
-from vlmkit.layout import layouts
-from vlmkit.plugins import load_plugin
-from vlmkit.preprocess import policies
-from vlmkit.preprocess.geometry import ImagePlan, ImageSizeError, Size
-from vlmkit.registry import RegistryError
-from vlmkit.spec import Settings, SpecError
-from vlmkit.zoo import architecture, list_models, register_model
+from vlmkit.auto import register_when_transformers_loads
 
 if TYPE_CHECKING:
+    from vlmkit.architecture import Architecture, ArchitectureError, Parameters
+    from vlmkit.build import build, build_processor, load
     from vlmkit.config import VLMConfig
-    from vlmkit.features import Features
+    from vlmkit.connectors import connectors
+    from vlmkit.conversation import Conversation
+    from vlmkit.encoders import encoders
+    from vlmkit.features import Features, Grid, GridError
+    from vlmkit.fusion import fusions
+    from vlmkit.fusion.base import FusionError
+    from vlmkit.language_model import LanguageModel
+    from vlmkit.layout import layouts
+    from vlmkit.layout.base import LayoutError
     from vlmkit.model import VLM
+    from vlmkit.plugins import PluginError, load_plugin
+    from vlmkit.preprocess import policies
+    from vlmkit.preprocess.geometry import ImagePlan, ImageSizeError, Size
     from vlmkit.preprocess.images import ImageError, open_image
     from vlmkit.processor import VLMProcessor
+    from vlmkit.registry import RegistryError
+    from vlmkit.spec import Settings, SpecError
+    from vlmkit.zoo import architecture, list_models, register_model
+
+    list_connectors = connectors.names
+    list_encoders = encoders.names
+    list_fusions = fusions.names
+    list_layouts = layouts.names
+    list_policies = policies.names
 
 __version__ = "0.1.0"
-
-list_encoders = encoders.names
-list_connectors = connectors.names
-list_policies = policies.names
-list_layouts = layouts.names
-list_fusions = fusions.names
-
-_LAZY = {
-    "Features": "vlmkit.features",
-    "ImageError": "vlmkit.preprocess.images",
-    "VLM": "vlmkit.model",
-    "VLMConfig": "vlmkit.config",
-    "VLMProcessor": "vlmkit.processor",
-    "open_image": "vlmkit.preprocess.images",
-}
 
 __all__ = [
     "VLM",
     "Architecture",
     "ArchitectureError",
+    "Conversation",
     "Features",
+    "FusionError",
     "Grid",
     "GridError",
     "ImageError",
     "ImagePlan",
     "ImageSizeError",
     "LanguageModel",
+    "LayoutError",
     "Parameters",
+    "PluginError",
     "RegistryError",
     "Settings",
     "Size",
@@ -92,13 +89,60 @@ __all__ = [
     "register_model",
 ]
 
+_PUBLIC = {
+    "vlmkit.architecture": ("Architecture", "ArchitectureError", "Parameters"),
+    "vlmkit.build": ("build", "build_processor", "load"),
+    "vlmkit.config": ("VLMConfig",),
+    "vlmkit.connectors": ("connectors",),
+    "vlmkit.conversation": ("Conversation",),
+    "vlmkit.encoders": ("encoders",),
+    "vlmkit.features": ("Features", "Grid", "GridError"),
+    "vlmkit.fusion": ("fusions",),
+    "vlmkit.fusion.base": ("FusionError",),
+    "vlmkit.language_model": ("LanguageModel",),
+    "vlmkit.layout": ("layouts",),
+    "vlmkit.layout.base": ("LayoutError",),
+    "vlmkit.model": ("VLM",),
+    "vlmkit.plugins": ("PluginError", "load_plugin"),
+    "vlmkit.preprocess": ("policies",),
+    "vlmkit.preprocess.geometry": ("ImagePlan", "ImageSizeError", "Size"),
+    "vlmkit.preprocess.images": ("ImageError", "open_image"),
+    "vlmkit.processor": ("VLMProcessor",),
+    "vlmkit.registry": ("RegistryError",),
+    "vlmkit.spec": ("Settings", "SpecError"),
+    "vlmkit.zoo": ("architecture", "list_models", "register_model"),
+}
+"""Where each public name lives."""
+
+_HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
+_LISTS = {f"list_{registry}": registry for registry in ("connectors", "encoders", "fusions", "layouts", "policies")}
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name in _LISTS:
+        value = __getattr__(_LISTS[name]).names
+    elif name in _HOMES:
+        from importlib import import_module
+
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
         raise AttributeError(f"module 'vlmkit' has no attribute {name!r}")
-    import importlib
+    globals()[name] = value
+    return value
 
-    return getattr(importlib.import_module(_LAZY[name]), name)
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
-_auto.register_when_transformers_loads()
+class _Package(ModuleType):
+    """Python binds a submodule to its package once it is loaded. The names build, architecture, connectors and encoders
+    mean the function or registry, not the file that it stands in."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+register_when_transformers_loads()

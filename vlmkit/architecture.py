@@ -125,7 +125,8 @@ _FAMILIES: dict[str, type[Spec]] = {
 def _parameters(architecture: Architecture) -> Parameters:
     import torch
 
-    from vlmkit.model import VLM, VLMConfig
+    from vlmkit.config import VLMConfig
+    from vlmkit.model import VLM
 
     with torch.device("meta"):
         model = VLM(VLMConfig(architecture=architecture.to_dict()))

@@ -7,13 +7,14 @@ is imported in the moment in which transformers loads the table that the class b
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 _TABLES = {
     "transformers.models.auto.configuration_auto": "vlmkit.config",
@@ -32,23 +33,24 @@ def register_when_transformers_loads() -> None:
         sys.meta_path.insert(0, _Watch())
 
 
-class _Watch(MetaPathFinder):
-    """Finds the tables as Python would, and lets ours follow after they were loaded."""
+class _Watch:
+    """A finder that finds the tables as the finders after it do, and lets ours follow once they are loaded."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname not in _TABLES:
             return None
-        sys.meta_path.remove(self)
-        try:
-            spec = find_spec(fullname)
-        finally:
-            sys.meta_path.insert(0, self)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Then(spec.loader, _TABLES[fullname])
-        return spec
+        for finder in sys.meta_path:
+            if finder is self:
+                continue
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _Then(spec.loader, _TABLES[fullname])  # type: ignore[assignment]
+                return spec
+        return None
 
 
-class _Then(Loader):
+class _Then:
     """A loader that imports another module after the one it loads."""
 
     def __init__(self, loader: Loader, then: str) -> None:

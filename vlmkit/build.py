@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from vlmkit.processor import VLMProcessor
 
 Named = str | Architecture
-
 
 
 def build(
@@ -41,7 +39,8 @@ def build(
     """
     import torch
 
-    from vlmkit.model import VLM, VLMConfig
+    from vlmkit.config import VLMConfig
+    from vlmkit.model import VLM
 
     spec = resolve(model).replace(**parts) if parts else resolve(model)
     spec.validate()
@@ -67,7 +66,7 @@ def build_processor(
     from vlmkit.processor import VLMProcessor
     from vlmkit.tokenizer import load_tokenizer
 
-    if not isinstance(model, Architecture) and Path(model).is_dir():
+    if not isinstance(model, Architecture) and os.path.isdir(model):
         return VLMProcessor.from_pretrained(model)
     spec = resolve(model).replace(**parts) if parts else resolve(model)
     if tokenizer is None:
@@ -85,8 +84,8 @@ def load(
 
     Raises FileNotFoundError where there is no checkpoint, SpecError where keys are missing or unexpected.
     """
-    path = Path(directory)
-    if not (path / "config.json").is_file():
+    path = os.fspath(directory)
+    if not os.path.isfile(os.path.join(path, "config.json")):
         raise FileNotFoundError(f"{path} holds no checkpoint (no config.json); give a directory that save_pretrained wrote")
     model = _from_directory(path, None, device, None if dtype is None else _dtype(dtype))
     return model, build_processor(path)
@@ -105,7 +104,9 @@ def _from_directory(directory: Any, expected: Architecture | None, device: Any, 
     if wrong:
         raise SpecError(f"{directory}: " + "; ".join(f"{name.replace('_', ' ')}: {_some(keys)}" for name, keys in wrong.items()))
     if expected is not None and model.config.spec.replace(name=expected.name) != expected:
-        raise SpecError(f"{directory} holds {model.config.spec.name!r}, whose parts differ from those of {expected.name!r}; use vlmkit.load")
+        raise SpecError(
+            f"{directory} holds {model.config.spec.name!r}, whose parts differ from those of {expected.name!r}; use vlmkit.load"
+        )
     return model.to(device).eval()
 
 

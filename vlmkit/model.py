@@ -13,7 +13,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vlmkit.config import VLMConfig
 from vlmkit.features import Features
-from vlmkit.fusion.splice import FusionError
+from vlmkit.fusion.base import FusionError
 from vlmkit.layout.base import IGNORE
 
 if TYPE_CHECKING:

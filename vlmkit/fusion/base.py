@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+class FusionError(ValueError):
+    """Visual tokens and their places do not fit together."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fusion(Spec):
     """Base of fusions."""

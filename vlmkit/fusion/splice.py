@@ -13,14 +13,10 @@ from torch import Tensor, nn
 
 from vlmkit.features import Features
 from vlmkit.fusion import fusions
-from vlmkit.fusion.base import Fusion
+from vlmkit.fusion.base import Fusion, FusionError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-class FusionError(ValueError):
-    """Visual tokens and their places do not fit together."""
 
 
 @fusions.register("splice")
