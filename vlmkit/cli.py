@@ -1,0 +1,106 @@
+"""`vlmkit`: the command line. Here stand the parser and what becomes of errors; each command is a file in commands/.
+
+Results go to stdout, messages to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads.
+Nothing heavy is imported before a command runs: help has to be there at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from vlmkit import __version__
+from vlmkit.architecture import ArchitectureError
+from vlmkit.commands import UsageError
+from vlmkit.plugins import PluginError
+from vlmkit.registry import RegistryError
+
+COMMANDS = ("list", "tokens", "plan", "show", "chat")
+"""Files of commands/, in the order of the help. The first line of a file's docstring is the command's help; it has
+`configure(parser)` and `run(arguments)`."""
+
+TRACEBACK = "VLMKIT_TRACEBACK"
+"""Set in the environment, errors come with a traceback."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; the exit code. Never raises, unless VLMKIT_TRACEBACK is set."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file name may hold anything, also what the terminal cannot write
+            stream.reconfigure(errors="backslashreplace")
+    prog = "vlmkit"
+    try:
+        parser = build_parser()
+        arguments = parser.parse_args(argv)
+        if arguments.command is None:
+            parser.print_help(sys.stderr)
+            return 2
+        prog = f"vlmkit {arguments.command}"
+        arguments.run(arguments)
+        sys.stdout.flush()
+    except SystemExit as stop:  # argparse: help, the version, or wrong arguments
+        return stop.code if isinstance(stop.code, int) else 0
+    except BrokenPipeError:
+        _close_quietly()
+        return 141
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        return _report(prog, error)
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vlmkit",
+        description="Interchangeable parts for vision-language models: look at them, count their tokens, talk to what you trained.",
+        epilog=f"'vlmkit COMMAND --help' tells more. {TRACEBACK}=1 in the environment shows where an error comes from.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"vlmkit {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name in COMMANDS:
+        module = import_module(f"vlmkit.commands.{name}")
+        summary, _, more = (module.__doc__ or "").partition("\n")
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary}\n{more}".strip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.configure(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def _report(prog: str, error: Exception) -> int:
+    """One message for an error, and its exit code. vlmkit's own errors are sentences; others are named and get a way out."""
+    if isinstance(error, UsageError | RegistryError | PluginError | ArchitectureError):
+        print(f"{prog}: {error}\n'{prog} --help' tells what it takes.", file=sys.stderr)
+        return 2
+    if type(error).__module__.partition(".")[0] == "vlmkit":
+        print(f"{prog}: {error}", file=sys.stderr)
+    elif isinstance(error, OSError) and error.strerror and error.filename is not None:
+        print(f"{prog}: {os.fsdecode(error.filename)!r}: {error.strerror}", file=sys.stderr)
+    else:
+        text = str(error).strip().partition("\n")[0]
+        kind = type(error).__name__
+        print(f"{prog}: {kind}: {text}" if text else f"{prog}: {kind}", file=sys.stderr)
+        print(f"Set {TRACEBACK}=1 to see where it comes from.", file=sys.stderr)
+    return 1
+
+
+def _close_quietly() -> None:
+    """Python flushes stdout once more when it ends, and would complain again that nobody reads."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        pass

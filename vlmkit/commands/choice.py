@@ -1,0 +1,107 @@
+"""The choice of a model on the command line: a name, parts exchanged by theirs, and plugins that bring further ones."""
+
+from __future__ import annotations
+
+import json
+import re
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from vlmkit.architecture import Architecture
+from vlmkit.commands import UsageError
+from vlmkit.connectors import connectors
+from vlmkit.encoders import encoders
+from vlmkit.plugins import load_plugin
+from vlmkit.preprocess import policies
+from vlmkit.registry import Registry, suggestion
+from vlmkit.spec import Spec, SpecError
+from vlmkit.zoo import architecture, list_models
+
+EXCHANGEABLE: dict[str, Registry[Any]] = {"policy": policies, "encoder": encoders, "connector": connectors}
+"""Parts that decide what an image becomes."""
+
+
+def add_plugin_option(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--plugin",
+        metavar="FILE_OR_MODULE",
+        dest="plugins",
+        action="append",
+        default=[],
+        help="run my_connector.py or import my_package.parts first, so that the parts and models it registers have names; repeatable",
+    )
+
+
+def add_exchange_options(parser: ArgumentParser) -> None:
+    for family in EXCHANGEABLE:
+        parser.add_argument(
+            f"--{family}",
+            metavar="KIND[:FIELD=VALUE,...]",
+            help=f"exchange the {family}, such as {_EXAMPLES[family]}",
+        )
+
+
+_EXAMPLES = {"policy": "squash:size=392", "encoder": "siglip", "connector": "mlp or mlp:depth=3"}
+
+
+def load_plugins(arguments: Namespace) -> None:
+    """Raises PluginError."""
+    for name in arguments.plugins:
+        load_plugin(name)
+
+
+def chosen(arguments: Namespace) -> Architecture:
+    """The one model of `--model` with the parts that are exchanged. Raises ArchitectureError where they do not fit."""
+    load_plugins(arguments)
+    return exchange(architecture(arguments.model), arguments).validate()
+
+
+def matching(arguments: Namespace) -> list[Architecture]:
+    """Every model that the pattern of `--model` names, with the parts that are exchanged; they may not fit."""
+    load_plugins(arguments)
+    return [exchange(architecture(name), arguments) for name in match(arguments.model, "model", list_models())]
+
+
+def match(pattern: str, family: str, known: list[str]) -> list[str]:
+    """The known names that match a shell pattern. Raises UsageError where there are none."""
+    from fnmatch import filter as matches
+
+    found = matches(known, pattern)
+    if not found:
+        near = f" did you mean '{pattern}*'?" if matches(known, f"{pattern}*") else suggestion(pattern, known)
+        raise UsageError(f"no {family} matches {pattern!r};{near} known: {', '.join(known)}")
+    return found
+
+
+def exchange(model: Architecture, arguments: Namespace) -> Architecture:
+    """The model with the parts that were asked for; its name says which: univa-vl+mlp."""
+    given = {family: text for family in EXCHANGEABLE if (text := getattr(arguments, family)) is not None}
+    parts = {family: read_part(family, text) for family, text in given.items()}
+    name = "+".join([model.name, *given.values()])
+    return model.replace(**parts, name=name) if parts else model
+
+
+def read_part(family: str, text: str) -> Spec:
+    """'mlp' or 'mlp:depth=3' -> the part. Values are JSON where they can be, text where not.
+
+    Raises RegistryError for an unknown kind, UsageError for fields that do not fit.
+    """
+    kind, _, rest = text.partition(":")
+    part: type[Spec] = EXCHANGEABLE[family][kind]
+    fields: dict[str, Any] = {}
+    for assignment in re.split(r",(?=\s*\w+\s*=)", rest) if rest else []:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--{family} {text}: expected FIELD=VALUE after the colon, got {assignment!r}")
+        fields[name.strip()] = _value(value.strip())
+    try:
+        return part.from_dict({"kind": kind} | fields, family)
+    except SpecError as error:
+        raise UsageError(f"--{family} {text}: {error}") from None
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -1,0 +1,63 @@
+"""Photographs on the command line: a file, or only its size."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
+
+from vlmkit.commands import UsageError
+from vlmkit.preprocess.geometry import Size
+
+
+def add_size_option(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--size",
+        metavar="WIDTHxHEIGHT",
+        dest="sizes",
+        type=read_size,
+        action="append",
+        default=[],
+        help="a size in place of a photo, width first: 640x480 is a landscape; repeatable",
+    )
+
+
+def read_size(text: str) -> Size:
+    """'640x480' -> Size(height=480, width=640)."""
+    found = re.fullmatch(r"\s*0*([1-9]\d{0,8})\s*[xX\u00d7*]\s*0*([1-9]\d{0,8})\s*", text)
+    if found is None:
+        raise ArgumentTypeError(f"expected WIDTHxHEIGHT in pixels such as 640x480, got {text!r}")
+    return Size(height=int(found[2]), width=int(found[1]))
+
+
+def named_sizes(arguments: Namespace) -> list[tuple[str, Size]]:
+    """Photos and sizes of a command line, each with what to call it. Raises ImageError, UsageError where there are none."""
+    if not arguments.photos and not arguments.sizes:
+        raise UsageError("name a photo, or a size such as --size 640x480")
+    photos = [(photo, photo_size(photo)) for photo in arguments.photos]
+    return [*photos, *((across(size), size) for size in arguments.sizes)]
+
+
+def photo_size(path: str) -> Size:
+    """Height and width of a photo as `open_image` gives it, upright, from its header alone where that suffices."""
+    from PIL import ExifTags, Image
+
+    from vlmkit.preprocess.images import FORMATS, MAX_PIXELS, open_image, quiet
+
+    if Path(path).is_file():
+        try:
+            with quiet(), Image.open(path, formats=[name for name in FORMATS if name != "TIFF"]) as image:
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+                size = Size(image.width, image.height) if turned else Size(image.height, image.width)
+                if size.pixels <= MAX_PIXELS:
+                    return size
+        except Exception:
+            # Whatever the matter is, opening the whole picture finds it again and has the words for it.
+            pass
+    width, height = open_image(path).size
+    return Size(height, width)
+
+
+def across(size: Size) -> str:
+    """Width first, as people write it: '640x480'."""
+    return f"{size.width}x{size.height}"

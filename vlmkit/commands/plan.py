@@ -1,0 +1,66 @@
+"""Print how a photo is resized, placed and cut into views by the image policy of a model.
+
+Sizes are width x height, grids columns x rows, corners left, top. Of a photo only the header is read.
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from vlmkit.architecture import Architecture
+from vlmkit.commands import UsageError
+from vlmkit.commands.choice import add_exchange_options, add_plugin_option, chosen
+from vlmkit.commands.photo import across, add_size_option, named_sizes
+from vlmkit.commands.tokens import grid_across, grid_json
+from vlmkit.layout.base import ImageTokens
+
+
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument("photos", metavar="PHOTO", nargs="*", help="a picture file")
+    add_size_option(parser)
+    parser.add_argument("--model", metavar="NAME", required=True, help="a named model: 'vlmkit list' knows them")
+    add_exchange_options(parser)
+    add_plugin_option(parser)
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON, heights and widths by name")
+
+
+def run(arguments: Namespace) -> None:
+    if len(arguments.photos) + len(arguments.sizes) > 1:
+        raise UsageError("a plan is of one photo, or of one --size")
+    model = chosen(arguments)
+    ((name, size),) = named_sizes(arguments)
+    tokens = model.image_tokens(model.plan(size))
+    if arguments.json:
+        found = asdict(tokens.plan) | {
+            "patch": model.encoder.patch_size,
+            "patch_grids": [grid_json(grid) for grid in tokens.plan.grids(model.encoder.patch_size)],
+            "token_grids": [grid_json(grid) for grid in tokens.grids],
+            "visual_tokens": tokens.count,
+        }
+        print(json.dumps(found, indent=2))
+    else:
+        title = name if name == across(size) else f"{name}, {across(size)}"
+        print(f"{title}, under {model.name} (policy {model.policy.kind})")
+        print("\n".join(_lines(model, tokens)))
+
+
+def _lines(model: Architecture, tokens: ImageTokens) -> Iterator[str]:
+    plan = tokens.plan
+    views = iter(zip(plan.grids(model.encoder.patch_size), tokens.grids, strict=True))
+    number = 0
+    for render in plan.renders:
+        yield f"resize to {across(render.resize)} ({model.policy.resample}{', antialias' if model.policy.antialias else ''})"
+        if render.canvas != render.resize or render.top or render.left:
+            colour = ", ".join(map(str, render.fill))
+            yield f"  place at {render.left}, {render.top} of a canvas of {across(render.canvas)} filled with RGB {colour}"
+        for tile in render.tiles:
+            number += 1
+            patches, merged = next(views)
+            yield (
+                f"  view {number}: {across(tile.size)} at {tile.left}, {tile.top} -> "
+                f"{grid_across(patches)} patches -> {grid_across(merged)} = {merged.tokens} tokens"
+            )
+    yield f"{tokens.count:,} visual tokens"

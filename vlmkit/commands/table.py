@@ -1,0 +1,26 @@
+"""Tables: as wide as the terminal where there is one, as wide as they need to be in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+PIPE_WIDTH = 100_000
+"""Nothing is wrapped or cut off where a program reads; a table takes only what it needs of it."""
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", right: Sequence[str] = ()) -> None:
+    """A table on stdout; the columns named in `right` hold numbers. Text is taken as it is, without markup."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, emoji=False, highlight=False)
+    if title:
+        console.print(title, style="bold", soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if column in right else "left", style="cyan" if number == 0 else "", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

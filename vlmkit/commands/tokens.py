@@ -1,0 +1,109 @@
+"""Count the visual tokens that a photo costs under every named model, without building any.
+
+Sizes are width x height, grids columns x rows. Of a photo only the header is read.
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from vlmkit.architecture import Architecture
+from vlmkit.commands.choice import add_exchange_options, add_plugin_option, matching
+from vlmkit.commands.photo import across, add_size_option, named_sizes
+from vlmkit.commands.table import print_table
+from vlmkit.features import Grid, GridError
+from vlmkit.layout.base import ImageTokens
+from vlmkit.preprocess.geometry import ImageSizeError, Size
+
+COLUMNS = ("model", "visual tokens", "resized", "views", "patches", "token grid")
+
+
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument("photos", metavar="PHOTO", nargs="*", help="picture files")
+    add_size_option(parser)
+    parser.add_argument("--model", metavar="PATTERN", default="*", help="only models that match, such as 'univa*'")
+    add_exchange_options(parser)
+    add_plugin_option(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+
+
+def run(arguments: Namespace) -> None:
+    sizes = named_sizes(arguments)
+    models = matching(arguments)
+    if arguments.json:
+        found = [
+            {"image": name, "width": size.width, "height": size.height, "models": [as_json(m, size) for m in models]}
+            for name, size in sizes
+        ]
+        print(json.dumps(found, indent=2))
+        return
+    for number, (name, size) in enumerate(sizes):
+        if number:
+            print()
+        rows = [_row(model, size) for model in models]
+        note = any(row[-1] for row in rows)
+        title = name if name == across(size) else f"{name}, {across(size)}"
+        columns = (*COLUMNS, "why not") if note else COLUMNS
+        print_table(columns, [row[: len(columns)] for row in rows], title=title, right=("visual tokens",))
+
+
+def image_tokens(model: Architecture, size: Size) -> ImageTokens | str:
+    """The tokens of an image, or why there are none."""
+    if problems := model.problems():
+        return " ".join(problems)
+    try:
+        return model.image_tokens(model.plan(size))
+    except (ImageSizeError, GridError) as error:
+        return str(error)
+
+
+def _row(model: Architecture, size: Size) -> tuple[str, ...]:
+    tokens = image_tokens(model, size)
+    if isinstance(tokens, str):
+        return (model.name, *["-"] * 5, tokens)
+    plan = tokens.plan
+    return (
+        model.name,
+        f"{tokens.count:,}",
+        counted(across(render.resize) for render in plan.renders),
+        counted(across(view) for view in plan.views),
+        counted(grid_across(grid) for grid in plan.grids(model.encoder.patch_size)),
+        counted(grid_across(grid) for grid in tokens.grids),
+        "",
+    )
+
+
+def as_json(model: Architecture, size: Size) -> dict[str, Any]:
+    """One model's row with named sides, so that nobody has to know an order."""
+    tokens = image_tokens(model, size)
+    if isinstance(tokens, str):
+        return {"model": model.name, "visual_tokens": None, "why_not": tokens}
+    plan, patch = tokens.plan, model.encoder.patch_size
+    return {
+        "model": model.name,
+        "visual_tokens": tokens.count,
+        "resized": [{"width": render.resize.width, "height": render.resize.height} for render in plan.renders],
+        "views": [
+            {"width": view.width, "height": view.height, "patches": grid_json(patches), "tokens": grid_json(merged)}
+            for view, patches, merged in zip(plan.views, plan.grids(patch), tokens.grids, strict=True)
+        ],
+    }
+
+
+def grid_json(grid: Grid) -> dict[str, int]:
+    return {"frames": grid.frames, "rows": grid.rows, "columns": grid.columns, "prefix": grid.prefix}
+
+
+def grid_across(grid: Grid) -> str:
+    """Columns first, like a width: '36x26'."""
+    frames = f"{grid.frames}x" if grid.frames != 1 else ""
+    return f"{frames}{grid.columns}x{grid.rows}" + (f"+{grid.prefix}" if grid.prefix else "")
+
+
+def counted(items: Iterable[str]) -> str:
+    """['448x448', '448x448', '336x448'] -> '2 of 448x448, 336x448'."""
+    return ", ".join(item if number == 1 else f"{number} of {item}" for item, number in Counter(items).items())

@@ -1,0 +1,257 @@
+"""One picture of what a model sees of a photograph: the photograph, every view with its patches and tokens, the numbers.
+
+`see` takes the way of an image up to the encoder, `draw` puts it on a page. Views are drawn from the uint8 patches that the
+encoder gets, enlarged by a whole factor; lines stand between patches, so that every pixel is there and none is covered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vlmkit.architecture import Architecture
+from vlmkit.features import Grid
+from vlmkit.layout.base import ImageTokens
+from vlmkit.page import ACCENT, FAINT, GAP, MUTED, WIDTH, Page, Panel, Stat
+from vlmkit.preprocess.geometry import ImagePlan, Render, Size
+from vlmkit.preprocess.images import decode
+from vlmkit.preprocess.pixels import render
+
+Pixels = NDArray[np.uint8]
+
+VIEW_SIDE = 1080
+"""Pixels that the longer side of the views may take when they are enlarged; larger ones are drawn as they are."""
+PHOTO_SIDE = 620
+"""Width of the original at most where it stands beside a view; at least where there is room."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a model sees of one image: pixels of every view in the order of the plan, and their grids."""
+
+    architecture: Architecture
+    photo: Pixels
+    tokens: ImageTokens
+    views: tuple[Pixels, ...]
+    patches: tuple[Grid, ...]
+
+    @property
+    def plan(self) -> ImagePlan:
+        return self.tokens.plan
+
+
+def see(image: Any, architecture: Architecture) -> Sight:
+    """Open, plan and render an image as the processor does. Raises ImageError, ImageSizeError, GridError."""
+    photo = decode(image)
+    plan = architecture.plan(Size(*photo.shape[:2]))
+    patch, policy = architecture.encoder.patch_size, architecture.policy
+    tokens = architecture.image_tokens(plan)
+    values, _ = render(photo, plan, patch=patch, resample=policy.resample, antialias=policy.antialias)
+    grids = plan.grids(patch)
+    ends = np.cumsum([grid.tokens for grid in grids])
+    views = [_unpatchify(part, grid, patch) for part, grid in zip(np.split(values.numpy(), ends[:-1]), grids, strict=True)]
+    return Sight(architecture, photo, tokens, tuple(views), grids)
+
+
+def draw(sight: Sight, title: str) -> Image.Image:
+    """The page. `title` is what to call the image, such as the name of its file."""
+    plan, patch = sight.plan, sight.architecture.encoder.patch_size
+    scale = max(1, VIEW_SIDE // max(max(render.canvas.height, render.canvas.width) for render in plan.renders))
+    lines = Lines.between(patch * scale)
+    panels, first = [], 0
+    for number, part in enumerate(plan.renders, 1):
+        last = first + len(part.tiles)
+        mosaics = [
+            mosaic(view, patches, covered(patches, merged), patch, scale, lines)
+            for view, patches, merged in zip(
+                sight.views[first:last], sight.patches[first:last], sight.tokens.grids[first:last], strict=True
+            )
+        ]
+        heading = "The encoder sees" if len(plan.renders) == 1 else f"The encoder sees, {number} of {len(plan.renders)}"
+        panels.append(Panel(heading, _caption(part, plan.source), Image.fromarray(_lay_tiles(part, mosaics, gap=4 * lines.token))))
+        first = last
+    photo = Panel("Original", f"{_across(plan.source)} pixels", _fit(_seen(sight), *_room(panels[0].picture)), outlined=True)
+    return Page([photo, *panels]).draw(sight.architecture.name, title, _stats(sight), _legend(sight, lines), _parts(sight.architecture))
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Widths in pixels of the lines between patches and between visual tokens."""
+
+    patch: int
+    token: int
+
+    @classmethod
+    def between(cls, side: int) -> Lines:
+        """Lines for patches that are drawn `side` pixels wide."""
+        return cls(max(1, side // 28), min(5, max(2, side // 9)))
+
+
+def covered(patches: Grid, tokens: Grid) -> tuple[int, int] | None:
+    """Rows and columns of patches that one visual token stands for; None where tokens stand on no grid of patches, as
+    the queries of a resampler (a grid of one row) do."""
+    if patches.rows % tokens.rows or patches.columns % tokens.columns:
+        return None
+    rows, columns = patches.rows // tokens.rows, patches.columns // tokens.columns
+    return (rows, columns) if tokens.rows > 1 or rows in (1, columns) else None
+
+
+def mosaic(view: Pixels, grid: Grid, token: tuple[int, int] | None, patch: int, scale: int, lines: Lines) -> Pixels:
+    """The view enlarged by a whole factor, its patches moved apart by lines: wide ones around visual tokens, thin ones
+    within. Nothing of the view is covered."""
+    rows, height, wide_rows = _spread(grid.rows, token[0] if token else 0, patch * scale, lines)
+    columns, width, wide_columns = _spread(grid.columns, token[1] if token else 0, patch * scale, lines)
+    board = np.full((height, width, 3), FAINT, np.uint8)
+    board[wide_rows] = ACCENT
+    board[:, wide_columns] = ACCENT
+    board[np.ix_(rows, columns)] = view.repeat(scale, axis=0).repeat(scale, axis=1)
+    return board
+
+
+def _spread(count: int, together: int, side: int, lines: Lines) -> tuple[NDArray[np.int64], int, NDArray[np.int64]]:
+    """Along one side: where each pixel of `count` patches goes, the length of all, and which of it wide lines take."""
+    before = [lines.token if together and number % together == 0 else lines.patch for number in range(count + 1)]
+    before[0] = before[-1] = lines.token
+    starts = np.cumsum(before)[:-1] + side * np.arange(count)
+    places = (starts[:, None] + np.arange(side)).ravel()
+    length = int(sum(before) + side * count)
+    line = np.ones(length, bool)
+    line[places] = False
+    edges = [0, *(starts + side)]
+    wide = [np.arange(edge, edge + width) for edge, width in zip(edges, before, strict=True) if together and width == lines.token]
+    return places, length, np.concatenate(wide) if wide else np.arange(0)
+
+
+def _unpatchify(values: Pixels, grid: Grid, patch: int) -> Pixels:
+    """(rows * columns, 3*p*p) -> (rows * p, columns * p, 3)."""
+    cells = values.reshape(grid.rows, grid.columns, 3, patch, patch)
+    return cells.transpose(0, 3, 1, 4, 2).reshape(grid.rows * patch, grid.columns * patch, 3)
+
+
+def _lay_tiles(part: Render, mosaics: list[Pixels], gap: int) -> Pixels:
+    """Tiles moved apart, in the rows and columns in which they lie on the canvas; overlapping ones are each drawn whole."""
+    tops, lefts = sorted({tile.top for tile in part.tiles}), sorted({tile.left for tile in part.tiles})
+    cells = [(tops.index(tile.top), lefts.index(tile.left)) for tile in part.tiles]
+    if len(set(cells)) < len(cells):  # two tiles begin at the same pixel: one after the other
+        cells = [(0, number) for number in range(len(mosaics))]
+    heights, widths = [0] * (max(row for row, _ in cells) + 1), [0] * (max(column for _, column in cells) + 1)
+    for (row, column), picture in zip(cells, mosaics, strict=True):
+        heights[row], widths[column] = max(heights[row], picture.shape[0]), max(widths[column], picture.shape[1])
+    board = np.full((sum(heights) + gap * (len(heights) - 1), sum(widths) + gap * (len(widths) - 1), 3), 255, np.uint8)
+    for (row, column), picture in zip(cells, mosaics, strict=True):
+        top, left = sum(heights[:row]) + gap * row, sum(widths[:column]) + gap * column
+        board[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return board
+
+
+def _seen(sight: Sight) -> Image.Image:
+    """The original; what no view shows of it is faded."""
+    photo = sight.photo
+    boxes = [_shown(part, sight.plan.source) for part in sight.plan.renders]
+    faded = (photo // 4 + 191).astype(np.uint8)
+    for top, bottom, left, right in boxes:
+        faded[top:bottom, left:right] = photo[top:bottom, left:right]
+    return Image.fromarray(faded)
+
+
+def _shown(part: Render, source: Size) -> tuple[int, int, int, int]:
+    """Top, bottom, left, right of the source that lie on the canvas."""
+
+    def edges(corner: int, canvas: int, resized: int, side: int) -> tuple[int, int]:
+        first, last = max(0, -corner), min(resized, canvas - corner)
+        return first * side // resized, -(-last * side // resized)
+
+    vertical = edges(part.top, part.canvas.height, part.resize.height, source.height)
+    return *vertical, *edges(part.left, part.canvas.width, part.resize.width, source.width)
+
+
+def _room(view: Image.Image) -> tuple[int, int]:
+    """Width and height for the original: beside the first view, or above it where that is too wide to share a row."""
+    beside = min(PHOTO_SIDE, WIDTH - GAP - view.width)
+    if beside < PHOTO_SIDE * 2 / 3:
+        return max(PHOTO_SIDE, view.width), PHOTO_SIDE * 3 // 4
+    return beside, max(PHOTO_SIDE, view.height)
+
+
+def _fit(photo: Image.Image, width: int, height: int) -> Image.Image:
+    """As large as fits: enlarged by a whole factor, or shrunk, but to no less than a line that can be seen."""
+    factor = min(width / photo.width, height / photo.height)
+    if factor >= 1:
+        return photo.resize((photo.width * int(factor), photo.height * int(factor)), Image.Resampling.NEAREST)
+    least = 4
+    return photo.resize((max(least, round(photo.width * factor)), max(least, round(photo.height * factor))), Image.Resampling.LANCZOS)
+
+
+def _across(size: Size) -> str:
+    return _by(size.width, size.height)
+
+
+def _by(across: int, down: int) -> str:
+    return f"{across} \N{MULTIPLICATION SIGN} {down}"
+
+
+def _caption(part: Render, source: Size) -> str:
+    placed = part.canvas != part.resize or part.top or part.left
+    text = f"resized to {_across(part.resize)}" if part.resize != source else "not resized"
+    text += f", placed on {_across(part.canvas)}" if placed else ""
+    return text + (f", cut into {len(part.tiles)} views of {_same(tile.size for tile in part.tiles)}" if len(part.tiles) > 1 else "")
+
+
+def _same(sizes: Any) -> str:
+    return " and ".join(dict.fromkeys(_across(size) for size in sizes))
+
+
+def _grids(grids: tuple[Grid, ...]) -> str:
+    texts = dict.fromkeys(_by(grid.columns, grid.rows) + (f" + {grid.prefix}" if grid.prefix else "") for grid in grids)
+    return ", ".join(texts)
+
+
+def _stats(sight: Sight) -> list[Stat]:
+    plan, count = sight.plan, sight.tokens.count
+    each = "" if len(sight.views) == 1 else " of each view"
+    main = max(plan.renders, key=lambda part: sum(tile.size.pixels for tile in part.tiles))
+    return [
+        Stat("visual tokens", f"{count:,}", ACCENT),
+        Stat("original", _across(plan.source)),
+        Stat("resized", _across(main.resize)),
+        *([Stat("views", f"{len(sight.views)}")] if each else []),
+        Stat(f"patch grid{each}", _grids(sight.patches)),
+        Stat(f"token grid{each}", _grids(sight.tokens.grids)),
+        Stat("pixels per token", _rounded(sum(view.pixels for view in plan.views) / count)),
+        Stat("original pixels per token", _rounded(plan.source.pixels / count)),
+        Stat("aspect ratio", stretch(plan.source, main.resize)),
+    ]
+
+
+def _rounded(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+
+
+def stretch(before: Size, after: Size) -> str:
+    """How resizing changed the aspect ratio: 640 x 480 -> 504 x 364 is '3.8 % wider'."""
+    ratio = (after.width * before.height) / (after.height * before.width)
+    percent = 100 * (max(ratio, 1 / ratio) - 1)
+    if percent < 0.05:
+        return "unchanged"
+    return f"{percent:,.1f} % {'wider' if ratio > 1 else 'taller'}"
+
+
+def _legend(sight: Sight, lines: Lines) -> list[tuple[int, tuple[int, int, int], str]]:
+    """Width, colour and meaning of each kind of line."""
+    patch = sight.architecture.encoder.patch_size
+    words = f"patch of {_by(patch, patch)} pixels"
+    token = covered(sight.patches[0], sight.tokens.grids[0])
+    if token is None:
+        return [(lines.patch, FAINT, words), (0, MUTED, "the visual tokens stand on no grid of patches")]
+    rows, columns = token
+    if rows == columns == 1:
+        return [(lines.token, ACCENT, f"{words}, one visual token each")]
+    return [(lines.patch, FAINT, words), (lines.token, ACCENT, f"visual token of {_by(columns, rows)} patches")]
+
+
+def _parts(model: Architecture) -> str:
+    return "  →  ".join((model.policy.kind, model.encoder.kind, model.connector.kind, model.fusion.kind, model.language_model.model_type))
