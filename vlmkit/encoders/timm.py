@@ -91,19 +91,14 @@ class Timm(ViT):
     def make(self, name: str, **pretrained: Any) -> Any:
         """timm's model without head, pooling and what the selected layers do not need. Raises SpecError where its numbers
         are not the spec's."""
-        numbers = {
-            "embed_dim": self.width,
-            "depth": self.layers,
-            "num_heads": self.heads,
-            "patch_size": self.patch,
-            "img_size": self.image_size,
-        }
+        numbers = {"embed_dim": self.width, "depth": self.layers, "num_heads": self.heads, "patch_size": self.patch}
+        numbers["img_size"] = self.image_size
         vit = _create(name, **(numbers if self.custom else {}), **pretrained)
         actual = _numbers(vit)
         wrong = [
-            f"{field} {getattr(self, field)}, timm's {self.model} has {actual[field]}"
+            f"{field} {said}, timm's {self.model} has {actual[field]}"
             for field in actual
-            if getattr(self, field) != actual[field]
+            if (said := getattr(self, field)) != actual[field]
         ]
         if wrong:
             raise SpecError(f"the encoder 'timm' says {'; '.join(wrong)}. Timm.named({self.model!r}) fills the numbers in")
@@ -120,9 +115,7 @@ class Timm(ViT):
         assert isinstance(tower, TimmTower)
         local = Path(self.checkpoint).is_file()
         if not local and self.checkpoint.partition(".")[0] != self.model:
-            raise SpecError(
-                f"timm.checkpoint: {self.checkpoint!r} is neither a local file nor a tag of {self.model!r} ('{self.model}.<tag>')"
-            )
+            raise SpecError(f"timm.checkpoint: {self.checkpoint!r} is neither a local file nor '{self.model}.<tag>'")
         overlay = {"pretrained_cfg_overlay": {"file": self.checkpoint, "custom_load": False, "source": ""}} if local else {}
         with torch.device("cpu"), _loads() as loads:
             vit = self.make(self.model if local else self.checkpoint, pretrained=True, **overlay)
@@ -159,7 +152,7 @@ def _numbers(vit: Any) -> dict[str, int]:
     return {
         "width": vit.embed_dim,
         "layers": len(vit.blocks),
-        "heads": vit.blocks[0].attn.num_heads,
+        "heads": next(module.num_heads for module in vit.blocks[0].modules() if hasattr(module, "num_heads")),
         "patch": vit.patch_embed.patch_size[0],
         "image_size": vit.patch_embed.img_size[0],
         "prefix": vit.num_prefix_tokens,
@@ -196,9 +189,7 @@ class TimmTower(Tower):
         self.derived = False
         for module in self.vit.modules():
             if module._non_persistent_buffers_set and not hasattr(module, "init_non_persistent_buffers"):
-                raise SpecError(
-                    f"timm model {spec.model!r} hides values in {type(module).__name__} that this timm cannot restore; upgrade timm"
-                )
+                raise SpecError(f"this timm cannot restore buffers of {type(module).__name__} in {spec.model!r}; upgrade timm")
 
     def derive(self) -> None:
         """Fill the buffers that are not in the state dict."""
@@ -213,16 +204,16 @@ class TimmTower(Tower):
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         if self.vit.grad_checkpointing != recompute:
             self.vit.set_grad_checkpointing(recompute)
+        last = max(self.spec.depths)
         states: dict[int, Tensor] = {}
-        hooks = [self.vit.blocks[depth - 1].register_forward_hook(keep(states, depth)) for depth in self.spec.depths]
+        hooks = [self.vit.blocks[depth - 1].register_forward_hook(keep(states, depth)) for depth in self.spec.depths if depth != last]
         try:
-            states[max(self.spec.depths)] = self.vit(images)
+            final = self.vit(images)
         finally:
             for hook in hooks:
                 hook.remove()
-        last = max(self.spec.depths)
-        dropped = self.spec.prefix - self.spec.prefix_kept
-        chosen = [(states[depth] if depth == last else self.vit.norm(states[depth]))[:, dropped:] for depth in self.spec.depths]
+        normed = {depth: self.vit.norm(state) for depth, state in states.items()} | {last: final}
+        chosen = [normed[depth][:, self.spec.prefix - self.spec.prefix_kept :] for depth in self.spec.depths]
         return chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=-1)
 
 
