@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Self
 
+from vlmkit.registry import suggestion
 from vlmkit.spec import Settings, Spec, SpecError
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,20 +43,58 @@ class LanguageModel(Spec):
 
     def transformers_config(self) -> PretrainedConfig:
         """The transformers config. Raises SpecError for an architecture that transformers does not have."""
+        from huggingface_hub.errors import StrictDataclassError
+        from transformers import CONFIG_MAPPING, AutoConfig
+
+        if self.model_type not in CONFIG_MAPPING:
+            raise SpecError(f"language_model.model_type: transformers has no {self.model_type!r};{suggestion(self.model_type, CONFIG_MAPPING)}")
+        settings = self.config.to_dict()
+        self._refuse_misspelled(CONFIG_MAPPING[self.model_type], settings)
+        try:
+            return AutoConfig.for_model(self.model_type, **(settings | self._rope(settings)))
+        except (StrictDataclassError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise SpecError(f"language_model.config: {self.model_type!r} does not take these settings: {reason}") from None
+
+    def build(self, config: PretrainedConfig) -> PreTrainedModel:
+        """The model with random weights, on the current default device. Raises SpecError where transformers has no causal
+        LM of this type."""
+        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise SpecError(f"language_model.model_type: {self.model_type!r} is no causal language model in transformers")
+        return AutoModelForCausalLM.from_config(config)
+
+    def _refuse_misspelled(self, config_class: Any, settings: dict[str, Any]) -> None:
+        """transformers keeps settings that it does not know, and takes its default for the one that was meant."""
+        known = vars(config_class()).keys() | config_class.attribute_map.keys() | _ROPE
+        for name in settings.keys() - known:
+            if near := get_close_matches(name, known, n=1, cutoff=0.85):
+                raise SpecError(f"language_model.config.{name}: unknown setting of {self.model_type!r}, did you mean {near[0]!r}?")
+
+    def _rope(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Rotary settings for a class with one rotary embedding a layer type (Olmo3, Gemma 3), where transformers ignores
+        flat `rope_parameters` and gives `rope_theta` to the full layers only. Flat scaling is for the full layers; theta
+        is for every layer type that has the full layers' theta by default. Takes what it replaces out of `settings`."""
         from transformers import AutoConfig
 
-        settings = self.config.to_dict()
-        # Classes with one rotary embedding a layer type (Olmo3) ignore flat rope_parameters without a word; the older
-        # spelling is understood by all.
-        rope = settings.get("rope_parameters")
-        if isinstance(rope, dict) and "rope_type" in rope:
-            del settings["rope_parameters"]
-            settings["rope_theta"] = rope.pop("rope_theta", settings.get("rope_theta", 10000.0))
-            settings["rope_scaling"] = rope
-        try:
-            return AutoConfig.for_model(self.model_type, **settings)
-        except ValueError as error:
-            raise SpecError(f"language_model.model_type {self.model_type!r} with these settings: {str(error).splitlines()[0]}") from None
+        flat = dict(settings.get("rope_parameters") or {})
+        if any(isinstance(value, dict) for value in flat.values()):
+            return {}
+        usual = AutoConfig.for_model(self.model_type, **{key: value for key, value in settings.items() if key not in _ROPE})
+        nested = getattr(usual, "rope_parameters", None) or {}
+        if "full_attention" not in nested:
+            return {}
+        flat = dict(settings.pop("rope_scaling", None) or {}) | flat
+        theta = flat.pop("rope_theta", settings.pop("rope_theta", None))
+        if "type" in flat:
+            flat.setdefault("rope_type", flat.pop("type"))
+        usual_theta = nested["full_attention"]["rope_theta"]
+        for parameters in nested.values():
+            if theta is not None and parameters["rope_theta"] == usual_theta:
+                parameters["rope_theta"] = theta
+        nested["full_attention"] |= flat
+        return {"rope_parameters": nested}
 
     def _number(self, *names: str) -> int:
         for name in names:
@@ -67,4 +107,5 @@ class LanguageModel(Spec):
         return value
 
 
+_ROPE = {"rope_parameters", "rope_scaling", "rope_theta"}
 _NOT_ARCHITECTURE = {"model_type", "transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vlmkit.config import VLMConfig
@@ -51,7 +51,7 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         parts = config.spec.validate()
         self.encoder = parts.encoder.build()
         self.connector = parts.connector.build(parts.encoder.dim_out, parts.language_model.dim)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.language_model = parts.language_model.build(config.text_config)
         self.fusion = parts.fusion.build(self.language_model)
         self._parts_are_fresh = True
         self.post_init()

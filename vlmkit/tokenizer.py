@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-import re
+import json
+import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.spec import SpecError
 
 if TYPE_CHECKING:
+    import tokenizers
     from transformers import PreTrainedTokenizerBase
 
 BYTES_SPECIALS = ("<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|image|>", "<|image_start|>", "<|image_end|>")
@@ -17,35 +19,66 @@ BYTES_SPECIALS = ("<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|i
 
 
 class PlainTokenizer:
-    """A transformers tokenizer that satisfies `vlmkit.layout.base.Tokenizer`."""
+    """A transformers tokenizer that satisfies `vlmkit.layout.base.Tokenizer`.
+
+    Text is encoded by a copy of the tokenizer that has no special tokens at all, so whatever a text spells, and whatever
+    a normalizer makes of it, no special id can come out (but the unknown token's, where the vocabulary lacks a character).
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
-        self.specials: Mapping[str, int] = {
-            **tokenizer.get_added_vocab(),
-            **dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)),
-        }
-        self._special_ids = frozenset(self.specials.values())
-        spellings = sorted(map(re.escape, self.specials), key=len, reverse=True)
-        self._spelled = re.compile("|".join(spellings), re.IGNORECASE) if spellings else None
+        if not tokenizer.is_fast:
+            raise SpecError(
+                f"{type(tokenizer).__name__} has no tokenizer.json; use a tokenizer of the tokenizers library, such as AutoTokenizer gives"
+            )
+        named = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+        added = {text: token for text, token in tokenizer.get_added_vocab().items() if not _is_ordinary(text)}
+        self.specials: Mapping[str, int] = added | named
+        self._first, self._following = _without(tokenizer.backend_tokenizer, set(self.specials))
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of plain text. A spelled special token is cut in two after its first character, so that no tokenizer,
-        whatever it does with added tokens, can take it for the token; ordinary text is encoded whole."""
-        ids: list[int] = []
-        for piece in self._cut(text):
-            found = self._encode(piece)
-            if self._special_ids.intersection(found):
-                found = [token for character in piece for token in self._encode(character)]
-            ids += found
-        return ids
+    def encode(self, text: str, *, first: bool = True) -> list[int]:
+        """Ids of plain text; ordinary text is encoded as the tokenizer itself would. Tokenizers that put a space before
+        the first word of a string do so where `first`."""
+        encoder = self._first if first else self._following
+        return list(encoder.encode(text, add_special_tokens=False).ids)
 
-    def _cut(self, text: str) -> list[str]:
-        cuts = [match.start() + 1 for match in self._spelled.finditer(text)] if self._spelled else []
-        return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True) if start < end]
 
-    def _encode(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+def _is_ordinary(added: str) -> bool:
+    """Added tokens that mark nothing: runs of spaces (GPT-NeoX) and single characters are words like any other."""
+    return len(added) == 1 or added.isspace()
+
+
+def _without(tokenizer: tokenizers.Tokenizer, specials: set[str]) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
+    """Two copies that cannot give these tokens: for the beginning of a string, and for what follows a special token."""
+    from tokenizers import Tokenizer
+
+    data = json.loads(tokenizer.to_str())
+    data |= {"post_processor": None, "truncation": None, "padding": None}
+    data["added_tokens"] = [token for token in data["added_tokens"] if token["content"] not in specials]
+    model = data["model"]
+    # A special token may also be an entry of the vocabulary. Its id stays taken, under a name that no text can spell.
+    names = {word: secrets.token_hex(16) for word in specials}
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {names.get(word, word): token for word, token in model["vocab"].items()}
+    else:
+        model["vocab"] = [[names.get(word, word), score] for word, score in model["vocab"]]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    if "merges" in model:
+        pairs = (merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"])
+        model["merges"] = [pair for pair in pairs if not specials.intersection((*pair, "".join(pair)))]
+    first = Tokenizer.from_str(json.dumps(data))
+    data["pre_tokenizer"] = _following(data["pre_tokenizer"])
+    return first, Tokenizer.from_str(json.dumps(data))
+
+
+def _following(part: Any) -> Any:
+    """The pre-tokenizer away from the beginning of a string: what is prepended to the first word only is not prepended."""
+    if isinstance(part, list):
+        return [_following(item) for item in part]
+    if isinstance(part, dict):
+        part = {name: _following(value) for name, value in part.items()}
+        return part | {"prepend_scheme": "never"} if part.get("prepend_scheme") == "first" else part
+    return part
 
 
 @functools.cache
@@ -84,7 +117,7 @@ def bytes_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """"bytes", a directory or a hub name -> tokenizer. Raises SpecError with the way out where it cannot be had."""
+    """ "bytes", a directory or a hub name -> tokenizer. Raises SpecError with the way out where it cannot be had."""
     if name == "bytes":
         return bytes_tokenizer()
     from transformers import AutoTokenizer
@@ -100,7 +133,8 @@ def check_specials(tokenizer: PlainTokenizer, required: tuple[str, ...], vocabul
     """The ids of required special tokens. Raises SpecError naming those that the tokenizer does not have as one token."""
     missing = [token for token in required if token not in tokenizer.specials]
     if missing:
-        raise SpecError(f"the tokenizer has no special token {', '.join(map(repr, missing))}; it has {', '.join(map(repr, tokenizer.specials))}")
+        known = ", ".join(map(repr, tokenizer.specials))
+        raise SpecError(f"the tokenizer has no special token {', '.join(map(repr, missing))}; it has {known or 'none'}")
     beyond = {token: tokenizer.specials[token] for token in required if tokenizer.specials[token] >= vocabulary}
     if beyond:
         raise SpecError(f"special tokens {beyond} are beyond the language model's vocabulary of {vocabulary}")

@@ -32,8 +32,9 @@ class Tokenizer(Protocol):
     def specials(self) -> Mapping[str, int]:
         """Spelling of every special token -> its id."""
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of plain text; no spelling in it becomes a special token, nothing is added around it."""
+    def encode(self, text: str, *, first: bool = True) -> list[int]:
+        """Ids of plain text; no spelling in it becomes a special token, nothing is added around it. `first`: the text
+        begins the sequence."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ class _Writer:
 
     def flush(self) -> None:
         if self.pending:
-            self.extend(self.tokenizer.encode(self.pending), self.pending_supervised)
+            self.extend(self.tokenizer.encode(self.pending, first=not self.ids), self.pending_supervised)
             self.pending = ""
 
     def extend(self, ids: list[int], supervised: bool) -> None:
