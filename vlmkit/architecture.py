@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, NamedTuple, Self
 
 from vlmkit.connectors.base import Connector
@@ -56,7 +56,7 @@ class Architecture(Spec):
         for name, value in changes.items():
             registry = getattr(_FAMILIES.get(name), "registry", None)
             if registry is not None and isinstance(value, str):
-                changes[name] = registry[value]()
+                changes[name] = _by_defaults(registry[value])
         return super().replace(**changes)
 
     def plan(self, size: Size) -> ImagePlan:
@@ -92,7 +92,10 @@ class Architecture(Spec):
         patch, merge = self.encoder.patch_size, self.connector.merge
         aligned = self.policy.problems(patch * merge)
         yield from aligned
-        yield from self.connector.problems(self.encoder.dim_out, self.language_model.dim)
+        try:
+            yield from self.connector.problems(self.encoder.dim_out, self.language_model.dim)
+        except SpecError as error:
+            yield str(error)
         if not aligned:
             yield from self._probe(patch)
 
@@ -110,6 +113,14 @@ class Architecture(Spec):
                         f"policy {self.policy.kind!r} cuts views of {view} pixels, with encoder {self.encoder.kind!r} (patch {patch}) "
                         f"and connector {self.connector.kind!r}: {error}"
                     )
+
+
+def _by_defaults(part: type[Spec]) -> Spec:
+    required = [field.name for field in fields(part) if field.default is MISSING and field.default_factory is MISSING]
+    if required:
+        family = part.registry.family if part.registry is not None else "part"
+        raise SpecError(f"{family} {part.kind!r} has no default for {', '.join(required)}; pass the spec instead of its name")
+    return part()
 
 
 _FAMILIES: dict[str, type[Spec]] = {

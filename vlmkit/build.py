@@ -44,16 +44,21 @@ def build(
 
     spec = resolve(model).replace(**parts) if parts else resolve(model)
     spec.validate()
-    device, dtype = torch.device(device), _dtype(dtype)
-    if weights is not None and str(weights) != "pretrained":
-        return _from_directory(weights, spec, device, dtype)
-    _check_memory(spec, device, dtype)
+    place, dtype = _device(device), _dtype(dtype)
+    if weights is not None and place.type == "meta":
+        raise SpecError("device 'meta' holds no weights; leave weights out, or name another device")
+    if weights is not None and os.fspath(weights) != "pretrained":
+        if not os.path.isdir(weights):
+            raise SpecError(f"weights {os.fspath(weights)!r}: expected None, 'pretrained' or a directory that save_pretrained wrote")
+        return _from_directory(weights, spec, place, dtype)
+    _check_memory(spec, place, dtype)
     config = VLMConfig(architecture=spec.to_dict(), dtype=dtype)
-    with torch.random.fork_rng(enabled=seed is not None), _default_dtype(dtype), device:
+    with torch.random.fork_rng(enabled=seed is not None), _default_dtype(dtype), place:
         if seed is not None:
             torch.manual_seed(seed)
         built = VLM(config) if weights is None else _pretrained(config)
-    return built.eval()
+    evaluating: VLM = built.eval()
+    return evaluating
 
 
 def build_processor(
@@ -67,7 +72,8 @@ def build_processor(
     from vlmkit.tokenizer import load_tokenizer
 
     if not isinstance(model, Architecture) and os.path.isdir(model):
-        return VLMProcessor.from_pretrained(model)
+        saved: VLMProcessor = VLMProcessor.from_pretrained(model)
+        return saved
     spec = resolve(model).replace(**parts) if parts else resolve(model)
     if tokenizer is None:
         language_model = spec.language_model
@@ -87,7 +93,7 @@ def load(
     path = os.fspath(directory)
     if not os.path.isfile(os.path.join(path, "config.json")):
         raise FileNotFoundError(f"{path} holds no checkpoint (no config.json); give a directory that save_pretrained wrote")
-    model = _from_directory(path, None, device, None if dtype is None else _dtype(dtype))
+    model = _from_directory(path, None, _device(device), None if dtype is None else _dtype(dtype))
     return model, build_processor(path)
 
 
@@ -97,17 +103,23 @@ def resolve(model: Named | os.PathLike[str]) -> Architecture:
 
 
 def _from_directory(directory: Any, expected: Architecture | None, device: Any, dtype: Any) -> VLM:
+    from transformers import PreTrainedConfig
+
+    from vlmkit.config import VLMConfig
     from vlmkit.model import VLM
 
-    model, info = VLM.from_pretrained(directory, dtype=dtype or "auto", output_loading_info=True)
+    found = PreTrainedConfig.get_config_dict(directory)[0].get("model_type")
+    if found != VLMConfig.model_type:
+        raise SpecError(f"{directory} holds a model of type {found!r}, not one that vlmkit saved ({VLMConfig.model_type!r})")
+    config = VLMConfig.from_pretrained(directory)
+    if expected is not None and config.spec.replace(name=expected.name) != expected:
+        raise SpecError(f"{directory} holds {config.spec.name!r}, whose parts differ from those of {expected.name!r}; use vlmkit.load")
+    model, info = VLM.from_pretrained(directory, config=config, dtype=dtype or "auto", output_loading_info=True)
     wrong = {name: sorted(info[name]) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if info.get(name)}
     if wrong:
         raise SpecError(f"{directory}: " + "; ".join(f"{name.replace('_', ' ')}: {_some(keys)}" for name, keys in wrong.items()))
-    if expected is not None and model.config.spec.replace(name=expected.name) != expected:
-        raise SpecError(
-            f"{directory} holds {model.config.spec.name!r}, whose parts differ from those of {expected.name!r}; use vlmkit.load"
-        )
-    return model.to(device).eval()
+    evaluating: VLM = model.to(device).eval()
+    return evaluating
 
 
 def _some(keys: list[Any]) -> str:
@@ -130,11 +142,12 @@ def _pretrained(config: Any) -> VLM:
     model.encoder = spec.encoder.build()
     spec.encoder.load_pretrained(model.encoder)
     model.connector = spec.connector.build(spec.encoder.dim_out, spec.language_model.dim)
-    expected = {name: tensor.shape for name, tensor in model.language_model.state_dict().items()}
-    model.language_model = AutoModelForCausalLM.from_pretrained(spec.language_model.checkpoint, dtype=config.dtype)
-    found = {name: tensor.shape for name, tensor in model.language_model.state_dict().items()}
-    if differing := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
-        raise SpecError(f"{spec.language_model.checkpoint} is not the language model of {spec.name}; they differ in {_some(differing)}")
+    checkpoint = spec.language_model.checkpoint
+    model.language_model, info = AutoModelForCausalLM.from_pretrained(
+        checkpoint, config=config.text_config, dtype=config.dtype, output_loading_info=True
+    )
+    if differing := sorted({str(key) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info.get(name, ())}):
+        raise SpecError(f"{checkpoint} is not the language model of {spec.name}; they differ in {_some(differing)}")
     model.fusion = spec.fusion.build(model.language_model)
     return model
 
@@ -145,17 +158,38 @@ def _check_memory(spec: Architecture, device: Any, dtype: Any) -> None:
     if device.type == "meta":
         return
     needed = spec.parameters().total * torch.empty((), dtype=dtype).element_size()
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        import psutil
-
-        free = psutil.virtual_memory().available
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
     if needed > free:
         raise MemoryError(
             f"{spec.name} needs {needed / 2**30:,.1f} GiB for its weights in {str(dtype).removeprefix('torch.')}, but {device} has "
             f'{free / 2**30:,.1f} GiB free; build it with device="meta" to look at it, or build "univa-vl-tiny" to run it'
         )
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: what the machine has free, at most what its control group allows."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(limit) as file:
+                free = min(free, int(file.read()))
+        except (OSError, ValueError):  # no control group, or no limit: "max"
+            continue
+    return free
+
+
+def _device(device: Any) -> Any:
+    import torch
+
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise SpecError(f"device {device!r}: {str(error).splitlines()[0]}") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise SpecError(f"device {device!r}: this machine has no GPU that torch can use; use device='cpu'")
+    return found
 
 
 def _dtype(dtype: Any) -> Any:

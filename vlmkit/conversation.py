@@ -20,7 +20,9 @@ def read_conversation(conversation: Conversation) -> tuple[tuple[Turn, ...], lis
     images: list[Any] = []
     turns = []
     if isinstance(conversation, str | bytes | Mapping) or not isinstance(conversation, Sequence):
-        raise LayoutError(f"a conversation is a list of messages, got {type(conversation).__name__}")
+        raise LayoutError(f"a conversation is a list of messages, got {_short(conversation)}")
+    if not conversation:
+        raise LayoutError("a conversation has at least one message, got an empty list")
     for number, message in enumerate(conversation):
         where = f"message {number}"
         if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
@@ -38,7 +40,7 @@ def _parts(content: Any, images: list[Any], where: str) -> Iterator[str | int]:
     if isinstance(content, str):
         yield content
         return
-    if not isinstance(content, Sequence):
+    if isinstance(content, bytes) or not isinstance(content, Sequence):
         raise LayoutError(f"{where}: content is a text or a list of items, got {_short(content)}")
     for number, item in enumerate(content):
         if isinstance(item, Mapping) and item.get("type") == "text" and isinstance(item.get("text"), str):

@@ -47,11 +47,14 @@ class LanguageModel(Spec):
         from transformers import CONFIG_MAPPING, AutoConfig
 
         if self.model_type not in CONFIG_MAPPING:
-            raise SpecError(f"language_model.model_type: transformers has no {self.model_type!r};{suggestion(self.model_type, CONFIG_MAPPING)}")
+            raise SpecError(
+                f"language_model.model_type: transformers has no {self.model_type!r};{suggestion(self.model_type, CONFIG_MAPPING)}"
+            )
         settings = self.config.to_dict()
         self._refuse_misspelled(CONFIG_MAPPING[self.model_type], settings)
         try:
-            return AutoConfig.for_model(self.model_type, **(settings | self._rope(settings)))
+            settings = self._with_rope(settings)
+            return AutoConfig.for_model(self.model_type, **settings)
         except (StrictDataclassError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise SpecError(f"language_model.config: {self.model_type!r} does not take these settings: {reason}") from None
@@ -72,29 +75,29 @@ class LanguageModel(Spec):
             if near := get_close_matches(name, known, n=1, cutoff=0.85):
                 raise SpecError(f"language_model.config.{name}: unknown setting of {self.model_type!r}, did you mean {near[0]!r}?")
 
-    def _rope(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Rotary settings for a class with one rotary embedding a layer type (Olmo3, Gemma 3), where transformers ignores
-        flat `rope_parameters` and gives `rope_theta` to the full layers only. Flat scaling is for the full layers; theta
-        is for every layer type that has the full layers' theta by default. Takes what it replaces out of `settings`."""
+    def _with_rope(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The settings, with rotary ones spelled out for a class that has one rotary embedding a layer type (Olmo3, Gemma
+        3): transformers ignores flat `rope_parameters` there, and gives `rope_theta` to the full layers only.
+
+        Scaling is for the full layers; theta is for every layer type that has the full layers' theta by default.
+        """
         from transformers import AutoConfig
 
-        flat = dict(settings.get("rope_parameters") or {})
-        if any(isinstance(value, dict) for value in flat.values()):
-            return {}
-        usual = AutoConfig.for_model(self.model_type, **{key: value for key, value in settings.items() if key not in _ROPE})
-        nested = getattr(usual, "rope_parameters", None) or {}
-        if "full_attention" not in nested:
-            return {}
-        flat = dict(settings.pop("rope_scaling", None) or {}) | flat
-        theta = flat.pop("rope_theta", settings.pop("rope_theta", None))
-        if "type" in flat:
-            flat.setdefault("rope_type", flat.pop("type"))
-        usual_theta = nested["full_attention"]["rope_theta"]
+        given = dict(settings.get("rope_parameters") or {})
+        others = {name: value for name, value in settings.items() if name not in _ROPE}
+        nested = getattr(AutoConfig.for_model(self.model_type, **others), "rope_parameters", None) or {}
+        if "full_attention" not in nested or any(isinstance(value, dict) for value in given.values()):
+            return settings
+        scaling = dict(settings.get("rope_scaling") or {}) | given
+        if "type" in scaling:
+            scaling.setdefault("rope_type", scaling.pop("type"))
+        theta = scaling.pop("rope_theta", settings.get("rope_theta"))
+        usual = nested["full_attention"]["rope_theta"]
         for parameters in nested.values():
-            if theta is not None and parameters["rope_theta"] == usual_theta:
+            if theta is not None and parameters["rope_theta"] == usual:
                 parameters["rope_theta"] = theta
-        nested["full_attention"] |= flat
-        return {"rope_parameters": nested}
+        nested["full_attention"] |= scaling
+        return others | {"rope_parameters": nested}
 
     def _number(self, *names: str) -> int:
         for name in names:

@@ -60,8 +60,9 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     def _init_weights(self, module: nn.Module) -> None:
         # Encoder and connector come with their libraries' own initialisation; transformers initialises its own models.
         # Only a module that a checkpoint left empty has to be drawn here.
-        if not self._parts_are_fresh and hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        reset = getattr(module, "reset_parameters", None)
+        if not self._parts_are_fresh and callable(reset):
+            reset()
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()  # type: ignore[no-any-return]
@@ -99,9 +100,9 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     ) -> VLMOutput | tuple[Any, ...]:
         """Logits (B, S, vocabulary), and the loss where labels are given.
 
-        With labels in training mode only positions that some row supervises go through the LM head, and `logits` is None: at a 100k
-        vocabulary all of them would be most of the memory. Rows whose positions start again are packed samples: pass
-        them without an attention mask, and no cache is kept. Raises FusionError where images and places do not fit.
+        With labels in training mode only positions that some row supervises go through the LM head, and `logits` is None:
+        at a 100k vocabulary all of them would be most of the memory. Rows whose positions start again are packed samples:
+        pass them without an attention mask, and no cache is kept. Raises FusionError where images and places do not fit.
         """
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
@@ -114,10 +115,10 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             arguments = self.fusion(inputs_embeds, visual, visual_index, attention_mask)
         elif visual_index is not None and bool((visual_index >= 0).any()):
             raise FusionError("visual_index refers to images, but the batch has no pixel_values")
-        if labels is not None:
+        if labels is not None or is_packed(position_ids, attention_mask, past_key_values):
             use_cache = False
-            if self.training:
-                logits_to_keep = (labels[:, 1:] != IGNORE).any(dim=0).nonzero().squeeze(1)
+        if labels is not None and self.training:
+            logits_to_keep = (labels[:, 1:] != IGNORE).any(dim=0).nonzero().squeeze(1)
         outputs = self.language_model(
             **arguments,
             position_ids=position_ids,
@@ -152,8 +153,8 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             return inputs
         given = inputs["input_ids"] if inputs.get("input_ids") is not None else inputs["inputs_embeds"]
         begin = input_ids.shape[1] - given.shape[1]
-        if begin < visual_index.shape[1]:
-            places = functional.pad(visual_index, (0, input_ids.shape[1] - visual_index.shape[1]), value=-1)[:, begin:]
+        places = functional.pad(visual_index, (0, max(0, input_ids.shape[1] - visual_index.shape[1])), value=-1)[:, begin:]
+        if begin < visual_index.shape[1] and bool((places >= 0).any()):
             inputs |= {"pixel_values": pixel_values, "grids": grids, "visual_index": places}
         return inputs
 
@@ -185,13 +186,38 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         content = [] if image is None else [{"type": "image", "image": image}]
         conversation = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
         batch = processor([conversation], add_generation_prompt=True).to(self.device)
-        ids = self.generate(**batch, **({"max_new_tokens": 256, "do_sample": False} | generate))
-        text: str = processor.decode(ids[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        stops = {*processor.stop_token_ids, *_ids(self.generation_config.eos_token_id)}
+        ids = self.generate(**batch, **({"max_new_tokens": 256, "do_sample": False, "eos_token_id": sorted(stops)} | generate))
+        answer = [token for token in ids[0, batch["input_ids"].shape[1] :].tolist() if token not in stops]
+        text: str = processor.decode(answer, skip_special_tokens=True)
         return text.strip()
 
     def save_pretrained(self, save_directory: Any, max_shard_size: int | str = "5GB", **kwargs: Any) -> None:
         """As transformers, in shards of 5 GB."""
         super().save_pretrained(save_directory, max_shard_size=max_shard_size, **kwargs)
+
+
+def is_packed(position_ids: Tensor | None, attention_mask: Tensor | None, past_key_values: Any) -> bool:
+    """Whether positions start again within a row: several samples in one row.
+
+    Raises FusionError where such a row comes with an attention mask or for generation: then language models do not look
+    at positions, and samples would see each other.
+    """
+    if position_ids is None or position_ids.dim() != 2 or position_ids.shape[1] < 2:
+        return False
+    restarts = position_ids[:, 1:] <= position_ids[:, :-1]
+    if attention_mask is not None and attention_mask.dim() == 2:
+        seen = attention_mask[:, -position_ids.shape[1] :].bool()
+        restarts = restarts & seen[:, 1:] & seen[:, :-1]
+    if not bool(restarts.any()):
+        return False
+    if attention_mask is not None or past_key_values is not None:
+        raise FusionError("packed samples (positions start again within a row) take neither attention_mask nor a cache; leave both out")
+    return True
+
+
+def _ids(token: int | list[int] | None) -> list[int]:
+    return token if isinstance(token, list) else [] if token is None else [token]
 
 
 def next_token_loss(logits: Tensor, labels: Tensor, kept: int | Tensor, items: Tensor | int | None) -> Tensor:

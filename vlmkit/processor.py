@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from vlmkit.architecture import Architecture
-from vlmkit.conversation import Conversation, read_conversation
-from vlmkit.layout.base import IGNORE, ImageTokens, Layout, LayoutError
-from vlmkit.preprocess.geometry import Size
 from vlmkit.config import VLMConfig
+from vlmkit.conversation import Conversation, read_conversation
+from vlmkit.layout.base import IGNORE, ImageTokens, Layout, LayoutError, split_specials
+from vlmkit.preprocess.geometry import Size
 from vlmkit.preprocess.images import decode
 from vlmkit.preprocess.pixels import render
 from vlmkit.spec import SpecError
@@ -57,6 +57,12 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         pad = self.tokenizer.pad_token_id
         return int(pad if pad is not None else self.plain_tokenizer.specials[self.spec.layout.placeholder])
 
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """Ids of the special tokens that end an assistant's turn."""
+        specials = self.plain_tokenizer.specials
+        return [specials[piece] for piece in split_specials(self.spec.layout.template.assistant[1], specials) if piece in specials][:1]
+
     def render_image(self, image: Any) -> RenderedImage:
         """Open, plan and render one image. Raises ImageError, ImageSizeError."""
         spec = self.spec
@@ -98,17 +104,19 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         message is the user's (the default of `add_generation_prompt`) the rows end where the answer begins and are
         padded on the left; otherwise they carry labels and are padded on the right. `pack` puts all conversations into
         one row with positions that start again. `max_length`: with `truncation` the end is dropped, images only whole;
-        without, a longer conversation raises LayoutError.
+        without, or where an answer is to be generated at the end, a longer conversation raises LayoutError.
         """
         if return_tensors != "pt":
             raise ValueError(f"return_tensors={return_tensors!r}: the batch is made of PyTorch tensors, use 'pt'")
-        if (conversations is None) == (text is None):
-            raise LayoutError("pass either conversations, or text (with or without images)")
+        if padding_side not in (None, "left", "right"):
+            raise ValueError(f"padding_side={padding_side!r}: expected 'left' or 'right'")
+        if (conversations is None) == (text is None) or (conversations is not None and images is not None):
+            raise LayoutError("pass either conversations, which hold their images, or text with or without images")
         rows = _as_conversations(conversations) if text is None else _from_text(text, images)
-        generate = all(row and row[-1].get("role") == "user" for row in rows) if add_generation_prompt is None else add_generation_prompt
+        generate = all(_ends_with_user(row) for row in rows) if add_generation_prompt is None else add_generation_prompt
         samples = [self.sample(row, add_generation_prompt=generate) for row in rows]
         if max_length is not None:
-            samples = [_limit(sample, number, max_length, truncation) for number, sample in enumerate(samples)]
+            samples = [_limit(sample, number, max_length, truncation and not generate) for number, sample in enumerate(samples)]
         side = padding_side or ("left" if generate else "right")
         batch = self.pack(samples) if pack else self.collate(samples, padding_side=side)
         if generate:
@@ -183,7 +191,7 @@ class _Row:
         return index
 
 
-def _rows(samples: Sequence[Sample]) -> Any:
+def _rows(samples: Sequence[Sample]) -> Iterator[_Row]:
     if not samples:
         raise LayoutError("an empty batch: pass at least one conversation")
     total = 0
@@ -208,18 +216,26 @@ def _limit(sample: Sample, number: int, max_length: int, truncation: bool) -> Sa
     longest = max(len(layout.ids) for layout in sample.layouts)
     if longest <= max_length:
         return sample
-    if not truncation:
-        raise LayoutError(f"conversation {number} has {longest} tokens, more than max_length={max_length}; raise it or pass truncation=True")
     layouts = tuple(layout.truncated(max_length) for layout in sample.layouts)
+    if not truncation or not all(layout.ids for layout in layouts):
+        raise LayoutError(
+            f"conversation {number} has {longest} tokens, more than max_length={max_length}; raise it, or pass truncation=True "
+            "where no answer is to be generated at the end that would be cut off"
+        )
     shown = max((span.image + 1 for layout in layouts for span in layout.spans), default=0)
     return Sample(sample.images[:shown], layouts)
 
 
+def _ends_with_user(conversation: Conversation) -> bool:
+    turns, _ = read_conversation(conversation)
+    return turns[-1].role == "user"
+
+
 def _as_conversations(conversations: Any) -> list[Conversation]:
     """A single conversation is a list of messages; a batch is a list of those."""
-    if not isinstance(conversations, Sequence) or isinstance(conversations, str):
+    if not isinstance(conversations, Sequence) or isinstance(conversations, str | bytes):
         raise LayoutError(f"conversations are lists of messages, got {type(conversations).__name__}")
-    if conversations and isinstance(conversations[0], dict):
+    if conversations and isinstance(conversations[0], Mapping):
         return [conversations]
     return list(conversations)
 

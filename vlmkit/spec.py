@@ -178,7 +178,8 @@ def _decode_spec(cls: type[Any], data: Any, path: str) -> Any:
         try:
             found = cls.registry[kind]
         except (LookupError, TypeError) as error:
-            raise SpecError(f"{path}.kind: {error}".lstrip(".")) from None
+            own = f"a {cls.registry.family} from outside vlmkit is registered by importing its file, by vlmkit.load_plugin or by --plugin"
+            raise SpecError(f"{path}.kind: {error}; {own}".lstrip(".")) from None
         if not issubclass(found, cls):
             raise SpecError(f"{path}.kind: expected {cls.kind!r}, got {kind!r}".lstrip("."))
         cls = found
