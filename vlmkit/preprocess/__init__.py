@@ -16,7 +16,13 @@ policies: Registry[ImagePolicy] = Registry(
     "policy",
     package=__name__,
     builtin=(
+        "anyres",
         "center_crop",
+        "edge_bounds",
+        "edge_cap",
+        "fit_canvas",
+        "letterbox",
+        "longest_edge_tiles",
         "pad_square",
         "smart_resize",
         "squash",

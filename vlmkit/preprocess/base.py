@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from vlmkit.preprocess import policies
-from vlmkit.preprocess.geometry import ImagePlan, Size
+from vlmkit.preprocess.geometry import Box, ImagePlan, ImageSizeError, Size
 from vlmkit.spec import Spec, SpecError
 
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Colour = tuple[int, int, int]
+"""RGB, 0 to 255."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,24 +34,80 @@ class ImagePolicy(Spec):
         """Why views of this policy would not be whole multiples of `multiple` pixels (patch x merge); empty if they are."""
         return []
 
+    def resized(self, source: Size, height: int, width: int) -> Size:
+        """Size(height, width). Raises ImageSizeError where an image is so thin that a side of it would have no pixel."""
+        if min(height, width) < 1:
+            raise ImageSizeError(
+                f"{self.kind} keeps the aspect ratio, but an image of {source} (height x width) has {source.aspect_ratio:.6g} "
+                f"and would be resized to {height}x{width}"
+            )
+        return Size(height, width)
+
+    def require(self, field: str, least: int) -> None:
+        """Raises SpecError where a field is below its least value."""
+        if getattr(self, field) < least:
+            raise SpecError(f"{self.kind}.{field}: expected {least} or more, got {getattr(self, field)}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SquarePolicy(ImagePolicy):
-    """Base of policies that give one square view of a fixed size."""
+    """Base of policies whose views are squares of one size."""
 
     size: int
-    """Side of the view in pixels."""
+    """Side in pixels of the square that is made."""
+    view: int | None = None
+    """Side of its upper left part that is seen, for encoders that leave out what does not fill a patch: 378 of 384 pixels
+    with patches of 14. None is all of it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.size < 1:
             raise SpecError(f"{self.kind}.size: expected 1 or more pixels, got {self.size}")
+        if self.view is not None and not 1 <= self.view <= self.size:
+            raise SpecError(f"{self.kind}.view: expected 1 to {self.size} pixels (size), got {self.view}")
+
+    def squares(self, rows: int = 1, columns: int = 1) -> tuple[Box, ...]:
+        """The views on a canvas of rows x columns squares, in raster order."""
+        size, side = self.size, self.size if self.view is None else self.view
+        return tuple(Box(row * size, column * size, side, side) for row in range(rows) for column in range(columns))
 
     def problems(self, multiple: int) -> list[str]:
-        if self.size % multiple == 0:
+        side = self.size if self.view is None else self.view
+        if side % multiple == 0:
             return []
-        nearest = max(1, (self.size + multiple // 2) // multiple) * multiple
+        if self.view is None:
+            name, field, number = f"size={side}", "size", max(1, (side + multiple // 2) // multiple) * multiple
+        elif multiple <= self.size:
+            name, field, number = f"size={self.size}, view={side}", "view", self.size // multiple * multiple
+        else:
+            name, field, number = f"size={self.size}, view={side}", "view=None and a size", multiple
         return [
-            f"policy '{self.kind}(size={self.size})' gives views of {self.size}x{self.size} pixels, which are not a whole number of the "
-            f"{multiple} pixels that patch and merge need. Use a size that is a multiple of {multiple}, such as {nearest}."
+            f"policy '{self.kind}({name})' gives views of {side}x{side} pixels, which are not a whole number of the "
+            f"{multiple} pixels that patch and merge need. Use a {field} that is a multiple of {multiple}, such as {number}."
         ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorPolicy(ImagePolicy):
+    """Base of policies whose views have sides that are multiples of a factor."""
+
+    factor: int
+    """Both sides of a view are multiples of this many pixels: patch size times the connector's merge."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("factor", 1)
+
+    def problems(self, multiple: int) -> list[str]:
+        if self.factor % multiple == 0:
+            return []
+        return [
+            f"policy '{self.kind}(factor={self.factor})' gives sides that are multiples of {self.factor}, not of the {multiple} "
+            f"that patch and merge need. Use a factor that is a multiple of {multiple}, such as {math.lcm(self.factor, multiple)}."
+        ]
+
+
+def check_colour(path: str, colour: Colour) -> None:
+    """Raises SpecError, naming the path, for what is no colour of 8 bits."""
+    if not all(0 <= value <= 255 for value in colour):
+        raise SpecError(f"{path}: expected three values from 0 to 255, got {colour}")

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from vlmkit.preprocess import policies
 from vlmkit.preprocess.base import SquarePolicy
-from vlmkit.preprocess.geometry import Box, ImagePlan, ImageSizeError, Render, Size
-from vlmkit.spec import SpecError
+from vlmkit.preprocess.geometry import ImagePlan, ImageSizeError, Render, Size
 
 
 @policies.register("center_crop")
@@ -26,8 +25,7 @@ class CenterCrop(SquarePolicy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_aspect_ratio < 1:
-            raise SpecError(f"center_crop.max_aspect_ratio: expected 1 or more, got {self.max_aspect_ratio}")
+        self.require("max_aspect_ratio", 1)
 
     def plan(self, size: Size) -> ImagePlan:
         if size.aspect_ratio > self.max_aspect_ratio:
@@ -40,7 +38,7 @@ class CenterCrop(SquarePolicy):
         render = Render(
             resize=resize,
             canvas=Size(self.size, self.size),
-            tiles=(Box(0, 0, self.size, self.size),),
+            tiles=self.squares(),
             top=-((resize.height - self.size) // 2),
             left=-((resize.width - self.size) // 2),
         )

@@ -62,15 +62,16 @@ class Box:
 class Render:
     """One resampled picture and the views cut from it.
 
-    The whole image is resampled to `resize`, placed with its upper left corner at (top, left) of a `canvas` filled with
-    one colour (a negative corner crops), and cut into `tiles` in raster order.
+    The `frame` (the whole image, if none is given) is resampled to `resize`, placed with its upper left corner at
+    (top, left) of a `canvas` filled with one colour (a negative corner crops), and cut into `tiles` in raster order.
 
-        canvas                       resize = the image part
-        +---------------------+      top, left = its corner on the canvas
-        | fill  +-------+     |
-        |       | image |     |      tiles = the views, boxes on the canvas
-        |       +-------+     |
-        +---------------------+
+        frame, in image pixels            canvas, in pixels of views
+        +---------------+                 +---------------------+      top, left = the picture's corner on the canvas
+        |     fill      |     resize      | fill  +-------+     |
+        |+-------------+|  ----------->   |       |picture|     |      tiles = the views, boxes on the canvas
+        ||    image    ||                 |       +-------+     |
+        |+-------------+|                 +---------------------+
+        +---------------+
     """
 
     resize: Size
@@ -79,7 +80,16 @@ class Render:
     top: int = 0
     left: int = 0
     fill: tuple[int, int, int] = (0, 0, 0)
-    """RGB of the canvas outside the image, 0 to 255."""
+    """RGB outside the image, in the frame and on the canvas, 0 to 255."""
+    frame: Box | None = None
+    """What is resampled, a box on the image that may reach beyond it on any side: padding or cropping before resampling."""
+    via: tuple[Size, ...] = ()
+    """Sizes that the frame is resampled to one after the other on its way to `resize`."""
+
+    @property
+    def tile_grid(self) -> tuple[int, int]:
+        """Rows and columns of tiles: (2, 3) for six tiles in two rows."""
+        return len({tile.top for tile in self.tiles}), len({tile.left for tile in self.tiles})
 
     @classmethod
     def whole(cls, size: Size) -> Render:

@@ -13,7 +13,13 @@ from torch.nn.functional import interpolate
 
 from vlmkit.features import Grid
 from vlmkit.preprocess.base import Resample
-from vlmkit.preprocess.geometry import ImagePlan, Render, Size
+from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
+
+MAX_PADDED = 1 << 26
+"""Pixels that an image may be padded to at once before it is resampled: 200 MB."""
+
+Made = dict[tuple[Box | None, tuple[int, int, int], tuple[Size, ...]], Tensor]
+"""Pictures of one plan, by frame, fill and the sizes they went through."""
 
 
 def render(
@@ -43,8 +49,10 @@ def render(
     if (mean is None) != (std is None):
         raise ValueError(f"mean and std come together, got mean={mean} and std={std}")
     pieces = []
+    made: Made = {}
     for part in plan.renders:
-        canvas = _place(_resize(pixels, part.resize, resample, antialias), part)
+        picture = _resample(pixels, part, resample, antialias, made)
+        canvas = _place(picture, part.canvas, part.top, part.left, part.fill)
         for tile in part.tiles:
             if min(tile.top, tile.left) < 0 or tile.top + tile.height > part.canvas.height or tile.left + tile.width > part.canvas.width:
                 raise ValueError(f"{tile} reaches beyond its canvas of {part.canvas}")
@@ -110,14 +118,46 @@ def _resize(pixels: Tensor, size: Size, resample: Resample, antialias: bool) -> 
     return resized[0].permute(1, 2, 0)
 
 
-def _place(picture: Tensor, part: Render) -> Tensor:
-    """The resampled picture on its canvas; itself where it covers the canvas."""
-    canvas, top, left = part.canvas, part.top, part.left
+def _resample(pixels: Tensor, part: Render, resample: Resample, antialias: bool, made: Made) -> Tensor:
+    """The frame after every resize of `part`. `made` keeps what earlier renders of the plan went through."""
+    sizes = (*part.via, part.resize)
+    picture = pixels
+    for step, size in enumerate(sizes):
+        key = (part.frame, part.fill, sizes[: step + 1])
+        if key not in made:
+            if step == 0 and part.frame is not None:
+                made[key] = _resize_frame(pixels, part.frame, part.fill, size, resample, antialias)
+            else:
+                made[key] = _resize(picture, size, resample, antialias)
+        picture = made[key]
+    return picture
+
+
+def _resize_frame(pixels: Tensor, frame: Box, fill: tuple[int, int, int], size: Size, resample: Resample, antialias: bool) -> Tensor:
+    """A box on the image, padded where it reaches beyond it, -> (size.height, size.width, 3).
+
+    A filter works on one side after the other. So where padding would make much of little (1 x 10,000 pixels a square of
+    10,000), the side that needs the least is padded and resampled before the other side is padded.
+    """
+    height, width = pixels.shape[:2]
+    if frame.height * frame.width <= max(MAX_PADDED, 4 * height * width):
+        return _resize(_place(pixels, frame.size, -frame.top, -frame.left, fill), size, resample, antialias)
+    if height * frame.width > width * frame.height:
+        turned = Box(frame.left, frame.top, frame.width, frame.height)
+        across = pixels.transpose(0, 1).contiguous()
+        return _resize_frame(across, turned, fill, Size(size.width, size.height), resample, antialias).transpose(0, 1)
+    strip = _place(pixels, Size(height, frame.width), 0, -frame.left, fill)
+    strip = _resize(strip, Size(height, size.width), resample, antialias)
+    return _resize(_place(strip, Size(frame.height, size.width), -frame.top, 0, fill), size, resample, antialias)
+
+
+def _place(picture: Tensor, canvas: Size, top: int, left: int, fill: tuple[int, int, int]) -> Tensor:
+    """The picture with its corner at (top, left) of a canvas; itself, or a cut of it, where it covers the canvas."""
     above, before = max(0, -top), max(0, -left)
     shown = picture[above : max(above, canvas.height - top), before : max(before, canvas.width - left)]
     if shown.shape[:2] == (canvas.height, canvas.width):
         return shown
-    board = torch.tensor(part.fill, dtype=torch.uint8).repeat(canvas.height, canvas.width, 1)
+    board = torch.tensor(fill, dtype=torch.uint8).repeat(canvas.height, canvas.width, 1)
     top, left = max(0, top), max(0, left)
     board[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
     return board

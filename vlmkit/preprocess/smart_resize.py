@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from vlmkit.preprocess import policies
-from vlmkit.preprocess.base import ImagePolicy
+from vlmkit.preprocess.base import FactorPolicy
 from vlmkit.preprocess.geometry import ImagePlan, ImageSizeError, Render, Size
 from vlmkit.spec import SpecError
 
@@ -66,11 +66,10 @@ def smart_resize(
 
 @policies.register("smart_resize")
 @dataclass(frozen=True, kw_only=True)
-class SmartResize(ImagePolicy):
+class SmartResize(FactorPolicy):
     """One view of nearly the image's own shape, see the function `smart_resize`."""
 
     factor: int = FACTOR
-    """Both sides become multiples of this many pixels: patch size times the connector's merge."""
     min_pixels: int = MIN_PIXELS
     """Images of fewer pixels are enlarged to at least this many."""
     max_pixels: int = MAX_PIXELS
@@ -80,8 +79,6 @@ class SmartResize(ImagePolicy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.factor < 1:
-            raise SpecError(f"smart_resize.factor: expected 1 or more, got {self.factor}")
         if self.max_aspect_ratio < 1:
             raise SpecError(f"smart_resize.max_aspect_ratio: expected 1 or more, got {self.max_aspect_ratio}")
         if not 1 <= self.min_pixels <= self.max_pixels:
@@ -94,11 +91,3 @@ class SmartResize(ImagePolicy):
     def plan(self, size: Size) -> ImagePlan:
         height, width = smart_resize(size.height, size.width, self.factor, self.min_pixels, self.max_pixels, self.max_aspect_ratio)
         return ImagePlan(source=size, renders=(Render.whole(Size(height, width)),))
-
-    def problems(self, multiple: int) -> list[str]:
-        if self.factor % multiple == 0:
-            return []
-        return [
-            f"policy 'smart_resize(factor={self.factor})' gives sides that are multiples of {self.factor}, not of the {multiple} "
-            f"that patch and merge need. Use a factor that is a multiple of {multiple}, such as {math.lcm(self.factor, multiple)}."
-        ]

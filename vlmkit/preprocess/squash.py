@@ -1,6 +1,7 @@
 """Squash: the whole image is resized to one square, whatever its shape; nothing is cut, the aspect ratio is lost.
 
-SigLIP (Zhai et al. 2023, arXiv:2303.15343) and PaliGemma (arXiv:2407.07726) see images this way.
+SigLIP (Zhai et al. 2023, arXiv:2303.15343), PaliGemma (arXiv:2407.07726, 224, 448 or 896 pixels) and Maya
+(arXiv:2412.07112, 256 pixels) see images this way. SigLIP so400m with patches of 14 sees view=378 of size=384.
 """
 
 from __future__ import annotations
@@ -18,4 +19,5 @@ class Squash(SquarePolicy):
     """480 x 640 and 640 x 480 both become size x size."""
 
     def plan(self, size: Size) -> ImagePlan:
-        return ImagePlan(source=size, renders=(Render.whole(Size(self.size, self.size)),))
+        square = Size(self.size, self.size)
+        return ImagePlan(source=size, renders=(Render(resize=square, canvas=square, tiles=self.squares()),))
