@@ -1,0 +1,117 @@
+"""Rendered pictures as training batches and as an evaluation. Batch number n is the same in every run and every process."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from render import GRIDS, Kind, Picture, Question, picture_at
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vlmkit.evaluation import tasks
+from vlmkit.features import Grid
+from vlmkit.processor import Sample
+from vlmkit.training.stage import Stage
+
+if TYPE_CHECKING:
+    from vlmkit.processor import VLMProcessor
+
+QUESTIONS = 2
+"""Questions asked about a picture in training, drawn from all that can be asked; they share its visual tokens."""
+
+Pictures = list[tuple[Picture, np.ndarray]]
+Batch = dict[str, Tensor]
+
+
+class PictureBatches(Dataset[Batch]):
+    """Batch n holds pictures n * batch_size and on, all of one size; `make` turns them into tensors."""
+
+    def __init__(
+        self, processor: VLMProcessor, stage: Stage, seed: int, make: Callable[[VLMProcessor, Pictures, random.Random], Batch]
+    ) -> None:
+        self.processor = processor
+        self.stage = stage
+        self.seed = random.Random(f"{seed} {stage.name}").getrandbits(32)
+        self.make = make
+
+    def __getitem__(self, number: int) -> Batch:
+        rng = random.Random(f"{self.seed} {number}")
+        grid = rng.choice(GRIDS)
+        names: list[Any] = [source.name for source in self.stage.data]
+        kinds: list[Kind] = rng.choices(names, [source.weight for source in self.stage.data], k=self.stage.batch_size)
+        first = number * self.stage.batch_size
+        return self.make(self.processor, [picture_at(self.seed, first + place, kind, grid) for place, kind in enumerate(kinds)], rng)
+
+
+def questions_and_answers(processor: VLMProcessor, pictures: Pictures, rng: random.Random) -> Batch:
+    """What the model is trained on: pictures, questions about them and the answers."""
+    return dict(processor.collate(_samples(processor, pictures, rng)))
+
+
+def typed_pages(processor: VLMProcessor, pictures: Pictures, rng: random.Random) -> Batch:
+    """The same conversations without a pixel: in each visual token's place stands the character of its cell."""
+    samples = _samples(processor, pictures, rng)
+    batch = dict(processor.collate(samples))
+    typed = [
+        _typed(picture.page(), grid)
+        for (picture, _), sample in zip(pictures, samples, strict=True)
+        for image in sample.images
+        for grid in image.tokens.grids
+    ]
+    places = batch.pop("visual_index")
+    batch["input_ids"] = torch.where(places >= 0, torch.cat(typed)[places.clamp(min=0)], batch["input_ids"])
+    return {name: value for name, value in batch.items() if name not in ("pixel_values", "grids")}
+
+
+def cells(processor: VLMProcessor, pictures: Pictures, rng: random.Random) -> Batch:
+    """Pictures, and the character that stands in each 28 x 28 cell: what the tower is warmed up on."""
+    images = [processor.render_image(pixels) for _, pixels in pictures]
+    return {
+        "pixel_values": torch.cat([image.pixel_values for image in images]),
+        "grids": torch.cat([image.grids for image in images]),
+        "cells": torch.cat([torch.from_numpy(picture.page()).flatten() for picture, _ in pictures]).long(),
+    }
+
+
+def evaluation_tasks(count: int) -> list[tasks.Task]:
+    """`count` pictures a task, with words that are held out from training. Every question about a picture is asked."""
+    kinds: list[tuple[str, Kind, int]] = [("description", "scene", 1), ("vqa", "scene", 2), ("ocr", "word", 3)]
+    return [_task(name, kind, count, seed=0xE7A1 + offset) for name, kind, offset in kinds]
+
+
+def _task(name: str, kind: Kind, count: int, seed: int) -> tasks.Task:
+    pictures = [picture_at(seed, index, kind, GRIDS[index % len(GRIDS)], held_out=True) for index in range(count)]
+    asked = tuple(
+        tasks.Question(number, question.text, question.answer)
+        for number, (picture, _) in enumerate(pictures)
+        for question in picture.questions()
+        if question.task == name
+    )
+    return tasks.Task(name, tuple(pixels for _, pixels in pictures), asked)
+
+
+def _samples(processor: VLMProcessor, pictures: Pictures, rng: random.Random) -> list[Sample]:
+    samples = []
+    for picture, pixels in pictures:
+        image = processor.render_image(pixels)
+        questions = picture.questions()
+        asked = rng.sample(questions, min(QUESTIONS, len(questions)))
+        samples.append(Sample((image,), tuple(processor.lay_out(_conversation(question), (image,)) for question in asked)))
+    return samples
+
+
+def _conversation(question: Question) -> list[dict[str, Any]]:
+    content = [{"type": "image", "image": 0}, {"type": "text", "text": question.text}]
+    return [{"role": "user", "content": content}, {"role": "assistant", "content": question.answer}]
+
+
+def _typed(page: np.ndarray, grid: Grid) -> Tensor:
+    """The page's character at each visual token: its own where a token is a cell, the nearest cell's with other connectors."""
+    rows = np.arange(grid.rows) * page.shape[0] // grid.rows
+    columns = np.arange(grid.columns) * page.shape[1] // grid.columns
+    nearest = page[rows[:, None], columns].flatten()
+    return torch.from_numpy(np.concatenate([np.full(grid.prefix, ord(" ")), nearest])).long()

@@ -1,0 +1,345 @@
+"""Train UNIVA-VL: `python recipes/univa/train.py` trains the tiny preset on two CPU cores, without any download.
+
+What it does, from top to bottom: data and stages (stages.py, pictures.py), training, evaluation beside its blind twin,
+a checkpoint that `vlmkit.load` reads, and a report. Stop it whenever you like; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+# A checkout runs without being installed; an installed vlmkit comes first.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from requirements import missing
+from stages import RECIPES, Recipe
+
+import vlmkit
+from vlmkit.connectors.base import Connector
+from vlmkit.encoders.base import Encoder
+from vlmkit.plugins import PluginError
+from vlmkit.preprocess.base import ImagePolicy
+from vlmkit.registry import RegistryError
+from vlmkit.spec import Spec, SpecError
+from vlmkit.training.run import RunDirectory, RunError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import Tensor, nn
+    from torch.utils.data import Dataset
+
+    from vlmkit.evaluation.tasks import Task, TaskResult
+    from vlmkit.training.loop import Batch, Trainer
+    from vlmkit.training.stage import Stage
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 finished, 1 something is missing or went wrong, 2 wrong arguments, 128 + n stopped by signal n."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    try:
+        recipe, architecture = _chosen(args)
+    except (SpecError, RegistryError, PluginError, ValueError) as error:
+        parser.error(str(error))
+    run = RunDirectory(args.run or Path("runs") / architecture.name)
+    try:
+        if args.fresh:
+            run.clear()
+        configuration = _configuration(args, recipe, architecture, run)
+        run.check(configuration)
+        if run.finished:
+            print(f"{run.path} holds a finished run: {_headline(run)}. Its report is {run.path / 'report.html'}.")
+            print("Start anew with --fresh, or elsewhere with --run DIR.")
+            return 0
+        if args.preset == "full" and (problems := missing(recipe, architecture, args.data)):
+            print(f"the full preset trains {architecture.name}; what is missing here:", file=sys.stderr)
+            print("\n".join(f"  - {problem}" for problem in problems), file=sys.stderr)
+            print("nothing was downloaded or written. The tiny preset runs anywhere: python recipes/univa/train.py", file=sys.stderr)
+            return 1
+        run.begin(configuration)
+        return train(recipe, architecture, run, seed=args.seed, threads=configuration["threads"], data=args.data)
+    except (RunError, OSError, ArithmeticError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 1
+
+
+def train(
+    recipe: Recipe,
+    architecture: vlmkit.Architecture,
+    run: RunDirectory,
+    *,
+    seed: int,
+    threads: int,
+    data: Path | None = None,
+    workers: int | None = None,
+) -> int:
+    """The run itself, from wherever it stands. `data` holds a folder for each source; without it pictures are rendered."""
+    import torch
+    from rich.console import Console
+
+    from vlmkit.training.loop import Interrupted, Trainer
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    accelerator = _accelerator(recipe)
+    console = Console(quiet=not accelerator.is_main_process)
+    model = vlmkit.build(architecture, dtype=recipe.dtype, weights=recipe.weights, seed=seed)
+    processor = vlmkit.build_processor(architecture)
+    prefer_flash_attention(model)
+    model.to(accelerator.device)
+    parameters = architecture.parameters()
+    console.print(f"[bold]{architecture.name}[/]: {parameters.total:,} parameters on {accelerator.device} in {run.path}", highlight=False)
+    trainer = Trainer(
+        run,
+        model,
+        accelerator=accelerator,
+        console=console,
+        save_seconds=recipe.save_seconds,
+        workers=recipe.workers if workers is None else workers,
+    )
+    try:
+        for number, stage in enumerate(recipe.stages, start=1):
+            if stage.name in trainer.done:
+                continue
+            _announce(console, number, stage, recipe, trainer)
+            loss, head = _warm_up(stage, model)
+            extra = {} if loss is None else {"loss": loss, "head": head}
+            trainer.train(stage, batches(stage, processor, seed, data), **extra)
+    except Interrupted as stop:
+        console.print(f"{stop}; the state is saved. The same command goes on from there.")
+        return 128 + stop.signal
+    if accelerator.is_main_process:
+        finish(recipe, architecture, run, trainer, processor, data, console)
+    return 0
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def batches(stage: Stage, processor: vlmkit.VLMProcessor, seed: int, data: Path | None) -> Dataset[dict[str, Tensor]]:
+    """The stage's micro-batches by number: rendered pictures, or conversations from the folders under `data`."""
+    if data is not None:
+        from vlmkit.data.chat_jsonl import ChatJsonl
+        from vlmkit.data.mixture import ChatBatches
+
+        sources = [(ChatJsonl(data / source.name), source.weight) for source in stage.data]
+        return ChatBatches(sources, processor, batch_size=stage.batch_size, seed=seed, pack=stage.pack, max_length=stage.max_length)
+    import pictures
+
+    make = {"warmup-tower": pictures.cells, "warmup-text": pictures.typed_pages}.get(stage.name, pictures.questions_and_answers)
+    return pictures.PictureBatches(processor, stage, seed, make)
+
+
+# --- stage 0: what a published tower and language model would know already --------------------------------------------
+
+
+def _warm_up(stage: Stage, model: vlmkit.VLM) -> tuple[Any, nn.Module | None]:
+    """The loss of the tower's warm-up and the layer it needs for it; nothing for stages that use the model's own loss."""
+    if stage.name != "warmup-tower":
+        return None, None
+    import torch
+    from torch.nn import functional
+
+    from vlmkit.connectors.blocks import merge_blocks
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        reader = torch.nn.Linear(4 * model.config.spec.encoder.dim_out, 256).to(model.device)
+
+    def loss(model: Any, batch: Batch) -> Tensor:
+        """Cross-entropy of the character in each cell, read from its 2 x 2 patches by one linear layer."""
+        features = model.encoder(batch["pixel_values"], batch["grids"])
+        return functional.cross_entropy(reader(merge_blocks(features, 2, "dh dw c")), batch["cells"])
+
+    return loss, reader
+
+
+# --- evaluation, checkpoint, report -----------------------------------------------------------------------------------
+
+
+def finish(
+    recipe: Recipe,
+    architecture: vlmkit.Architecture,
+    run: RunDirectory,
+    trainer: Trainer,
+    processor: vlmkit.VLMProcessor,
+    data: Path | None,
+    console: Console,
+) -> None:
+    """Save the checkpoint, evaluate, write results and report. Done again from the start if it is interrupted."""
+    import report
+
+    from vlmkit.training.checkpoint import replace_directory, write_text_atomically
+
+    model: Any = trainer.model
+    with replace_directory(run.path / "checkpoint") as directory:
+        model.save_pretrained(directory)
+        processor.save_pretrained(directory)
+    results = evaluate(recipe, model, processor, data, console)
+    scores: dict[str, Any] = {
+        result.name: {"sighted": vars(result.sighted), "blind": vars(result.blind), "questions": len(result.answers)} for result in results
+    }
+    for name, both in scores.items():
+        trainer.log.scores(trainer.updates, {f"{name}/exact": both["sighted"]["exact"], f"{name}/exact blind": both["blind"]["exact"]})
+    trainer.log.close()
+    write_text_atomically(run.path / "report.html", report.page(recipe, architecture, run, results, trainer.seconds))
+    write_text_atomically(run.path / "results.json", json.dumps({"scores": scores, "seconds": round(trainer.seconds, 1)}, indent=2) + "\n")
+    console.print(_table(results))
+    console.print(f"checkpoint {run.path / 'checkpoint'}, report {run.path / 'report.html'}", highlight=False)
+
+
+def evaluate(recipe: Recipe, model: vlmkit.VLM, processor: vlmkit.VLMProcessor, data: Path | None, console: Console) -> list[TaskResult]:
+    from vlmkit.evaluation.tasks import evaluate as ask
+
+    results = []
+    for task in evaluation_tasks(recipe, data):
+        console.print(f"evaluating {task.name}: {len(task.questions)} questions about {len(task.images)} images, then with images swapped")
+        results.append(ask(model, processor, task, max_new_tokens=recipe.answer_tokens))
+    return results
+
+
+def evaluation_tasks(recipe: Recipe, data: Path | None) -> list[Task]:
+    """Held-out pictures; for data from a directory the first question about each image of `eval.jsonl`, where there is one."""
+    if data is None:
+        from pictures import evaluation_tasks as rendered
+
+        return rendered(recipe.evaluation)
+    from vlmkit.data.chat_jsonl import ChatJsonl
+    from vlmkit.evaluation.tasks import task_from_conversations
+
+    names = dict.fromkeys(source.name for stage in recipe.stages for source in stage.data)
+    found = [name for name in names if (data / name / "eval.jsonl").is_file()]
+    return [task_from_conversations(name, ChatJsonl(data / name, "eval.jsonl"), recipe.evaluation) for name in found]
+
+
+def _table(results: list[TaskResult]) -> Any:
+    from rich.table import Table
+
+    table = Table(title="held-out pictures", title_justify="left")
+    for column in ("task", "right", "right with images swapped", "character errors", "questions"):
+        table.add_column(column, justify="left" if column == "task" else "right")
+    for result in results:
+        sighted, blind = result.sighted, result.blind
+        table.add_row(result.name, f"{sighted.exact:.3f}", f"{blind.exact:.3f}", f"{sighted.characters:.3f}", str(len(result.answers)))
+    return table
+
+
+def _headline(run: RunDirectory) -> str:
+    scores = json.loads((run.path / "results.json").read_text(encoding="utf-8"))["scores"]
+    return ", ".join(f"{name} {both['sighted']['exact']:.2f} (blind {both['blind']['exact']:.2f})" for name, both in scores.items())
+
+
+# --- what was asked for -----------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_help(sys.stderr)
+        self.exit(2, f"\n{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="train.py", description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--preset", choices=sorted(RECIPES, reverse=True), default="tiny", help="laptop or cluster")
+    parser.add_argument("--run", type=Path, metavar="DIR", help="directory of the run; runs/<model> unless given")
+    parser.add_argument("--fresh", action="store_true", help="remove the run in that directory and start anew")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and data")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="a folder for each data set; the tiny preset renders its own pictures")
+    parser.add_argument("--plugin", action="append", default=[], metavar="FILE", help="a file or module that registers parts of your own")
+    part = 'another {}: its kind, or its JSON such as \'{{"kind": "{}", ...}}\''
+    parser.add_argument("--connector", metavar="KIND", help=part.format("connector", "mlp"))
+    parser.add_argument("--encoder", metavar="KIND", help=part.format("vision tower", "open_clip"))
+    parser.add_argument("--policy", metavar="KIND", help=part.format("image policy", "squash"))
+    parser.add_argument("--scale", type=_positive, default=1.0, metavar="X", help="fraction of the steps and of the evaluation")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the training; all cores unless given")
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
+
+
+def _chosen(args: argparse.Namespace) -> tuple[Recipe, vlmkit.Architecture]:
+    for plugin in args.plugin:
+        vlmkit.load_plugin(plugin)
+    if args.threads is not None and args.threads < 1:
+        raise ValueError(f"--threads takes 1 or more, got {args.threads}")
+    recipe = RECIPES[args.preset]
+    stages = tuple(stage.scaled(args.scale) for stage in recipe.stages)
+    recipe = recipe.replace(stages=stages, evaluation=max(2, round(recipe.evaluation * args.scale)) if recipe.evaluation else 0)
+    families: dict[str, type[Spec]] = {"connector": Connector, "encoder": Encoder, "policy": ImagePolicy}
+    parts = {name: _part(family, given) for name, family in families.items() if (given := getattr(args, name)) is not None}
+    return recipe, vlmkit.architecture(recipe.model).replace(**parts).validate()
+
+
+def _part(family: type[Spec], given: str) -> Spec:
+    if given.lstrip().startswith("{"):
+        return family.from_json(given)
+    assert family.registry is not None
+    part: Spec = family.registry[given]()
+    return part
+
+
+def _configuration(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architecture, run: RunDirectory) -> dict[str, Any]:
+    """Everything that the result depends on. Threads are part of it: sums in another order differ in their last bits."""
+    begun = run.configuration() or {}
+    plugins = [Path(plugin) for plugin in args.plugin if plugin.endswith(".py")]
+    return {
+        "recipe": recipe.to_dict(),
+        "architecture": architecture.to_dict(),
+        "seed": args.seed,
+        "threads": args.threads or begun.get("threads") or len(os.sched_getaffinity(0)),
+        "data": str(args.data.resolve()) if args.data else None,
+        "plugins": {plugin.name: hashlib.sha256(plugin.read_bytes()).hexdigest()[:16] for plugin in plugins},
+    }
+
+
+def _announce(console: Console, number: int, stage: Stage, recipe: Recipe, trainer: Trainer) -> None:
+    from vlmkit.training.stage import PARTS
+
+    learning = [part.replace("_", " ") for part in PARTS if stage.learns(part)]
+    frozen = [part.replace("_", " ") for part in ("encoder", "connector", "language_model") if not stage.learns(part)]
+    data = ", ".join(source.name for source in stage.data)
+    note = f"; frozen: {', '.join(frozen)}" if frozen else ""
+    console.print(
+        f"[bold]{stage.name}[/] ({number} of {len(recipe.stages)}) on {data}; learning: {', '.join(learning)}{note}", highlight=False
+    )
+
+
+# --- machines ---------------------------------------------------------------------------------------------------------
+
+
+def _accelerator(recipe: Recipe) -> Any:
+    """One process on whatever device there is; with more of them (torchrun, accelerate launch) ZeRO-3 for the full preset."""
+    from accelerate import Accelerator
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or recipe.weights != "pretrained":
+        return Accelerator()
+    from accelerate import DeepSpeedPlugin
+
+    config = json.loads((Path(__file__).parent / "zero3.json").read_text(encoding="utf-8"))
+    config["train_micro_batch_size_per_gpu"] = recipe.stages[0].batch_size
+    return Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
+
+
+def prefer_flash_attention(model: vlmkit.VLM) -> None:
+    """FlashAttention where it is installed and the weights are of a kind that it takes."""
+    import importlib.util
+
+    import torch
+
+    if importlib.util.find_spec("flash_attn") and torch.cuda.is_available() and model.dtype in (torch.bfloat16, torch.float16):
+        model.language_model.set_attn_implementation("flash_attention_2")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

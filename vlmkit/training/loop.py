@@ -1,0 +1,242 @@
+"""The training loop: stages one after the other, stopped and continued at any step without a trace in the result.
+
+Batches are asked for by number, rates follow from the step, and the state holds all the rest, so a run that was stopped
+goes on to the same bits. The same loop runs in one process, under `accelerate launch` and on DeepSpeed ZeRO-3.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from vlmkit.layout.base import IGNORE
+from vlmkit.training.checkpoint import State, save_state
+from vlmkit.training.metrics_log import MetricsLog
+from vlmkit.training.optimizers import build_optimizers, learning_parameters, prepare_parts, set_rates
+from vlmkit.training.progress import StageProgress
+from vlmkit.training.run import RunDirectory
+from vlmkit.training.stage import PARTS, Stage
+
+Batch = Mapping[str, Tensor]
+Loss = Callable[[nn.Module, Batch], Tensor]
+
+
+class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
+    """The run was asked to stop; its state is saved. `signal` is the number of the signal."""
+
+    def __init__(self, stage: str, step: int, signal: int) -> None:
+        super().__init__(f"stopped in stage {stage} after {step} steps")
+        self.signal = signal
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no longer a number. The last saved state is from before."""
+
+
+def model_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """The model's own loss: mean cross-entropy over supervised tokens."""
+    loss: Tensor = model(**batch).loss
+    return loss
+
+
+class Trainer:
+    """Trains a model through stages in the directory of a run."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        model: nn.Module,
+        *,
+        accelerator: Accelerator | None = None,
+        console: Console | None = None,
+        save_seconds: float = 30.0,
+        workers: int = 1,
+    ) -> None:
+        """A model whose run was begun before is filled with the weights of its state. `workers` processes prepare
+        batches ahead; with 0 the training process does it."""
+        self.run = run
+        self.model = model
+        self.accelerator = accelerator or Accelerator()
+        self.console = console or Console(quiet=not self.accelerator.is_main_process)
+        self.save_seconds = save_seconds
+        self.workers = workers
+        self._state = State(run.state) if run.state.is_file() else None
+        position = self._state.position if self._state else {}
+        self.done: list[str] = list(position.get("done", []))
+        """Names of stages that are finished."""
+        self.updates: int = position.get("updates", 0)
+        """Steps of all stages."""
+        self.seconds: float = position.get("seconds", 0.0)
+        """Time spent in stages, over all processes that worked on the run."""
+        self.log = MetricsLog(run.path, keep=position.get("log", 0), step=self.updates)
+        if self._state:
+            self._state.load_module("model", model)
+
+    def train(self, stage: Stage, batches: Dataset[dict[str, Tensor]], *, loss: Loss = model_loss, head: nn.Module | None = None) -> None:
+        """Train one stage from where it stands; a finished one is passed over.
+
+        batches: `batches[n]` is micro-batch n of the stage, for any n. loss: the mean loss of a batch, by default the
+        model's own. head: a module that learns in this stage only, at the rate `stage.head`.
+
+        Raises Interrupted after SIGINT or SIGTERM, with the state saved, and DivergedError.
+        """
+        if stage.name in self.done:
+            return
+        parts = {part: getattr(self.model, part) for part in PARTS} | ({"head": head} if head is not None else {})
+        modules = {"model": self.model} | ({"head": head} if head is not None else {})
+        self._set_up(stage, parts)
+        optimizers = build_optimizers(stage, parts, fused=True)
+        first = 0
+        if self._state is not None and self._state.position["stage"] == stage.name:
+            first = int(self._state.position["step"])
+            self._state.load_optimizers(optimizers)
+            if head is not None:
+                self._state.load_module("head", head)
+        model, *prepared = self.accelerator.prepare(self.model, *optimizers)
+        parameters = [parameter for _, _, parameter in learning_parameters(stage, parts)]
+        ahead = self._ahead(stage, batches, first)
+        if self._state is not None:
+            self._state.restore_random()
+            self._state = None
+        begun, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
+        samples = stage.batch_size * stage.accumulate * self.accelerator.num_processes
+        stop = StopSignals()
+        with stop, StageProgress(self.console, stage.name, steps=stage.steps, first=first, samples=samples) as progress:
+            for step in range(first, stage.steps):
+                rate = set_rates(prepared, stage.factor(step))
+                value, norm = self._update(stage, model, prepared, parameters, ahead, loss)
+                if not math.isfinite(value):
+                    raise DivergedError(
+                        f"stage {stage.name}, step {step}: the loss is {value}; lower the learning rate (its peak here is {rate:g})"
+                    )
+                now = time.perf_counter()
+                self.updates += 1
+                self.seconds = now - begun
+                record = {"stage": stage.name, "step": step, "loss": value, "rate": rate, "norm": norm, "seconds": round(self.seconds, 3)}
+                self.log.write(self.updates, record)
+                progress.update(step + 1, value)
+                stopping, saving = self._agree(stop.number, now - saved_at >= self.save_seconds)
+                if stopping or saving:
+                    self._save(stage.name, step + 1, modules, optimizers)
+                    saved_at = time.perf_counter()
+                if stopping:
+                    raise Interrupted(stage.name, step + 1, stopping)
+        self.done.append(stage.name)
+        self.accelerator.free_memory()
+        self._save("", 0, {"model": self.model}, [])
+
+    def _set_up(self, stage: Stage, parts: Mapping[str, nn.Module]) -> None:
+        if stage.recompute:
+            self.model.gradient_checkpointing_enable()  # type: ignore[operator]
+        elif any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules()):
+            self.model.gradient_checkpointing_disable()  # type: ignore[operator]
+        self.model.train()
+        prepare_parts(stage, parts)
+
+    def _ahead(self, stage: Stage, batches: Dataset[dict[str, Tensor]], first: int) -> Iterator[dict[str, Tensor]]:
+        """This process's micro-batches of the steps from `first` on, prepared ahead by the workers."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        each = stage.accumulate * world
+        numbers = range(first * each + rank, stage.steps * each, world)
+        loader = DataLoader(
+            batches,
+            batch_size=None,
+            sampler=numbers,
+            num_workers=self.workers,
+            prefetch_factor=4 if self.workers else None,
+            worker_init_fn=_begin_worker,
+            pin_memory=self.accelerator.device.type == "cuda",
+            # Its own generator: the one of the training is left alone.
+            generator=torch.Generator(),
+        )
+        return iter(loader)
+
+    def _update(
+        self,
+        stage: Stage,
+        model: nn.Module,
+        optimizers: list[Any],
+        parameters: list[nn.Parameter],
+        ahead: Iterator[dict[str, Tensor]],
+        loss: Loss,
+    ) -> tuple[float, float]:
+        """One update from `accumulate` micro-batches: its loss, and the norm of its gradient before clipping."""
+        device = self.accelerator.device
+        batches = [{name: value.to(device, non_blocking=True) for name, value in next(ahead).items()} for _ in range(stage.accumulate)]
+        pieces = len(batches) * self.accelerator.num_processes
+        if pieces > 1 and all("labels" in batch for batch in batches):
+            # Every supervised token of the update counts the same, in whichever micro-batch or process it is.
+            supervised = sum((batch["labels"][:, 1:] != IGNORE).sum() for batch in batches)
+            items = self.accelerator.reduce(supervised, reduction="sum")
+            batches = [batch | {"num_items_in_batch": items / pieces} for batch in batches]
+        total = torch.zeros((), device=device)
+        for number, batch in enumerate(batches):
+            last = number == len(batches) - 1
+            self.accelerator.gradient_state._set_sync_gradients(last)
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                value = loss(model, batch)
+                self.accelerator.backward(value / len(batches))
+            total += value.detach() / len(batches)
+        norm = self.accelerator.clip_grad_norm_(parameters, stage.clip)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        if self.accelerator.num_processes > 1:
+            total = self.accelerator.reduce(total, reduction="mean")
+        return total.item(), 0.0 if norm is None else float(norm)
+
+    def _agree(self, stopping: int, saving: bool) -> tuple[int, bool]:
+        """All processes stop and save at the same step: a signal reaches one of them, and clocks differ."""
+        if self.accelerator.num_processes == 1:
+            return stopping, saving
+        mine = torch.tensor([stopping, int(saving and self.accelerator.is_main_process)], device=self.accelerator.device)
+        signals, clocks = self.accelerator.reduce(mine, reduction="sum").tolist()
+        return (stopping or signal.SIGTERM) if signals else 0, bool(clocks)
+
+    def _save(self, stage: str, step: int, modules: Mapping[str, nn.Module], optimizers: list[torch.optim.Optimizer]) -> None:
+        position = {"stage": stage, "step": step, "done": self.done, "updates": self.updates, "seconds": self.seconds}
+        if self.accelerator.is_main_process:
+            save_state(self.run.state, modules, optimizers, position | {"log": self.log.flush()})
+
+
+class StopSignals:
+    """While it is entered, SIGINT and SIGTERM are remembered in `number` instead of ending the process. A second one ends it."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._restore()
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+
+def _begin_worker(number: int) -> None:
+    # Ctrl-C reaches every process of the terminal; the training process alone decides what to do about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,75 @@
+"""From a stage and modules to what learns: who requires a gradient, which groups and optimisers there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlmkit.training.stage import Stage
+
+
+def prepare_parts(stage: Stage, parts: Mapping[str, nn.Module]) -> None:
+    """Freeze what has no rate: no gradient is computed, kept or applied, and nothing random or running is left on."""
+    for name, part in parts.items():
+        learns = stage.learns(name)
+        part.requires_grad_(learns)
+        for parameter in part.parameters():
+            parameter.grad = None
+        # Recomputing activations is tied to training mode in transformers, and a frozen part needs it all the same
+        # where gradients pass through it.
+        part.train(learns or any(getattr(module, "gradient_checkpointing", False) for module in part.modules()))
+
+
+def learning_parameters(stage: Stage, parts: Mapping[str, nn.Module]) -> Iterator[tuple[str, str, nn.Parameter]]:
+    """(part, name, parameter) of everything that learns; a shared parameter once, with the part that comes first."""
+    seen: set[int] = set()
+    for part, module in parts.items():
+        if stage.learns(part):
+            for name, parameter in module.named_parameters():
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield part, name, parameter
+
+
+def build_optimizers(stage: Stage, parts: Mapping[str, nn.Module], *, fused: bool) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon for the blocks' matrices beside it. Each group carries its `peak` rate."""
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    for part, name, parameter in learning_parameters(stage, parts):
+        dimensions = len(_shape(parameter))
+        if stage.optimizer == "muon" and part != "head" and dimensions == 2 and _inside_a_block(name):
+            kind = "muon"
+        else:
+            kind = "matrices" if dimensions > 1 else "vectors"
+        rate = getattr(stage, part) * (stage.muon_scale if kind == "muon" else 1)
+        decay = 0.0 if kind == "vectors" else stage.weight_decay
+        group = groups.setdefault((kind, part), {"params": [], "lr": rate, "peak": rate, "weight_decay": decay})
+        group["params"].append(parameter)
+    adamw = [group for (kind, _), group in groups.items() if kind != "muon"]
+    muon = [group for (kind, _), group in groups.items() if kind == "muon"]
+    optimizers: list[torch.optim.Optimizer] = []
+    if adamw:
+        optimizers.append(torch.optim.AdamW(adamw, betas=stage.betas, fused=fused))
+    if muon:
+        optimizers.append(torch.optim.Muon(muon))
+    return optimizers
+
+
+def set_rates(optimizers: list[Any], factor: float) -> float:
+    """Set every group to its peak times `factor`; returns the highest rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+    return float(max(group["lr"] for optimizer in optimizers for group in optimizer.param_groups))
+
+
+def _inside_a_block(name: str) -> bool:
+    """Blocks are numbered: 'transformer.resblocks.0.mlp.c_fc.weight', 'model.layers.3.self_attn.q_proj.weight'."""
+    return any(piece.isdigit() for piece in name.split("."))
+
+
+def _shape(parameter: Tensor) -> tuple[int, ...]:
+    """Under ZeRO-3 a parameter is an empty vector that remembers the shape of the whole."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))

@@ -1,0 +1,108 @@
+"""The directory of a run: one configuration, one process at a time, finished or not. Loads no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+
+class RunError(Exception):
+    """A directory that cannot be used for what was asked, and the way out."""
+
+
+class RunDirectory:
+    """Holds `run.json` (the configuration), `state.safetensors` (where it is), `metrics.jsonl`, `tensorboard/`, and at
+    the end `checkpoint/`, `results.json` and `report.html`."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lock: IO[str] | None = None
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.safetensors"
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "results.json").is_file() and (self.path / "report.html").is_file()
+
+    def configuration(self) -> dict[str, Any] | None:
+        """What the directory was begun with; None where there is no run."""
+        try:
+            found = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise RunError(
+                f"{self.path / 'run.json'} cannot be read ({error}); remove the directory or choose another with --run"
+            ) from None
+        return dict(found)
+
+    def check(self, configuration: dict[str, Any]) -> None:
+        """Raises RunError with both values of everything in which an existing run differs."""
+        found = self.configuration()
+        if found is None:
+            if self.path.exists() and (not self.path.is_dir() or any(file.name != ".lock" for file in self.path.iterdir())):
+                raise RunError(f"{self.path} exists and holds no run; choose another directory with --run")
+            return
+        differing = list(_differences(found, json.loads(json.dumps(configuration))))
+        if differing:
+            shown = differing[:12] + ([f"and {len(differing) - 12} more"] if len(differing) > 12 else [])
+            lines = "\n  ".join(shown)
+            raise RunError(
+                f"{self.path} holds a run with another configuration:\n  {lines}\n"
+                "Give the same arguments to continue it, --fresh to start anew there, or another --run."
+            )
+
+    def begin(self, configuration: dict[str, Any]) -> None:
+        """Check, make the directory and keep it for this process. Raises RunError where another one is at work in it."""
+        from vlmkit.training.checkpoint import write_text_atomically
+
+        self.check(configuration)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.lock()
+        for leftover in self.path.glob("*.new"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        if self.configuration() is None:
+            write_text_atomically(self.path / "run.json", json.dumps(configuration, indent=2, ensure_ascii=False) + "\n")
+
+    def clear(self) -> None:
+        """Remove the run. Raises RunError for a directory that holds none: nothing else is ever deleted."""
+        if not self.path.exists():
+            return
+        if self.configuration() is None:
+            raise RunError(f"{self.path} holds no run (no run.json), so --fresh leaves it alone; choose another directory with --run")
+        self.lock()
+        shutil.rmtree(self.path)
+        self._lock = None
+
+    def lock(self) -> None:
+        """Keep the directory for this process; the system lets go of it when the process ends, however it ends."""
+        import fcntl
+
+        if self._lock is None:
+            file = (self.path / ".lock").open("w")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.close()
+                raise RunError(f"another process is training in {self.path}; wait for it, or choose another directory with --run") from None
+            self._lock = file
+
+
+def _differences(found: Any, asked: Any, path: str = "") -> Iterator[str]:
+    """'seed: the run has 0, asked for 1'; lists of named things are compared by name."""
+    if isinstance(found, dict) and isinstance(asked, dict):
+        for key in dict.fromkeys((*found, *asked)):
+            where = f"{path}.{key}" if path else str(key)
+            yield from _differences(found.get(key), asked.get(key), where)
+    elif isinstance(found, list) and isinstance(asked, list) and len(found) == len(asked):
+        for index, (one, other) in enumerate(zip(found, asked, strict=True)):
+            name = one.get("name", index) if isinstance(one, dict) else index
+            yield from _differences(one, other, f"{path}[{name}]")
+    elif found != asked or type(found) is not type(asked):
+        yield f"{path}: the run has {json.dumps(found)}, asked for {json.dumps(asked)}"
