@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageChops, ImageCms
 
 _MAX_PROFILE = 1 << 23
 """Bytes of a colour profile that is still looked at; those of printing presses have about three million."""
@@ -38,9 +38,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     picture, alpha = _split_alpha(image, raw_mode)
     picture = _to_srgb(picture, image.info.get("icc_profile"))
     if alpha is not None:
-        white = Image.new("RGB", picture.size, "white")
-        white.paste(picture, mask=alpha)
-        picture = white
+        picture.paste((255, 255, 255), mask=ImageChops.invert(alpha))
     turn = _TURNS.get(_orientation(image))
     if turn is not None:
         picture = picture.transpose(turn)
@@ -59,7 +57,10 @@ def _raw_mode(image: Image.Image) -> str:
 
 
 def _split_alpha(image: Image.Image, raw_mode: str) -> tuple[Image.Image, Image.Image | None]:
-    """The picture without transparency, in mode L, RGB or CMYK, and its opacity (L) if it is not opaque everywhere."""
+    """The picture without transparency, in mode L, RGB or CMYK, and its opacity (L) if it is not opaque everywhere.
+
+    A picture that comes with an opacity is never `image` itself.
+    """
     transparent = image.info.get("transparency")
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)
@@ -72,7 +73,8 @@ def _split_alpha(image: Image.Image, raw_mode: str) -> tuple[Image.Image, Image.
         if image.mode == "La":
             image = image.convert("LA")
         grey = image.mode in ("1", "L", "LA")
-        wide = image.convert("LA" if grey else "RGBA")
+        mode = "LA" if grey else "RGBA"
+        wide = image if image.mode == mode else image.convert(mode)
         alpha = wide.getchannel("A")
         return wide.getchannel("L") if grey else wide.convert("RGB"), None if alpha.getextrema() == (255, 255) else alpha
     if image.mode in ("L", "RGB", "CMYK"):
