@@ -80,21 +80,30 @@ def build_processor(
         tokenizer = language_model.tokenizer or language_model.checkpoint
         if tokenizer is None:
             raise SpecError(f"{spec.name} names no tokenizer; pass tokenizer=")
-    return VLMProcessor(load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer, architecture=spec.to_dict())
+    if isinstance(tokenizer, str):
+        tokenizer = load_tokenizer(tokenizer, spec.layout.required_specials())
+    return VLMProcessor(tokenizer, architecture=spec.to_dict())
 
 
 def load(
     directory: str | os.PathLike[str], *, device: str | torch.device = "cpu", dtype: str | torch.dtype | None = None
 ) -> tuple[VLM, VLMProcessor]:
-    """Model and processor from a directory that `save_pretrained` of both wrote. The dtype is the saved one unless given.
+    """Model and processor from a directory: one that `save_pretrained` of both wrote, or that of a published family of
+    transformers. The dtype is the saved one unless given.
 
-    Raises FileNotFoundError where there is no checkpoint, SpecError where keys are missing or unexpected.
+    Raises FileNotFoundError where there is no checkpoint, SpecError where keys are missing or unexpected, LookupError for
+    a family that vlmkit does not read.
     """
+    from vlmkit.checkpoints import family_of, model_type_of
+
     path = os.fspath(directory)
     if not os.path.isfile(os.path.join(path, "config.json")):
         raise FileNotFoundError(f"{path} holds no checkpoint (no config.json); give a directory that save_pretrained wrote")
-    model = _from_directory(path, None, _device(device), None if dtype is None else _dtype(dtype))
-    return model, build_processor(path)
+    wanted = None if dtype is None else _dtype(dtype)
+    if (model_type := model_type_of(path)) != "vlmkit":
+        model, processor = family_of(model_type).load(path, wanted)
+        return model.to(_device(device)), processor
+    return _from_directory(path, None, _device(device), wanted), build_processor(path)
 
 
 def resolve(model: Named | os.PathLike[str]) -> Architecture:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.spec import SpecError
@@ -53,10 +53,11 @@ def _without(tokenizer: tokenizers.Tokenizer, specials: set[str]) -> tuple[token
 
     data = json.loads(tokenizer.to_str())
     data |= {"post_processor": None, "truncation": None, "padding": None}
-    data["added_tokens"] = [token for token in data["added_tokens"] if token["content"] not in specials]
-    model = data["model"]
-    # A special token may also be an entry of the vocabulary. Its id stays taken, under a name that no text can spell.
+    # Every token keeps its place, and with it all ids, under a name that no text can spell.
     names = {word: secrets.token_hex(16) for word in specials}
+    for token in data["added_tokens"]:
+        token["content"] = names.get(token["content"], token["content"])
+    model = data["model"]
     if isinstance(model["vocab"], dict):
         model["vocab"] = {names.get(word, word): token for word, token in model["vocab"].items()}
     else:
@@ -82,14 +83,14 @@ def _following(part: Any) -> Any:
 
 
 @functools.cache
-def _bytes_tokenizer_json() -> str:
+def _bytes_tokenizer_json(specials: tuple[str, ...]) -> str:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = _byte_alphabet()
     tokenizer = Tokenizer(models.BPE(vocab={character: value for value, character in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in BYTES_SPECIALS])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
     return str(tokenizer.to_str())
 
 
@@ -101,25 +102,26 @@ def _byte_alphabet() -> list[str]:
     return [chr(value) if value in printable else chr(next(moved)) for value in range(256)]
 
 
-def bytes_tokenizer() -> PreTrainedTokenizerBase:
-    """One token a byte (id = byte) and a few special tokens; built in code, no download."""
+def bytes_tokenizer(more: Iterable[str] = (), **roles: Any) -> PreTrainedTokenizerBase:
+    """One token a byte (id = byte), BYTES_SPECIALS from id 256 and `more` special tokens behind them; built in code, no
+    download. `roles` go to transformers: bos_token, extra_special_tokens, ..."""
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
+    specials = tuple(dict.fromkeys((*BYTES_SPECIALS, *more)))
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(_bytes_tokenizer_json()),
-        pad_token="<|pad|>",
-        eos_token="<|endoftext|>",
-        additional_special_tokens=list(BYTES_SPECIALS[2:]),
+        tokenizer_object=Tokenizer.from_str(_bytes_tokenizer_json(specials)),
         clean_up_tokenization_spaces=False,
         model_input_names=["input_ids", "attention_mask"],
+        **({"pad_token": "<|pad|>", "eos_token": "<|endoftext|>", "additional_special_tokens": list(specials[2:])} | roles),
     )
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """ "bytes", a directory or a hub name -> tokenizer. Raises SpecError with the way out where it cannot be had."""
+def load_tokenizer(name: str, required: Iterable[str] = ()) -> PreTrainedTokenizerBase:
+    """ "bytes" (with the special tokens that are required), a directory or a hub name -> tokenizer. Raises SpecError with
+    the way out where it cannot be had."""
     if name == "bytes":
-        return bytes_tokenizer()
+        return bytes_tokenizer(required)
     from transformers import AutoTokenizer
 
     try:

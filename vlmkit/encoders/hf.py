@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,18 @@ from vlmkit.encoders.positions import resample
 from vlmkit.encoders.tower import Tower, ViTTower, fill
 from vlmkit.features import Grid
 from vlmkit.spec import SpecError
+
+_NUMBERS = {
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "mlp": "intermediate_size",
+    "patch": "patch_size",
+    "image_size": "image_size",
+    "activation": "hidden_act",
+    "norm_eps": "layer_norm_eps",
+}
+"""Fields under transformers' names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +46,9 @@ class TransformersViT(ViT):
     norm_eps: float
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """transformers' attention implementation; flash_attention_2 needs the flash-attn package and half precision."""
+    keep_unused: bool = False
+    """Keep the weights that published checkpoints hold and no one reads: blocks above the selected layer, a final norm that
+    is not applied. They are never computed, but counted, loaded and saved."""
 
     class_positions: ClassVar[int] = 0
     """Entries of the table of positions before those of the patches."""
@@ -50,21 +65,23 @@ class TransformersViT(ViT):
 
     def numbers(self) -> dict[str, Any]:
         """The fields under transformers' names."""
-        return {
-            "hidden_size": self.width,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "intermediate_size": self.mlp,
-            "patch_size": self.patch,
-            "image_size": self.image_size,
-            "hidden_act": self.activation,
-            "layer_norm_eps": self.norm_eps,
-        }
+        return {theirs: getattr(self, ours) for ours, theirs in _NUMBERS.items()}
+
+    @classmethod
+    def from_config(cls, config: Any, **fields: Any) -> Self:
+        """The spec of a transformers vision config."""
+        own = dict(zip(_NUMBERS, (getattr(config, name) for name in _NUMBERS.values()), strict=True))
+        return cls(**(own | {"attention": "sdpa"} | fields))
+
+    @property
+    def blocks(self) -> int:
+        """Blocks whose weights the tower has."""
+        return self.layers if self.keep_unused else max(self.depths)
 
     def make(self) -> Any:
-        """transformers' model with random weights and no block above the selected layer."""
+        """transformers' model with random weights and the blocks that the tower has."""
         cls = self.model_class()
-        numbers = self.numbers() | {"num_hidden_layers": max(self.depths), "vision_use_head": False}
+        numbers = self.numbers() | {"num_hidden_layers": self.blocks, "vision_use_head": False}
         model = cls(cls.config_class(**numbers, attn_implementation=self.attention))
         return getattr(model, "vision_model", model)
 
@@ -88,8 +105,8 @@ class TransformersViT(ViT):
         """False for weights of the published model that this tower leaves out."""
         parts = name.split(".")
         if parts[:2] == ["encoder", "layers"]:
-            return int(parts[2]) < max(self.depths)
-        return parts[0] != "head" and (self.final_norm or parts[0] != "post_layernorm")
+            return int(parts[2]) < self.blocks
+        return parts[0] != "head" and (self.final_norm or self.keep_unused or parts[0] != "post_layernorm")
 
 
 class TransformersTower(ViTTower):
@@ -102,7 +119,7 @@ class TransformersTower(ViTTower):
         self.prefix_dropped = spec.class_positions - spec.prefix_kept
         self.embeddings = Embeddings(spec, model.embeddings)
         self.encoder: nn.Module = model.encoder
-        self.post_layernorm: nn.Module | None = model.post_layernorm if spec.final_norm else None
+        self.post_layernorm: nn.Module | None = model.post_layernorm if spec.final_norm or spec.keep_unused else None
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         super().set_gradient_checkpointing(enabled)
@@ -128,7 +145,7 @@ class TransformersTower(ViTTower):
 
     def encode(self, images: Tensor, grid: Grid) -> Tensor:
         tokens = self.before(self.embeddings(images, grid, self.spec.positions))
-        return self.selected(self.layers, tokens, self.post_layernorm)
+        return self.selected(self.layers, tokens, self.post_layernorm if self.spec.final_norm else None)
 
 
 class Embeddings(nn.Module):

@@ -107,6 +107,8 @@ class ViTTower(Tower):
             tokens = self.run(block, tokens)
             if depth in self.spec.depths:
                 states[depth] = (tokens if norm is None else norm(tokens))[:, self.prefix_dropped :]
+            if depth == max(self.spec.depths):
+                break
         chosen = [states[depth] for depth in self.spec.depths]
         return chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=-1)
 

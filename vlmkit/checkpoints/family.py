@@ -1,0 +1,128 @@
+"""What a family's file states, and the two ways that all families share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vlmkit.architecture import Architecture
+from vlmkit.spec import SpecError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from vlmkit.model import VLM
+    from vlmkit.processor import VLMProcessor
+
+Renames = tuple[tuple[str, str], ...]
+"""Pairs of (vlmkit's prefix, transformers' prefix) of weight names; the first that fits is used, in both directions."""
+
+
+class Family(ABC):
+    """One published model class of transformers.
+
+    Weights keep their values and their order; only names change. So the class of transformers itself reads and writes its
+    directories (shards, older names, tied weights), and vlmkit takes the tensors over without copying them.
+    """
+
+    @abstractmethod
+    def reference(self) -> type[PreTrainedModel]:
+        """transformers' model class."""
+
+    @abstractmethod
+    def renames(self, architecture: Architecture) -> Renames:
+        """How weight names correspond."""
+
+    @abstractmethod
+    def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
+        """The parts that a published config and processor describe. Raises SpecError for what vlmkit does not build."""
+
+    @abstractmethod
+    def config(self, architecture: Architecture, processor: VLMProcessor) -> PretrainedConfig:
+        """The inverse. Raises SpecError for an architecture that the published class cannot express."""
+
+    @abstractmethod
+    def processor(self, architecture: Architecture, processor: VLMProcessor) -> Any:
+        """transformers' processor of the published class with the same image policy, layout and tokenizer."""
+
+    def load(self, directory: str, dtype: torch.dtype | None = None) -> tuple[VLM, VLMProcessor]:
+        """Model and processor of a published directory, in its own dtype unless another is asked for.
+
+        Raises SpecError listing missing and unexpected keys.
+        """
+        from transformers import AutoProcessor, initialization
+
+        from vlmkit.config import VLMConfig
+        from vlmkit.model import VLM
+        from vlmkit.processor import VLMProcessor
+
+        published = AutoProcessor.from_pretrained(directory)
+        reference, report = self.reference().from_pretrained(directory, dtype=dtype or "auto", output_loading_info=True)
+        refuse_incomplete(directory, report)
+        architecture = self.architecture(reference.config, published).validate()
+        with initialization.no_init_weights():
+            model = VLM(VLMConfig(architecture=architecture.to_dict(), dtype=reference.dtype))
+        theirs = reference.state_dict()
+        ours = {translate(name, self.renames(architecture), to_ours=True): tensor for name, tensor in theirs.items()}
+        take_over(model, ours, directory)
+        model.generation_config = reference.generation_config
+        return model.eval(), VLMProcessor(published.tokenizer, architecture=architecture.to_dict())
+
+    def export(self, model: VLM, processor: VLMProcessor, config: PretrainedConfig, directory: str) -> None:
+        """Write a directory that transformers' own class loads; `config` is what `self.config` gave."""
+        architecture = model.config.spec
+        config.dtype = model.dtype
+        with torch.device("meta"):
+            reference = self.reference()(config)
+        ours = model.state_dict()
+        theirs = {translate(name, self.renames(architecture), to_ours=False): tensor for name, tensor in ours.items()}
+        take_over(reference, theirs, architecture.name)
+        reference.generation_config = model.generation_config
+        reference.save_pretrained(directory, max_shard_size="5GB")
+        self.processor(architecture, processor).save_pretrained(directory)
+
+
+def translate(name: str, renames: Renames, *, to_ours: bool) -> str:
+    """A weight's name on the other side; unchanged where no prefix fits."""
+    for ours, theirs in renames:
+        before, after = (theirs, ours) if to_ours else (ours, theirs)
+        if name.startswith(before):
+            return after + name.removeprefix(before)
+    return name
+
+
+def take_over(model: PreTrainedModel, weights: dict[str, Tensor], source: str) -> None:
+    """Give tensors to a model without copying. Raises SpecError listing keys and shapes that do not fit."""
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    problems = [
+        *(f"missing {name}" for name in sorted(expected.keys() - weights.keys())),
+        *(f"unexpected {name}" for name in sorted(weights.keys() - expected.keys())),
+        *(
+            f"{name} is {tuple(weights[name].shape)}, expected {tuple(shape)}"
+            for name, shape in expected.items()
+            if name in weights and weights[name].shape != shape
+        ),
+    ]
+    if problems:
+        raise SpecError(f"{source} does not fit: {some(problems)}")
+    model.load_state_dict(weights, assign=True)
+    model.tie_weights()
+
+
+def refuse_incomplete(directory: str, report: dict[str, Any]) -> None:
+    """Raise SpecError with the keys that transformers found missing, unexpected or of another shape."""
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    problems = [f"{kind.removesuffix('_keys')} {key}" for kind in kinds for key in sorted(map(str, report.get(kind) or ()))]
+    if problems:
+        raise SpecError(f"{directory} is not complete: {some(problems)}")
+
+
+def some(items: Iterable[str], most: int = 20) -> str:
+    """The first items in one line, and how many more there are."""
+    listed = list(items)
+    shown = "; ".join(listed[:most])
+    return shown if len(listed) <= most else f"{shown}; and {len(listed) - most} more"

@@ -1,0 +1,103 @@
+"""Checkpoints of LlavaForConditionalGeneration: LLaVA-1.5 (arXiv:2310.03744), BakLLaVA, Maya, Pixtral and others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vlmkit.architecture import Architecture
+from vlmkit.checkpoints.family import Family, Renames
+from vlmkit.checkpoints.parts import encoder_config, encoder_from, image_policy, image_processor, normalisation
+from vlmkit.connectors.mlp import Mlp
+from vlmkit.fusion.splice import Splice
+from vlmkit.language_model import LanguageModel
+from vlmkit.layout.run import Run
+from vlmkit.spec import SpecError
+from vlmkit.zoo.llava import VICUNA_V1
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from vlmkit.processor import VLMProcessor
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}{% endif %}"
+    "{% for item in message['content'] %}"
+    "{% if item['type'] == 'image' %}{{ '<image>\n' }}{% elif item['type'] == 'text' %}{{ item['text'] }}{% endif %}"
+    "{% endfor %}"
+    "{{ eos_token if message['role'] == 'assistant' else ' ' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+"""VICUNA_V1 in transformers' own form."""
+
+
+class Llava(Family):
+    def reference(self) -> type[PreTrainedModel]:
+        from transformers import LlavaForConditionalGeneration
+
+        return LlavaForConditionalGeneration  # type: ignore[no-any-return]
+
+    def renames(self, architecture: Architecture) -> Renames:
+        return (
+            ("encoder.", "model.vision_tower."),
+            ("connector.layers.0.", "model.multi_modal_projector.linear_1."),
+            ("connector.layers.2.", "model.multi_modal_projector.linear_2."),
+            ("language_model.lm_head.", "lm_head."),
+            ("language_model.model.", "model.language_model."),
+        )
+
+    def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
+        tokenizer = processor.tokenizer
+        keep = config.vision_feature_select_strategy == "full"
+        return Architecture(
+            name=f"llava-{config.text_config.model_type}",
+            policy=image_policy(processor.image_processor),
+            encoder=encoder_from(
+                config.vision_config,
+                layer=config.vision_feature_layer,
+                class_token="keep" if keep else "drop",
+                **normalisation(processor.image_processor),
+            ),
+            connector=Mlp(depth=2, activation=config.projector_hidden_act, bias=config.multimodal_projector_bias),
+            layout=Run(template=VICUNA_V1.replace(begin=tokenizer.bos_token or ""), placeholder=processor.image_token, after_image="\n"),
+            fusion=Splice(),
+            language_model=LanguageModel.from_config(config.text_config),
+        )
+
+    def config(self, architecture: Architecture, processor: VLMProcessor) -> PretrainedConfig:
+        from transformers import LlavaConfig
+
+        connector, layout = architecture.connector, architecture.layout
+        if not isinstance(connector, Mlp) or connector != Mlp(depth=2, activation=connector.activation, bias=connector.bias):
+            raise SpecError(f"LlavaForConditionalGeneration has a plain 2-layer mlp, but the connector is {connector}")
+        if not isinstance(layout, Run) or not isinstance(architecture.fusion, Splice):
+            raise SpecError(f"LlavaForConditionalGeneration splices a plain run of visual tokens, but the layout is {layout.kind!r}")
+        encoder = architecture.encoder
+        return LlavaConfig(
+            vision_config=encoder_config(encoder),
+            text_config=architecture.language_model.transformers_config(),
+            image_token_index=processor.plain_tokenizer.specials[layout.placeholder],
+            projector_hidden_act=connector.activation,
+            vision_feature_select_strategy="full" if getattr(encoder, "class_token", "keep") == "keep" else "default",
+            vision_feature_layer=getattr(encoder, "layer", -1),
+            multimodal_projector_bias=connector.bias,
+        )
+
+    def processor(self, architecture: Architecture, processor: VLMProcessor) -> Any:
+        from transformers import LlavaProcessor
+
+        encoder = architecture.encoder
+        strategy = "full" if getattr(encoder, "class_token", "keep") == "keep" else "default"
+        return LlavaProcessor(
+            image_processor=image_processor(architecture.policy, encoder),
+            tokenizer=processor.tokenizer,
+            patch_size=encoder.patch_size,
+            vision_feature_select_strategy=strategy,
+            image_token=architecture.layout.placeholder,
+            num_additional_image_tokens=1,
+            chat_template=CHAT_TEMPLATE,
+        )
+
+
+FAMILY = Llava()

@@ -1,0 +1,81 @@
+"""Parts that several families' checkpoints describe in the same words: vision towers and image processors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vlmkit.encoders import encoders
+from vlmkit.encoders.base import Encoder
+from vlmkit.preprocess.base import ImagePolicy, Resample
+from vlmkit.preprocess.center_crop import CenterCrop
+from vlmkit.preprocess.pad_square import MEAN_COLOUR, PadSquare
+from vlmkit.preprocess.squash import Squash
+from vlmkit.spec import SpecError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+TOWERS = {"clip_vision_model": "clip", "siglip_vision_model": "siglip"}
+"""transformers' `model_type` of a vision tower -> the encoder of that kind."""
+
+_RESAMPLE: tuple[Resample, ...] = ("nearest", "lanczos", "bilinear", "bicubic")
+"""In the order of Pillow's numbers."""
+
+
+def encoder_from(config: PretrainedConfig, **fields: Any) -> Encoder:
+    """The encoder of a published vision config. Raises SpecError for a tower that vlmkit does not have."""
+    kind = TOWERS.get(config.model_type)
+    if kind is None:
+        raise SpecError(f"vision tower {config.model_type!r} is none of {', '.join(TOWERS)}")
+    made: Encoder = encoders[kind].from_config(config, keep_unused=True, **fields)  # type: ignore[attr-defined]
+    return made
+
+
+def normalisation(processor: Any) -> dict[str, tuple[float, ...]]:
+    """Mean and std of a published image processor, as fields of an encoder."""
+    return {"mean": tuple(map(float, processor.image_mean)), "std": tuple(map(float, processor.image_std))}
+
+
+def image_policy(processor: Any) -> ImagePolicy:
+    """The policy of a published image processor that makes squares. Raises SpecError for any other."""
+    resample = _RESAMPLE[int(processor.resample)]
+    size = dict(processor.size)
+    if getattr(processor, "do_pad", False) and "shortest_edge" in size:
+        red, green, blue = (int(value * 255) for value in processor.image_mean)
+        fill = (red, green, blue)
+        return PadSquare(size=size["shortest_edge"], fill="mean" if fill == MEAN_COLOUR else fill, resample=resample)
+    if getattr(processor, "do_center_crop", False) and size.get("shortest_edge") == processor.crop_size["height"]:
+        return CenterCrop(size=size["shortest_edge"], resample=resample)
+    if size.get("height") is not None and size.get("height") == size.get("width"):
+        return Squash(size=size["height"], resample=resample)
+    raise SpecError(f"image processor {type(processor).__name__} with size {size} is no policy that vlmkit has")
+
+
+def resample_number(policy: ImagePolicy) -> int:
+    """Pillow's number of a policy's filter."""
+    return _RESAMPLE.index(policy.resample)
+
+
+def encoder_config(encoder: Encoder) -> PretrainedConfig:
+    """The transformers config of a tower that came from transformers. Raises SpecError for any other."""
+    if encoder.kind not in TOWERS.values() or not getattr(encoder, "keep_unused", False):
+        raise SpecError(f"encoder {encoder.kind!r} cannot be exported: use one of {', '.join(TOWERS.values())} with keep_unused=True")
+    cls: Any = encoder.model_class().config_class  # type: ignore[attr-defined]
+    made: PretrainedConfig = cls(**encoder.numbers(), vision_use_head=False)  # type: ignore[attr-defined]
+    return made
+
+
+def image_processor(policy: ImagePolicy, encoder: Encoder) -> Any:
+    """The transformers image processor of a policy that makes squares. Raises SpecError for any other."""
+    from transformers import CLIPImageProcessor, LlavaImageProcessor, SiglipImageProcessor
+
+    common = {"image_mean": list(encoder.mean), "image_std": list(encoder.std), "resample": resample_number(policy)}
+    if isinstance(policy, CenterCrop):
+        square = {"height": policy.size, "width": policy.size}
+        return CLIPImageProcessor(size={"shortest_edge": policy.size}, crop_size=square, do_center_crop=True, **common)
+    if isinstance(policy, PadSquare):
+        square = {"height": policy.size, "width": policy.size}
+        return LlavaImageProcessor(size={"shortest_edge": policy.size}, crop_size=square, do_pad=True, **common)
+    if isinstance(policy, Squash):
+        return SiglipImageProcessor(size={"height": policy.size, "width": policy.size}, **common)
+    raise SpecError(f"policy {policy.kind!r} has no transformers image processor that makes squares")
