@@ -78,7 +78,7 @@ class RunDirectory:
             raise RunError(f"{self.path} holds no run (no run.json), so --fresh leaves it alone; choose another directory with --run")
         self.lock()
         shutil.rmtree(self.path)
-        self._lock = None
+        self.unlock()
 
     def lock(self) -> None:
         """Keep the directory for this process; the system lets go of it when the process ends, however it ends."""
@@ -92,6 +92,11 @@ class RunDirectory:
                 file.close()
                 raise RunError(f"another process is training in {self.path}; wait for it, or choose another directory with --run") from None
             self._lock = file
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
 
 def _differences(found: Any, asked: Any, path: str = "") -> Iterator[str]:
