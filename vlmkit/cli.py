@@ -31,27 +31,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name may hold anything, also what the terminal cannot write
             stream.reconfigure(errors="backslashreplace")
-    prog = "vlmkit"
     try:
-        parser = build_parser()
-        arguments = parser.parse_args(argv)
-        if arguments.command is None:
-            parser.print_help(sys.stderr)
-            return 2
-        prog = f"vlmkit {arguments.command}"
-        arguments.run(arguments)
+        code = _run(argv)
         sys.stdout.flush()
-    except SystemExit as stop:  # argparse: help, the version, or wrong arguments
-        return stop.code if isinstance(stop.code, int) else 0
     except BrokenPipeError:
         _close_quietly()
         return 141
     except KeyboardInterrupt:
         return 130
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    parser = build_parser()
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as stop:  # help, the version, or wrong arguments: argparse has said what there is to say
+        return stop.code if isinstance(stop.code, int) else 0
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    try:
+        arguments.run(arguments)
+    except BrokenPipeError:
+        raise
     except Exception as error:
         if os.environ.get(TRACEBACK):
             raise
-        return _report(prog, error)
+        return _report(f"vlmkit {arguments.command}", error)
     return 0
 
 

@@ -77,7 +77,7 @@ class Page:
             self._draw_stats(pen, stat_row, top)
             top += stat
         self._text(pen, left, top, footer, 17, MUTED, inner)
-        return page.crop((0, 0, page.width, top + self.px(17) + self.margin))
+        return page.crop((0, 0, page.width, top + self.px(24) + self.margin))
 
     def px(self, units: float) -> int:
         return round(units * self.unit)

@@ -17,7 +17,7 @@ from vlmkit.architecture import Architecture
 from vlmkit.features import Grid
 from vlmkit.layout.base import ImageTokens
 from vlmkit.page import ACCENT, FAINT, GAP, MUTED, WIDTH, Page, Panel, Stat
-from vlmkit.preprocess.geometry import ImagePlan, Render, Size
+from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
 from vlmkit.preprocess.images import decode
 from vlmkit.preprocess.pixels import render
 
@@ -160,13 +160,19 @@ def _seen(sight: Sight) -> Image.Image:
 
 def _shown(part: Render, source: Size) -> tuple[int, int, int, int]:
     """Top, bottom, left, right of the source that lie on the canvas."""
+    frame = _frame(part, source)
 
-    def edges(corner: int, canvas: int, resized: int, side: int) -> tuple[int, int]:
+    def edges(corner: int, canvas: int, resized: int, start: int, length: int, side: int) -> tuple[int, int]:
         first, last = max(0, -corner), min(resized, canvas - corner)
-        return first * side // resized, -(-last * side // resized)
+        return max(0, start + first * length // resized), min(side, start - (-last * length // resized))
 
-    vertical = edges(part.top, part.canvas.height, part.resize.height, source.height)
-    return *vertical, *edges(part.left, part.canvas.width, part.resize.width, source.width)
+    vertical = edges(part.top, part.canvas.height, part.resize.height, frame.top, frame.height, source.height)
+    return *vertical, *edges(part.left, part.canvas.width, part.resize.width, frame.left, frame.width, source.width)
+
+
+def _frame(part: Render, source: Size) -> Box:
+    """What is resampled."""
+    return part.frame or Box(0, 0, source.height, source.width)
 
 
 def _room(view: Image.Image) -> tuple[int, int]:
@@ -195,10 +201,18 @@ def _by(across: int, down: int) -> str:
 
 
 def _caption(part: Render, source: Size) -> str:
-    placed = part.canvas != part.resize or part.top or part.left
-    text = f"resized to {_across(part.resize)}" if part.resize != source else "not resized"
-    text += f", placed on {_across(part.canvas)}" if placed else ""
-    return text + (f", cut into {len(part.tiles)} views of {_same(tile.size for tile in part.tiles)}" if len(part.tiles) > 1 else "")
+    frame = _frame(part, source).size
+    steps = []
+    if frame != source:
+        whole = frame.height >= source.height and frame.width >= source.width
+        steps.append(f"{'padded' if whole else 'cut'} to {_across(frame)}")
+    if part.via or part.resize != frame:
+        steps.append(f"resized to {' and then to '.join(map(_across, (*part.via, part.resize)))}")
+    if part.canvas != part.resize or part.top or part.left:
+        steps.append(f"placed on {_across(part.canvas)}")
+    if len(part.tiles) > 1:
+        steps.append(f"cut into {len(part.tiles)} views of {_same(tile.size for tile in part.tiles)}")
+    return ", ".join(steps) or "as it is"
 
 
 def _same(sizes: Any) -> str:
@@ -223,7 +237,7 @@ def _stats(sight: Sight) -> list[Stat]:
         Stat(f"token grid{each}", _grids(sight.tokens.grids)),
         Stat("pixels per token", _rounded(sum(view.pixels for view in plan.views) / count)),
         Stat("original pixels per token", _rounded(plan.source.pixels / count)),
-        Stat("aspect ratio", stretch(plan.source, main.resize)),
+        Stat("aspect ratio", stretch(_frame(main, plan.source).size, main.resize)),
     ]
 
 

@@ -39,9 +39,12 @@ def run(arguments: Namespace) -> None:
 
     import torch
     from transformers import TextStreamer
+    from transformers.utils.logging import disable_progress_bar
 
     import vlmkit
 
+    if not sys.stderr.isatty():
+        disable_progress_bar()
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, processor = vlmkit.load(directory, device=device)
     options: dict[str, Any] = {"max_new_tokens": arguments.max_new_tokens, "do_sample": arguments.temperature > 0}

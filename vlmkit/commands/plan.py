@@ -16,6 +16,7 @@ from vlmkit.commands.choice import add_exchange_options, add_plugin_option, chos
 from vlmkit.commands.photo import across, add_size_option, named_sizes
 from vlmkit.commands.tokens import grid_across, grid_json
 from vlmkit.layout.base import ImageTokens
+from vlmkit.preprocess.geometry import Render
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -52,10 +53,14 @@ def _lines(model: Architecture, tokens: ImageTokens) -> Iterator[str]:
     views = iter(zip(plan.grids(model.encoder.patch_size), tokens.grids, strict=True))
     number = 0
     for render in plan.renders:
+        if render.frame is not None:
+            frame = render.frame
+            yield f"take {across(frame.size)} from {frame.left}, {frame.top} of the image, filled with RGB {_rgb(render)} beyond it"
+        for step in render.via:
+            yield f"resize to {across(step)} first"
         yield f"resize to {across(render.resize)} ({model.policy.resample}{', antialias' if model.policy.antialias else ''})"
         if render.canvas != render.resize or render.top or render.left:
-            colour = ", ".join(map(str, render.fill))
-            yield f"  place at {render.left}, {render.top} of a canvas of {across(render.canvas)} filled with RGB {colour}"
+            yield f"  place at {render.left}, {render.top} of a canvas of {across(render.canvas)} filled with RGB {_rgb(render)}"
         for tile in render.tiles:
             number += 1
             patches, merged = next(views)
@@ -64,3 +69,7 @@ def _lines(model: Architecture, tokens: ImageTokens) -> Iterator[str]:
                 f"{grid_across(patches)} patches -> {grid_across(merged)} = {merged.tokens} tokens"
             )
     yield f"{tokens.count:,} visual tokens"
+
+
+def _rgb(render: Render) -> str:
+    return ", ".join(map(str, render.fill))
