@@ -141,5 +141,8 @@ def _parameters(architecture: Architecture) -> Parameters:
 
     with torch.device("meta"):
         model = VLM(VLMConfig(architecture=architecture.to_dict()))
-    parts = (model.encoder, model.connector, model.fusion, model.language_model)
-    return Parameters(*(sum(parameter.numel() for parameter in part.parameters()) for part in parts))
+    encoder, connector, learned, fusion, language_model = (
+        sum(parameter.numel() for parameter in part.parameters())
+        for part in (model.encoder, model.connector, model.learned, model.fusion, model.language_model)
+    )
+    return Parameters(encoder, connector + learned, fusion, language_model)

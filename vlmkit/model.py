@@ -12,8 +12,8 @@ from transformers import AutoModelForImageTextToText, GenerationMixin, PreTraine
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vlmkit.config import VLMConfig
-from vlmkit.features import Features
-from vlmkit.fusion.base import FusionError
+from vlmkit.features import Features, Grid
+from vlmkit.fusion.base import FusionError, Incoming
 from vlmkit.layout.base import IGNORE
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
 
     Batch: `input_ids` (B, S), `attention_mask` (B, S), `position_ids` (B, S), `labels` (B, S), `pixel_values` (N, 3*p*p)
     uint8 (or floating: already normalised), `grids` (V, 3), `visual_index` (B, S): the row of the visual token that stands
-    there, -1 for text. Several rows may refer to the same visual tokens: images are encoded once.
+    there, -1 for text, -2 - k for the layout's learned embedding number k. Several rows may refer to the
+    same visual tokens: images are encoded once.
     """
 
     config_class = VLMConfig
@@ -52,7 +53,9 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         self.encoder = parts.encoder.build()
         self.connector = parts.connector.build(parts.encoder.dim_out, parts.language_model.dim)
         self.language_model = parts.language_model.build(config.text_config)
-        self.fusion = parts.fusion.build(self.language_model)
+        self.fusion = parts.fusion.build(self.language_model, parts.layout)
+        dim = parts.language_model.dim
+        self.learned = nn.ParameterDict({name: nn.Parameter(torch.randn(dim) * dim**-0.5) for name in parts.layout.learned})
         self._parts_are_fresh = True
         self.post_init()
         self._parts_are_fresh = False
@@ -81,6 +84,15 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         features: Features = self.connector(self.encoder(pixel_values, grids))
         return features
 
+    def _with_learned(self, visual: Features, visual_index: Tensor) -> tuple[Features, Tensor]:
+        """Learned embeddings as rows behind the visual tokens: -2 - k in `visual_index` becomes the row of number k."""
+        if not self.learned:
+            return visual, visual_index
+        total = visual.tokens.shape[0]
+        rows = torch.stack(list(self.learned.values())).to(visual.tokens.dtype)
+        grids = (*visual.grids, *(Grid(1, 1, 1) for _ in self.learned))
+        return Features(torch.cat([visual.tokens, rows]), grids), torch.where(visual_index < -1, total - 2 - visual_index, visual_index)
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -91,6 +103,7 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         pixel_values: Tensor | None = None,
         grids: Tensor | None = None,
         visual_index: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -106,22 +119,21 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         """
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-        arguments: dict[str, Any] = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
         visual = None
         if pixel_values is not None:
             if grids is None or visual_index is None:
                 raise FusionError("pixel_values need grids and visual_index beside them: pass the processor's whole batch")
-            visual = self.get_image_features(pixel_values, grids)
-            arguments = self.fusion(inputs_embeds, visual, visual_index, attention_mask)
-        elif visual_index is not None and bool((visual_index >= 0).any()):
+            visual, visual_index = self._with_learned(self.get_image_features(pixel_values, grids), visual_index)
+        elif visual_index is not None and bool((visual_index != -1).any()):
             raise FusionError("visual_index refers to images, but the batch has no pixel_values")
+        incoming = Incoming(inputs_embeds, visual, visual_index, attention_mask, position_ids, past_key_values, token_type_ids)
+        arguments = {"position_ids": position_ids} | self.fusion(incoming)
         if labels is not None or is_packed(position_ids, attention_mask, past_key_values):
             use_cache = False
         if labels is not None and self.training:
             logits_to_keep = (labels[:, 1:] != IGNORE).any(dim=0).nonzero().squeeze(1)
         outputs = self.language_model(
             **arguments,
-            position_ids=position_ids,
             past_key_values=past_key_values,
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
@@ -154,7 +166,7 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         given = inputs["input_ids"] if inputs.get("input_ids") is not None else inputs["inputs_embeds"]
         begin = input_ids.shape[1] - given.shape[1]
         places = functional.pad(visual_index, (0, max(0, input_ids.shape[1] - visual_index.shape[1])), value=-1)[:, begin:]
-        if begin < visual_index.shape[1] and bool((places >= 0).any()):
+        if begin < visual_index.shape[1] and bool((places != -1).any()):
             inputs |= {"pixel_values": pixel_values, "grids": grids, "visual_index": places}
         return inputs
 

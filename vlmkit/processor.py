@@ -134,6 +134,8 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
             "labels": torch.full((len(rows), length), IGNORE),
             "visual_index": torch.full((len(rows), length), -1),
         }
+        if self.spec.fusion.needs_prefix:
+            batch["token_type_ids"] = torch.zeros(len(rows), length, dtype=torch.long)
         for number, row in enumerate(rows):
             size = len(row.layout.ids)
             place = (number, slice(length - size, length) if padding_side == "left" else slice(size))
@@ -142,6 +144,8 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
             batch["position_ids"][place] = torch.arange(size)
             batch["labels"][place] = torch.tensor(row.layout.labels)
             batch["visual_index"][place] = row.visual_index()
+            if "token_type_ids" in batch:
+                batch["token_type_ids"][place] = row.token_types()
         return BatchFeature(batch | _pixels(samples))
 
     def pack(self, samples: Sequence[Sample]) -> BatchFeature:
@@ -155,6 +159,8 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
             "labels": torch.cat(labels)[None],
             "visual_index": torch.cat([row.visual_index() for row in rows])[None],
         }
+        if self.spec.fusion.needs_prefix:
+            batch["token_type_ids"] = torch.cat([row.token_types() for row in rows])[None]
         return BatchFeature(batch | _pixels(samples))
 
     def apply_chat_template(
@@ -188,7 +194,13 @@ class _Row:
         for span in self.layout.spans:
             first = self.firsts[span.image] + span.offset
             index[span.start : span.start + span.length] = torch.arange(first, first + span.length)
+        for place, number in self.layout.learned:
+            index[place] = -2 - number
         return index
+
+    def token_types(self) -> Tensor:
+        """0 in the prefix, 1 behind it."""
+        return (torch.arange(len(self.layout.ids)) >= self.layout.prefix).long()
 
 
 def _rows(samples: Sequence[Sample]) -> Iterator[_Row]:

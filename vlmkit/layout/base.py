@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from vlmkit.features import Grid
 from vlmkit.layout import layouts
@@ -52,7 +52,14 @@ class Visual:
     length: int
 
 
-Piece = Trusted | Visual
+@dataclass(frozen=True)
+class Learned:
+    """One learned embedding of the model, by its name in `TokenLayout.learned`."""
+
+    name: str
+
+
+Piece = Trusted | Visual | Learned
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,10 @@ class Layout:
     labels: tuple[int, ...]
     spans: tuple[Span, ...]
     extents: tuple[tuple[int, int], ...]
+    learned: tuple[tuple[int, int], ...] = ()
+    """(place, number of the learned embedding that stands there)"""
+    prefix: int = 0
+    """Tokens before the assistant's first word: what a prefix language model sees in both directions."""
 
     def truncated(self, length: int) -> Layout:
         """At most `length` tokens from the front. An image that does not fit whole goes with all that follows it."""
@@ -109,6 +120,8 @@ class Layout:
             self.labels[:end],
             tuple(span for span in self.spans if span.start < end),
             tuple(extent for extent in self.extents if extent[1] <= end),
+            tuple(place for place in self.learned if place[0] < end),
+            min(self.prefix, end),
         )
 
 
@@ -124,8 +137,13 @@ class TokenLayout(Spec):
     after_image: str = ""
     """Template text after each image."""
 
+    learned: ClassVar[tuple[str, ...]] = ()
+    """Names of learned embeddings that stand among the visual tokens; the model has a vector of width D_lm for each."""
+    partial: ClassVar[bool] = False
+    """Whether visual tokens may be left out (those over padding, say)."""
+
     def image_pieces(self, image: ImageTokens) -> tuple[Piece, ...]:
-        """The pieces of one image. Every visual token appears in them exactly once."""
+        """The pieces of one image. Every visual token appears in them exactly once, or at most once where `partial`."""
         raise NotImplementedError
 
     def required_specials(self) -> tuple[str, ...]:
@@ -141,7 +159,7 @@ class TokenLayout(Spec):
         add_generation_prompt: bool = False,
     ) -> Layout:
         """Ids, labels and spans of a conversation. Raises LayoutError for roles out of place or images that do not fit."""
-        writer = _Writer(tokenizer, self.placeholder)
+        writer = _Writer(tokenizer, self)
         template = self.template
         writer.trusted(template.begin)
         if template.default_system is not None and (not turns or turns[0].role != "system"):
@@ -152,7 +170,8 @@ class TokenLayout(Spec):
         for turn in turns:
             before, after = template.around(turn.role)
             writer.trusted(before)
-            writer.supervised = turn.role == "assistant"
+            if turn.role == "assistant":
+                writer.begin_answer()
             for part in turn.content:
                 if isinstance(part, str):
                     writer.plain(part)
@@ -161,6 +180,7 @@ class TokenLayout(Spec):
             writer.end_of_turn(after)
         if add_generation_prompt:
             writer.trusted(template.assistant[0])
+            writer.end_prefix()
         return writer.layout()
 
 
@@ -170,12 +190,14 @@ class _Writer:
     it is cut only where supervision begins or ends, which is where generation has to begin."""
 
     tokenizer: Tokenizer
-    placeholder: str
+    tokens: TokenLayout
     supervised: bool = False
     ids: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     extents: list[tuple[int, int]] = field(default_factory=list)
+    learned: list[tuple[int, int]] = field(default_factory=list)
+    prefix: int | None = None
     pending: str = ""
     pending_supervised: bool = False
 
@@ -192,6 +214,15 @@ class _Writer:
                 self.extend([self.tokenizer.specials[piece]], self.supervised)
             else:
                 self.plain(piece)
+
+    def begin_answer(self) -> None:
+        self.end_prefix()
+        self.supervised = True
+
+    def end_prefix(self) -> None:
+        if self.prefix is None:
+            self.flush()
+            self.prefix = len(self.ids)
 
     def end_of_turn(self, after: str) -> None:
         """The first special token that ends an assistant's turn is supervised; what separates turns is not."""
@@ -212,16 +243,23 @@ class _Writer:
         for piece in pieces:
             if isinstance(piece, Trusted):
                 self.trusted(piece.text)
+                continue
+            self.flush()
+            if isinstance(piece, Learned):
+                self.learned.append((len(self.ids), self.tokens.learned.index(piece.name)))
+                self.placeholders(1)
             else:
-                self.flush()
                 self.spans.append(Span(len(self.ids), piece.length, number, piece.start))
-                self.extend([self.tokenizer.specials[self.placeholder]] * piece.length, False)
+                self.placeholders(piece.length)
         placed = sum(piece.length for piece in pieces if isinstance(piece, Visual))
-        if placed != image.count:
+        if placed > image.count or (placed < image.count and not self.tokens.partial):
             raise LayoutError(f"image {number} has {image.count} visual tokens, but the layout places {placed}")
         # Text after the image may merge with the words that follow, so the extent ends with the last id that is certain.
         self.extents.append((begin, len(self.ids)))
         self.supervised = supervised
+
+    def placeholders(self, count: int) -> None:
+        self.extend([self.tokenizer.specials[self.tokens.placeholder]] * count, False)
 
     def flush(self) -> None:
         if self.pending:
@@ -234,7 +272,8 @@ class _Writer:
 
     def layout(self) -> Layout:
         self.flush()
-        return Layout(tuple(self.ids), tuple(self.labels), tuple(self.spans), tuple(self.extents))
+        prefix = len(self.ids) if self.prefix is None else self.prefix
+        return Layout(tuple(self.ids), tuple(self.labels), tuple(self.spans), tuple(self.extents), tuple(self.learned), prefix)
 
 
 def split_specials(text: str, specials: Mapping[str, int]) -> list[str]:
