@@ -152,7 +152,7 @@ PROMPTS = [conversation[:-1] for conversation in CONVERSATIONS]
 
 def apart(first: Tensor, second: Tensor) -> float:
     """The largest difference."""
-    return float((first.float() - second.float()).abs().max())
+    return float((first.detach().float() - second.detach().float()).abs().max())
 
 
 def encoded_views(built: VLM) -> list[int]:

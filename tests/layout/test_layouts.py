@@ -1,0 +1,177 @@
+"""Laws of every registered layout, and the exact ids, labels and spans of the first ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import vlmkit
+from tests.tiny import part
+from vlmkit.features import Grid
+from vlmkit.layout.base import IGNORE, ImageTokens, LayoutError, Span, Turn, split_specials
+from vlmkit.layout.template import CHATML, Template
+from vlmkit.preprocess.geometry import ImagePlan, Render, Size
+from vlmkit.tokenizer import PlainTokenizer, bytes_tokenizer
+
+TOKENIZER = PlainTokenizer(bytes_tokenizer())
+PLACEHOLDER = TOKENIZER.specials["<|image|>"]
+
+
+def image(*grids: tuple[int, int]) -> ImageTokens:
+    """An image whose views have these grids after the connector."""
+    renders = tuple(Render.whole(Size(rows, columns)) for rows, columns in grids)
+    return ImageTokens(ImagePlan(Size(10, 10), renders), tuple(Grid(1, rows, columns) for rows, columns in grids))
+
+
+IMAGES = st.tuples(st.integers(1, 5), st.integers(1, 5)).map(image)
+WORDS = st.text(alphabet="ab \n<|>猫", max_size=6)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> tuple[list[Turn], list[ImageTokens]]:
+    """Any number of turns and images, the last turn an answer."""
+    turns, images = [], []
+    for _ in range(draw(st.integers(1, 3))):
+        content: list[str | int] = []
+        for _ in range(draw(st.integers(0, 3))):
+            if draw(st.booleans()):
+                content.append(len(images))
+                images.append(draw(IMAGES))
+            else:
+                content.append(draw(WORDS))
+        turns += [Turn("user", tuple(content)), Turn("assistant", (draw(WORDS),))]
+    return turns, images
+
+
+@pytest.mark.parametrize("kind", vlmkit.list_layouts())
+@given(given_=conversations())
+def test_every_visual_token_stands_exactly_once_on_a_placeholder(kind: str, given_: tuple[list[Turn], list[ImageTokens]]) -> None:
+    turns, images = given_
+    spec = part(vlmkit.layouts, kind)
+    layout = spec.lay_out(turns, images, TOKENIZER)
+    places: dict[tuple[int, int], int] = {}
+    for span in layout.spans:
+        for step in range(span.length):
+            assert places.setdefault((span.image, span.offset + step), span.start + step) == span.start + step
+    all_tokens = {(number, token) for number, tokens in enumerate(images) for token in range(tokens.count)}
+    assert set(places) == all_tokens or (spec.partial and set(places) < all_tokens)
+    learned = [place for place, _ in layout.learned]
+    assert sorted([*places.values(), *learned]) == [at for at, token in enumerate(layout.ids) if token == PLACEHOLDER]
+    assert [start for start, _ in layout.extents] == sorted(start for start, _ in layout.extents)
+
+
+@pytest.mark.parametrize("kind", vlmkit.list_layouts())
+@given(given_=conversations())
+def test_exactly_the_answers_and_the_ends_of_their_turns_are_supervised(kind: str, given_: tuple[list[Turn], list[ImageTokens]]) -> None:
+    turns, images = given_
+    layout = part(vlmkit.layouts, kind).lay_out(turns, images, TOKENIZER)
+    assert len(layout.labels) == len(layout.ids)
+    assert all(label in (IGNORE, token) for label, token in zip(layout.labels, layout.ids, strict=True))
+    supervised = [token for token in layout.labels if token != IGNORE]
+    end = TOKENIZER.specials["<|im_end|>"]
+    wanted = [token for turn in turns if turn.role == "assistant" for token in [*"".join(map(str, turn.content)).encode(), end]]
+    assert supervised == wanted
+
+
+@pytest.mark.parametrize("kind", vlmkit.list_layouts())
+@given(given_=conversations(), length=st.integers(0, 120))
+def test_truncation_drops_whole_images_and_everything_after(kind: str, given_: tuple[list[Turn], list[ImageTokens]], length: int) -> None:
+    turns, images = given_
+    whole = part(vlmkit.layouts, kind).lay_out(turns, images, TOKENIZER)
+    cut = whole.truncated(length)
+    assert len(cut.ids) <= length
+    assert (cut.ids, cut.labels) == (whole.ids[: len(cut.ids)], whole.labels[: len(cut.ids)])
+    assert cut.spans == tuple(span for span in whole.spans if span.start + span.length <= len(cut.ids))
+    for number in {span.image for span in cut.spans}:
+        assert [span for span in cut.spans if span.image == number] == [span for span in whole.spans if span.image == number]
+    if all(not start < length < stop for start, stop in whole.extents):
+        assert len(cut.ids) == min(length, len(whole.ids))
+
+
+@pytest.mark.parametrize("kind", vlmkit.list_layouts())
+@given(given_=conversations())
+def test_a_prompt_is_the_beginning_of_the_conversation_that_it_is_answered_in(
+    kind: str, given_: tuple[list[Turn], list[ImageTokens]]
+) -> None:
+    turns, images = given_
+    spec = part(vlmkit.layouts, kind)
+    answered = spec.lay_out(turns, images, TOKENIZER)
+    prompt = spec.lay_out(turns[:-1], images, TOKENIZER, add_generation_prompt=True)
+    assert prompt.ids == answered.ids[: len(prompt.ids)]
+    assert set(answered.labels[len(prompt.ids) :]) >= {TOKENIZER.specials["<|im_end|>"]}
+
+
+@pytest.mark.parametrize("kind", vlmkit.list_layouts())
+def test_a_layout_names_the_special_tokens_that_it_writes(kind: str) -> None:
+    spec = part(vlmkit.layouts, kind)
+    layout = spec.lay_out([Turn("user", (0,))], [image((2, 3))], TOKENIZER, add_generation_prompt=True)
+    written = {token for token in layout.ids if token in TOKENIZER.specials.values()}
+    assert written == {TOKENIZER.specials[name] for name in spec.required_specials()}
+
+
+def text(ids: Sequence[int]) -> str:
+    return str(bytes_tokenizer().decode(ids))
+
+
+def test_run_writes_the_image_the_text_after_it_and_nothing_else() -> None:
+    layout = vlmkit.layouts["run"](template=CHATML, placeholder="<|image|>", after_image="\n").lay_out(
+        [Turn("user", (0, "hi")), Turn("assistant", ("yes",))], [image((1, 2))], TOKENIZER
+    )
+    assert text(layout.ids) == "<|im_start|>user\n<|image|><|image|>\nhi<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n"
+    assert layout.spans == (Span(start=6, length=2, image=0, offset=0),)
+    assert layout.extents == ((6, 8),)
+
+
+def test_bracketed_stands_between_its_tokens_and_a_cut_takes_both() -> None:
+    spec = vlmkit.layouts["bracketed"](template=CHATML, placeholder="<|image|>", start="<|image_start|>", end="<|image_end|>")
+    layout = spec.lay_out([Turn("user", ("a", 0, "b", 1))], [image((1, 2)), image((1, 1))], TOKENIZER)
+    assert text(layout.ids) == (
+        "<|im_start|>user\na<|image_start|><|image|><|image|><|image_end|>b<|image_start|><|image|><|image_end|><|im_end|>\n"
+    )
+    assert layout.extents == ((7, 11), (12, 15))
+    assert text(layout.truncated(14).ids) == "<|im_start|>user\na<|image_start|><|image|><|image|><|image_end|>b"
+
+
+@pytest.mark.parametrize("used", [(), (0,), (0, 0), (1, 1), (0, 2)])
+def test_a_conversation_that_does_not_show_every_image_once_is_refused(used: tuple[int, ...]) -> None:
+    with pytest.raises(LayoutError, match=r"refers to images \[.*\], but 2 image\(s\) were given"):
+        part(vlmkit.layouts, "run").lay_out([Turn("user", used)], [image((1, 1))] * 2, TOKENIZER)
+
+
+def test_a_layout_that_loses_a_visual_token_is_refused_with_both_numbers() -> None:
+    class Loses(vlmkit.layouts["run"]):  # type: ignore[misc]
+        def image_pieces(self, image: ImageTokens) -> tuple[object, ...]:
+            return ()
+
+    with pytest.raises(LayoutError, match="image 0 has 6 visual tokens, but the layout places 0"):
+        Loses(template=CHATML, placeholder="<|image|>").lay_out([Turn("user", (0,))], [image((2, 3))], TOKENIZER)
+
+
+def test_a_default_system_message_stands_where_none_is_given() -> None:
+    spec = vlmkit.layouts["run"](template=CHATML.replace(default_system="Be kind."), placeholder="<|image|>")
+    assert text(spec.lay_out([Turn("user", ("hi",))], [], TOKENIZER).ids).startswith(
+        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user"
+    )
+    own = spec.lay_out([Turn("system", ("Be brief.",)), Turn("user", ("hi",))], [], TOKENIZER)
+    assert text(own.ids).count("system") == 1
+
+
+def test_where_the_template_ends_a_turn_without_a_special_token_nothing_after_the_answer_is_supervised() -> None:
+    plain = Template(user=("USER: ", " "), assistant=("ASSISTANT: ", "\n"))
+    layout = vlmkit.layouts["run"](template=plain, placeholder="<|image|>").lay_out(
+        [Turn("user", ("hi",)), Turn("assistant", ("yes",))], [], TOKENIZER
+    )
+    assert [token for token in layout.labels if token != IGNORE] == [*b"yes"]
+
+
+def test_specials_are_split_off_and_the_longest_spelling_wins() -> None:
+    assert split_specials("<a>x<ab>y", {"<a>": 1, "<ab>": 2, "<a": 3}) == ["<a>", "x", "<ab>", "y"]
+    assert split_specials("", {"<a>": 1}) == []
+    assert split_specials("plain", {}) == ["plain"]
+
+
+def test_a_template_names_its_special_tokens() -> None:
+    assert CHATML.specials == ("<|im_start|>", "<|im_end|>")

@@ -1,0 +1,88 @@
+"""What a conversation may look like, and what is said about one that does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vlmkit.conversation import read_conversation
+from vlmkit.layout.base import LayoutError, Turn
+
+TEXT = {"type": "text", "text": "hi"}
+
+
+def test_texts_and_images_become_turns_and_images_in_the_order_in_which_they_stand() -> None:
+    first, second, third = object(), "b.png", {"url": "c.png"}
+    turns, images = read_conversation(
+        [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "image", "image": first}, TEXT, {"type": "image", "path": second}]},
+            {"role": "assistant", "content": [{"type": "text", "text": ""}]},
+            {"role": "user", "content": [{"type": "image_url", "image_url": third}]},
+        ]
+    )
+    assert turns == (Turn("system", ("Be brief.",)), Turn("user", (0, "hi", 1)), Turn("assistant", ("",)), Turn("user", (2,)))
+    assert images == [first, "b.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "image", "image": "a.png"},
+        {"type": "image", "path": "a.png"},
+        {"type": "image", "url": "a.png"},
+        {"type": "image_url", "image_url": {"url": "a.png"}},
+        {"type": "image_url", "image_url": "a.png"},
+    ],
+)
+def test_every_spelling_of_an_image_in_the_ecosystem_is_read(item: dict[str, Any]) -> None:
+    assert read_conversation([{"role": "user", "content": [item]}]) == ((Turn("user", (0,)),), ["a.png"])
+
+
+@pytest.mark.parametrize(
+    ("conversation", "message"),
+    [
+        ("hello", "a conversation is a list of messages, got 'hello'"),
+        ({"role": "user", "content": "hi"}, "a conversation is a list of messages, got {'role': 'user', 'content': 'hi'}"),
+        (7, "a conversation is a list of messages, got 7"),
+        ([], "a conversation has at least one message, got an empty list"),
+        (["hello"], "message 0: expected an object with 'role' and 'content', got 'hello'"),
+        ([{"role": "user"}], "message 0: expected an object with 'role' and 'content', got {'role': 'user'}"),
+        ([{"role": "tool", "content": "4"}], "message 0: role 'tool' is not one of system, user, assistant"),
+        ([{"role": ["user"], "content": "4"}], "message 0: role ['user'] is not one of system, user, assistant"),
+        (
+            [{"role": "user", "content": "hi"}, {"role": "system", "content": "late"}],
+            "message 1: a system message stands first or nowhere",
+        ),
+        ([{"role": "assistant", "content": None}], "message 0: content is a text or a list of items, got None"),
+        ([{"role": "user", "content": b"hi"}], "message 0: content is a text or a list of items, got b'hi'"),
+        ([{"role": "user", "content": TEXT}], "message 0: content is a text or a list of items, got {'type': 'text', 'text': 'hi'}"),
+        *(
+            (
+                [{"role": "user", "content": [TEXT, item]}],
+                "message 0, item 1: expected {'type': 'text', 'text': ...} or {'type': 'image', 'image': ...}, got " + repr(item),
+            )
+            for item in (
+                "hi",
+                {"type": "text"},
+                {"type": "text", "text": 3},
+                {"type": "image"},
+                {"type": "image", "image": None},
+                {"type": "image_url", "image_url": {}},
+                {"type": "video", "video": "a.mp4"},
+                {"text": "hi"},
+            )
+        ),
+    ],
+)
+def test_what_is_no_conversation_is_said_in_one_sentence_naming_message_and_item(conversation: Any, message: str) -> None:
+    with pytest.raises(LayoutError) as caught:
+        read_conversation(conversation)
+    assert str(caught.value) == message
+
+
+def test_a_long_value_is_shown_shortened() -> None:
+    with pytest.raises(LayoutError) as caught:
+        read_conversation([{"role": "user", "content": [{"type": "text", "text": ["x" * 1000]}]}])
+    assert len(str(caught.value)) < 200
