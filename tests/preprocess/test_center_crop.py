@@ -1,12 +1,25 @@
+"""The middle of an image, beside CLIP's rules in transformers and the processor of published LLaVA-1.5 checkpoints."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlavaImageProcessor
 from transformers.image_transforms import center_crop, get_resize_output_image_size
 
+from tests.preprocess.published import difference, image, processed, seen, shapes, views_of
 from vlmkit.preprocess import ImageSizeError, Size, policies
 
 CenterCrop = policies["center_crop"]
+LLAVA = LlavaImageProcessor(size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224})
+
+
+@settings(max_examples=30, deadline=None)
+@given(shapes.filter(lambda shape: max(shape) <= 200 * min(shape)), st.booleans())
+def test_pixels_are_those_of_llavas_processor(shape, noise):
+    picture = image(shape, noise)
+    ours = seen(CenterCrop(size=224), picture)
+    assert difference(ours, views_of(processed(LLAVA, picture)["pixel_values"])) == 0
 
 
 @settings(max_examples=500, deadline=None)

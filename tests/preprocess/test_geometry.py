@@ -43,6 +43,12 @@ def test_views_are_numbered_render_by_render_and_tile_by_tile():
     assert plan.grids(14) == (Grid(1, 1, 3), Grid(1, 2, 2), Grid(1, 2, 2))
 
 
+def test_tiles_stand_in_rows_and_columns():
+    boxes = tuple(Box(top, left, 14, 14) for top in (0, 20) for left in (0, 20, 40))
+    assert Render(resize=Size(40, 60), canvas=Size(40, 60), tiles=boxes).tile_grid == (2, 3)
+    assert Render.whole(Size(14, 14)).tile_grid == (1, 1)
+
+
 def test_a_whole_render_is_one_view_without_padding():
     render = Render.whole(Size(30, 50))
     assert (render.resize, render.canvas, render.tiles, render.top, render.left) == (Size(30, 50), Size(30, 50), (Box(0, 0, 30, 50),), 0, 0)

@@ -1,42 +1,63 @@
-from fractions import Fraction
+"""Padding a square before it is resized, beside LLaVA-1.5's processor in transformers (torchvision backend)."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlavaImageProcessor
 
-from vlmkit.preprocess import Size, policies
+from tests.preprocess.published import difference, image, processed, seen, shapes, views_of
+from vlmkit.preprocess import Box, ImageSizeError, Size, pixels, policies
 from vlmkit.spec import SpecError
 
 PadSquare = policies["pad_square"]
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PUBLISHED = LlavaImageProcessor(do_pad=True, size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
 
 
-@settings(max_examples=1000, deadline=None)
-@given(st.integers(1, 6000), st.integers(1, 6000), st.integers(1, 1024))
-def test_each_edge_is_the_pixel_nearest_to_where_llava_puts_it(height, width, size):
-    (render,) = PadSquare(size=size).plan(Size(height, width)).renders
-    long = max(height, width)
-    for side, first, length in ((height, render.top, render.resize.height), (width, render.left, render.resize.width)):
-        pad = (long - side) // 2  # expand2square: the odd pixel goes behind
-        llava_first, llava_last = Fraction(pad * size, long), Fraction((pad + side) * size, long)
-        assert abs(first - llava_first) <= Fraction(1, 2)
-        assert abs(first + length - llava_last) <= Fraction(1, 2) or length == 1
-        assert 0 <= first < first + length <= size
+@settings(max_examples=50, deadline=None)
+@given(shapes, st.booleans())
+def test_pixels_are_llavas(shape, noise):
+    picture = image(shape, noise)
+    ours = seen(PadSquare(size=336), picture)
+    assert difference(ours, views_of(processed(PUBLISHED, picture)["pixel_values"])) == 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 6000), st.integers(1, 6000))
+def test_the_image_stands_in_the_middle_of_the_square(height, width):
+    (render,) = PadSquare(size=336).plan(Size(height, width)).renders
+    box, long = render.frame, max(height, width)
+    assert (box.height, box.width) == (long, long)
+    assert long + box.top - height + box.top in (0, 1)  # as much above as below, or one row less
+    assert long + box.left - width + box.left in (0, 1)
 
 
 def test_a_landscape_photo_gets_bars_above_and_below():
     (render,) = PadSquare(size=336).plan(Size(480, 640)).renders
-    assert (render.resize, render.top, render.left) == (Size(252, 336), 42, 0)
+    assert (render.frame, render.resize, render.top, render.left) == (Box(-80, 0, 640, 640), Size(336, 336), 0, 0)
 
 
-def test_a_square_fills_the_view():
-    (render,) = PadSquare(size=336).plan(Size(50, 50)).renders
-    assert (render.resize, render.top, render.left) == (Size(336, 336), 0, 0)
+@pytest.mark.parametrize("shape", [(30, 2000), (2000, 30), (1, 2000)])
+@pytest.mark.parametrize("resample", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_a_square_that_is_never_made_whole_gives_the_same_view(shape, resample, monkeypatch):
+    policy, picture = PadSquare(size=200, resample=resample), image(shape, noise=True)
+    whole = seen(policy, picture)
+    monkeypatch.setattr(pixels, "MAX_PADDED", 1 << 20)
+    assert difference(seen(policy, picture), whole) <= 1  # measured 1: sides are resampled in the other order
 
 
-def test_a_line_keeps_one_pixel():
-    (render,) = PadSquare(size=336).plan(Size(100_000, 1)).renders
-    assert render.resize == Size(336, 1)
+@pytest.mark.parametrize("shape", [(1, 100_000), (100_000, 1)])
+def test_a_line_takes_little_memory(shape):
+    # As a square it would take 30 GB.
+    (view,) = seen(PadSquare(size=336), np.full((*shape, 3), 255, np.uint8))
+    assert (np.abs(view.astype(int) - (122, 116, 104)) <= 2).all()
+
+
+def test_a_longer_side_than_fits_in_memory_is_refused_with_both_numbers():
+    assert PadSquare(size=336).plan(Size(1, 399_457))
+    with pytest.raises(ImageSizeError, match=r"sides up to 399457 pixels, but an image of 1x399458 .* has 399458"):
+        PadSquare(size=336).plan(Size(1, 399_458))
 
 
 def test_the_mean_colour_is_llavas():

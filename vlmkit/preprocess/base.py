@@ -76,14 +76,14 @@ class SquarePolicy(ImagePolicy):
         if side % multiple == 0:
             return []
         if self.view is None:
-            name, field, number = f"size={side}", "size", max(1, (side + multiple // 2) // multiple) * multiple
+            name, field, number = f"size={side}", "a size", max(1, (side + multiple // 2) // multiple) * multiple
         elif multiple <= self.size:
-            name, field, number = f"size={self.size}, view={side}", "view", self.size // multiple * multiple
+            name, field, number = f"size={self.size}, view={side}", "a view", self.size // multiple * multiple
         else:
             name, field, number = f"size={self.size}, view={side}", "view=None and a size", multiple
         return [
             f"policy '{self.kind}({name})' gives views of {side}x{side} pixels, which are not a whole number of the "
-            f"{multiple} pixels that patch and merge need. Use a {field} that is a multiple of {multiple}, such as {number}."
+            f"{multiple} pixels that patch and merge need. Use {field} that is a multiple of {multiple}, such as {number}."
         ]
 
 
