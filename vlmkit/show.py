@@ -207,7 +207,7 @@ def _caption(part: Render, source: Size) -> str:
         whole = frame.height >= source.height and frame.width >= source.width
         steps.append(f"{'padded' if whole else 'cut'} to {_across(frame)}")
     if part.via or part.resize != frame:
-        steps.append(f"resized to {' and then to '.join(map(_across, (*part.via, part.resize)))}")
+        steps.append(f"resized to {' and then to '.join(dict.fromkeys(map(_across, (*part.via, part.resize))))}")
     if part.canvas != part.resize or part.top or part.left:
         steps.append(f"placed on {_across(part.canvas)}")
     if len(part.tiles) > 1:

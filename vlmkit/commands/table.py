@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 PIPE_WIDTH = 100_000
 """Nothing is wrapped or cut off where a program reads; a table takes only what it needs of it."""
@@ -20,7 +21,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title:
         console.print(title, style="bold", soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if column in right else "left", style="cyan" if number == 0 else "", overflow="fold")
+        justify: Literal["left", "right"] = "right" if column in right else "left"
+        first = number == 0  # names, which are to be copied: never broken
+        table.add_column(column, justify=justify, style="cyan" if first else "", no_wrap=first, overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)
