@@ -62,7 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
             print("\n".join(f"  - {problem}" for problem in problems), file=sys.stderr)
             print("nothing was downloaded or written. The tiny preset runs anywhere: python recipes/univa/train.py", file=sys.stderr)
             return 1
-        run.begin(configuration)
+        if os.environ.get("RANK", "0") == "0":
+            run.begin(configuration)
         return train(recipe, architecture, run, seed=args.seed, threads=configuration["threads"], data=args.data)
     except (RunError, OSError, ArithmeticError) as error:
         print(f"train.py: {error}", file=sys.stderr)
@@ -77,7 +78,6 @@ def train(
     seed: int,
     threads: int,
     data: Path | None = None,
-    workers: int | None = None,
 ) -> int:
     """The run itself, from wherever it stands. `data` holds a folder for each source; without it pictures are rendered."""
     import torch
@@ -89,10 +89,15 @@ def train(
     torch.manual_seed(seed)
     accelerator = _accelerator(recipe)
     console = Console(quiet=not accelerator.is_main_process)
-    model = vlmkit.build(architecture, dtype=recipe.dtype, weights=recipe.weights, seed=seed)
+
+    def build(weights: Any) -> vlmkit.VLM:
+        model = vlmkit.build(architecture, dtype=recipe.dtype, weights=weights, seed=seed)
+        prefer_flash_attention(model)
+        moved: vlmkit.VLM = model.to(accelerator.device)
+        return moved
+
+    model = build(run.weights if run.weights.is_dir() else recipe.weights)
     processor = vlmkit.build_processor(architecture)
-    prefer_flash_attention(model)
-    model.to(accelerator.device)
     parameters = architecture.parameters()
     console.print(f"[bold]{architecture.name}[/]: {parameters.total:,} parameters on {accelerator.device} in {run.path}", highlight=False)
     trainer = Trainer(
@@ -101,14 +106,15 @@ def train(
         accelerator=accelerator,
         console=console,
         save_seconds=recipe.save_seconds,
-        workers=recipe.workers if workers is None else workers,
+        workers=recipe.workers,
+        rebuild=build,
     )
     try:
         for number, stage in enumerate(recipe.stages, start=1):
             if stage.name in trainer.done:
                 continue
             _announce(console, number, stage, recipe, trainer)
-            loss, head = _warm_up(stage, model)
+            loss, head = _warm_up(stage, trainer.model)
             extra = {} if loss is None else {"loss": loss, "head": head}
             trainer.train(stage, batches(stage, processor, seed, data), **extra)
     except Interrupted as stop:
@@ -178,6 +184,8 @@ def finish(
     from vlmkit.training.checkpoint import replace_directory, write_text_atomically
 
     model: Any = trainer.model
+    log = trainer.log
+    assert log is not None, "the main process finishes the run"
     with replace_directory(run.path / "checkpoint") as directory:
         model.save_pretrained(directory)
         processor.save_pretrained(directory)
@@ -186,8 +194,8 @@ def finish(
         result.name: {"sighted": vars(result.sighted), "blind": vars(result.blind), "questions": len(result.answers)} for result in results
     }
     for name, both in scores.items():
-        trainer.log.scores(trainer.updates, {f"{name}/exact": both["sighted"]["exact"], f"{name}/exact blind": both["blind"]["exact"]})
-    trainer.log.close()
+        log.scores(trainer.updates, {f"{name}/exact": both["sighted"]["exact"], f"{name}/exact blind": both["blind"]["exact"]})
+    log.close()
     write_text_atomically(run.path / "report.html", report.page(recipe, architecture, run, results, trainer.seconds))
     write_text_atomically(run.path / "results.json", json.dumps({"scores": scores, "seconds": round(trainer.seconds, 1)}, indent=2) + "\n")
     console.print(_table(results))
@@ -282,11 +290,7 @@ def _chosen(args: argparse.Namespace) -> tuple[Recipe, vlmkit.Architecture]:
 
 
 def _part(family: type[Spec], given: str) -> Spec:
-    if given.lstrip().startswith("{"):
-        return family.from_json(given)
-    assert family.registry is not None
-    part: Spec = family.registry[given]()
-    return part
+    return family.from_json(given) if given.lstrip().startswith("{") else family.from_dict({"kind": given})
 
 
 def _configuration(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architecture, run: RunDirectory) -> dict[str, Any]:

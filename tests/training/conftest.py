@@ -78,6 +78,7 @@ class Setup:
         for stage in stages:
             extra = {"loss": tower_loss, "head": self.head} if stage.learns("head") else {"loss": answer_loss}
             self.trainer.train(stage, self.batches, **extra)
+        assert self.trainer.log is not None
         self.trainer.log.close()
         self.run.unlock()
         return self

@@ -143,15 +143,6 @@ def test_accumulated_micro_batches_equal_one_batch(tmp_path):
         assert first["norm"] == pytest.approx(second["norm"], rel=1e-5)
 
 
-def test_muon_takes_the_matrices_inside_blocks(tmp_path):
-    stage = Stage(name="all", steps=2, batch_size=2, optimizer="muon", encoder=1e-3, language_model=1e-3, data=DATA)
-    setup = Setup(tmp_path / "run")
-    before = setup.weights()
-    setup.train(stages=(stage,))
-    name = "language_model.model.layers.0.mlp.up_proj.weight"
-    assert not torch.equal(before[name], setup.weights()[name])
-
-
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     setup = Setup(tmp_path / "run")
     with pytest.raises(DivergedError, match="stage all, step 0: the loss is nan"):

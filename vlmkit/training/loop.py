@@ -12,21 +12,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from vlmkit.layout.base import IGNORE
-from vlmkit.training.checkpoint import State, save_state
+from vlmkit.training.checkpoint import State, replace_directory, save_state
 from vlmkit.training.metrics_log import MetricsLog
 from vlmkit.training.optimizers import build_optimizers, learning_parameters, prepare_parts, set_rates
 from vlmkit.training.progress import StageProgress
 from vlmkit.training.run import RunDirectory
+from vlmkit.training.sharded import ShardedState, save_sharded
 from vlmkit.training.stage import PARTS, Stage
 
 Batch = Mapping[str, Tensor]
@@ -63,16 +65,25 @@ class Trainer:
         console: Console | None = None,
         save_seconds: float = 30.0,
         workers: int = 1,
+        rebuild: Callable[[Path], nn.Module] | None = None,
     ) -> None:
         """A model whose run was begun before is filled with the weights of its state. `workers` processes prepare
-        batches ahead; with 0 the training process does it."""
+        batches ahead; with 0 the training process does it. `rebuild`: makes the model from weights that
+        `save_pretrained` wrote; DeepSpeed needs it, for a model that went through it cannot go through it again."""
         self.run = run
-        self.model = model
+        self.model: Any = model
         self.accelerator = accelerator or Accelerator()
         self.console = console or Console(quiet=not self.accelerator.is_main_process)
         self.save_seconds = save_seconds
         self.workers = workers
-        self._state = State(run.state) if run.state.is_file() else None
+        self.rebuild = rebuild
+        self.sharded = self.accelerator.distributed_type == DistributedType.DEEPSPEED
+        self._state: State | ShardedState | None = None
+        if self.sharded:
+            self._state = ShardedState(run.shards, self.accelerator.num_processes)
+        elif run.state.is_file():
+            self._state = State(run.state)
+            self._state.load_module("model", model)
         position = self._state.position if self._state else {}
         self.done: list[str] = list(position.get("done", []))
         """Names of stages that are finished."""
@@ -80,9 +91,9 @@ class Trainer:
         """Steps of all stages."""
         self.seconds: float = position.get("seconds", 0.0)
         """Time spent in stages, over all processes that worked on the run."""
-        self.log = MetricsLog(run.path, keep=position.get("log", 0), step=self.updates)
-        if self._state:
-            self._state.load_module("model", model)
+        self.log: MetricsLog | None = None
+        if self.accelerator.is_main_process:
+            self.log = MetricsLog(run.path, keep=position.get("log", 0), step=self.updates)
 
     def train(self, stage: Stage, batches: Dataset[dict[str, Tensor]], *, loss: Loss = model_loss, head: nn.Module | None = None) -> None:
         """Train one stage from where it stands; a finished one is passed over.
@@ -94,25 +105,26 @@ class Trainer:
         """
         if stage.name in self.done:
             return
+        world = self.accelerator.num_processes
+        if world > 1 and (head is not None or stage.optimizer == "muon"):
+            raise ValueError(f"stage {stage.name!r} has a head or uses muon: it trains in one process, not in {world}")
         parts = {part: getattr(self.model, part) for part in PARTS} | ({"head": head} if head is not None else {})
         modules = {"model": self.model} | ({"head": head} if head is not None else {})
         self._set_up(stage, parts)
-        optimizers = build_optimizers(stage, parts, fused=True)
-        first = 0
-        if self._state is not None and self._state.position["stage"] == stage.name:
-            first = int(self._state.position["step"])
-            self._state.load_optimizers(optimizers)
-            if head is not None:
-                self._state.load_module("head", head)
+        optimizers = build_optimizers(stage, parts, fused=not self.sharded)
+        if self.sharded:
+            self.accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = stage.batch_size
+            self.accelerator.state.deepspeed_plugin.deepspeed_config["gradient_clipping"] = stage.clip
         model, *prepared = self.accelerator.prepare(self.model, *optimizers)
+        first = self._continue(stage, optimizers, head)
         parameters = [parameter for _, _, parameter in learning_parameters(stage, parts)]
         ahead = self._ahead(stage, batches, first)
-        if self._state is not None:
+        if isinstance(self._state, State):
             self._state.restore_random()
-            self._state = None
+        self._state = None
         begun, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
-        samples = stage.batch_size * stage.accumulate * self.accelerator.num_processes
         stop = StopSignals()
+        samples = stage.batch_size * stage.accumulate * world
         with stop, StageProgress(self.console, stage.name, steps=stage.steps, first=first, samples=samples) as progress:
             for step in range(first, stage.steps):
                 rate = set_rates(prepared, stage.factor(step))
@@ -124,8 +136,9 @@ class Trainer:
                 now = time.perf_counter()
                 self.updates += 1
                 self.seconds = now - begun
-                record = {"stage": stage.name, "step": step, "loss": value, "rate": rate, "norm": norm, "seconds": round(self.seconds, 3)}
-                self.log.write(self.updates, record)
+                if self.log is not None:
+                    record = {"stage": stage.name, "step": step, "loss": value, "rate": rate, "norm": norm}
+                    self.log.write(self.updates, record | {"seconds": round(self.seconds, 3)})
                 progress.update(step + 1, value)
                 stopping, saving = self._agree(stop.number, now - saved_at >= self.save_seconds)
                 if stopping or saving:
@@ -134,14 +147,38 @@ class Trainer:
                 if stopping:
                     raise Interrupted(stage.name, step + 1, stopping)
         self.done.append(stage.name)
+        if self.sharded:
+            self._export(model)
         self.accelerator.free_memory()
         self._save("", 0, {"model": self.model}, [])
 
+    def _continue(self, stage: Stage, optimizers: list[torch.optim.Optimizer], head: nn.Module | None) -> int:
+        """The step to begin at, with everything filled from a state that was saved within this stage."""
+        if self._state is None or self._state.position.get("stage") != stage.name:
+            return 0
+        if isinstance(self._state, ShardedState):
+            self._state.load(self.accelerator)
+        else:
+            self._state.load_optimizers(optimizers)
+            if head is not None:
+                self._state.load_module("head", head)
+        return int(self._state.position["step"])
+
+    def _export(self, model: Any) -> None:
+        """Gather the weights, write them as a checkpoint, and go on with a model made from it."""
+        assert self.rebuild is not None, "DeepSpeed needs Trainer(rebuild=...)"
+        weights = self.accelerator.get_state_dict(model)
+        if self.accelerator.is_main_process:
+            with replace_directory(self.run.weights) as directory:
+                self.accelerator.unwrap_model(model).save_pretrained(directory, state_dict=weights)
+        self.accelerator.wait_for_everyone()
+        self.model = self.rebuild(self.run.weights)
+
     def _set_up(self, stage: Stage, parts: Mapping[str, nn.Module]) -> None:
         if stage.recompute:
-            self.model.gradient_checkpointing_enable()  # type: ignore[operator]
+            self.model.gradient_checkpointing_enable()
         elif any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules()):
-            self.model.gradient_checkpointing_disable()  # type: ignore[operator]
+            self.model.gradient_checkpointing_disable()
         self.model.train()
         prepare_parts(stage, parts)
 
@@ -207,8 +244,12 @@ class Trainer:
 
     def _save(self, stage: str, step: int, modules: Mapping[str, nn.Module], optimizers: list[torch.optim.Optimizer]) -> None:
         position = {"stage": stage, "step": step, "done": self.done, "updates": self.updates, "seconds": self.seconds}
-        if self.accelerator.is_main_process:
-            save_state(self.run.state, modules, optimizers, position | {"log": self.log.flush()})
+        if self.log is not None:
+            position["log"] = self.log.flush()
+        if self.sharded:
+            save_sharded(self.accelerator, self.run.shards, position, weights=bool(stage))
+        elif self.accelerator.is_main_process:
+            save_state(self.run.state, modules, optimizers, position)
 
 
 class StopSignals:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlmkit.training.muon import Muon
 from vlmkit.training.stage import Stage
 
 
@@ -40,20 +41,22 @@ def build_optimizers(stage: Stage, parts: Mapping[str, nn.Module], *, fused: boo
     for part, name, parameter in learning_parameters(stage, parts):
         dimensions = len(_shape(parameter))
         if stage.optimizer == "muon" and part != "head" and dimensions == 2 and _inside_a_block(name):
-            kind = "muon"
+            kind = "muon, fused" if name.split(".")[-1] == "in_proj_weight" or ".qkv." in name else "muon"
         else:
             kind = "matrices" if dimensions > 1 else "vectors"
-        rate = getattr(stage, part) * (stage.muon_scale if kind == "muon" else 1)
+        rate = getattr(stage, part) * (stage.muon_scale if kind.startswith("muon") else 1)
         decay = 0.0 if kind == "vectors" else stage.weight_decay
         group = groups.setdefault((kind, part), {"params": [], "lr": rate, "peak": rate, "weight_decay": decay})
+        if kind == "muon, fused":
+            group["pieces"] = 3
         group["params"].append(parameter)
-    adamw = [group for (kind, _), group in groups.items() if kind != "muon"]
-    muon = [group for (kind, _), group in groups.items() if kind == "muon"]
+    adamw = [group for (kind, _), group in groups.items() if not kind.startswith("muon")]
+    muon = [group for (kind, _), group in groups.items() if kind.startswith("muon")]
     optimizers: list[torch.optim.Optimizer] = []
     if adamw:
         optimizers.append(torch.optim.AdamW(adamw, betas=stage.betas, fused=fused))
     if muon:
-        optimizers.append(torch.optim.Muon(muon))
+        optimizers.append(Muon(muon))
     return optimizers
 
 
@@ -66,7 +69,7 @@ def set_rates(optimizers: list[Any], factor: float) -> float:
 
 
 def _inside_a_block(name: str) -> bool:
-    """Blocks are numbered: 'transformer.resblocks.0.mlp.c_fc.weight', 'model.layers.3.self_attn.q_proj.weight'."""
+    """Blocks are numbered: 'transformer.resblocks.0.mlp.c_fc.weight', 'model.layers.3.self_attn.q_proj.weight', 'mlp.0.weight'."""
     return any(piece.isdigit() for piece in name.split("."))
 
 

@@ -27,6 +27,16 @@ class RunDirectory:
         return self.path / "state.safetensors"
 
     @property
+    def shards(self) -> Path:
+        """In place of `state` where no process holds the weights whole."""
+        return self.path / "shards"
+
+    @property
+    def weights(self) -> Path:
+        """Weights after the last finished stage, in a sharded run."""
+        return self.path / "weights"
+
+    @property
     def finished(self) -> bool:
         return (self.path / "results.json").is_file() and (self.path / "report.html").is_file()
 

@@ -55,7 +55,7 @@ class Stage(Spec):
     final: float = 0.0
     """What is left of the peak at the end, as a fraction; `constant` ignores it."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """`muon` (Jordan et al. 2024; torch.optim.Muon) updates the matrices inside blocks and leaves all else to AdamW."""
+    """`muon` (Jordan et al. 2024) updates the matrices inside blocks and leaves all else to AdamW."""
     muon_scale: float = 10.0
     """Learning rate of matrices under Muon, as a multiple of the part's rate."""
     betas: tuple[float, float] = (0.9, 0.95)

@@ -1,0 +1,211 @@
+"""The recipe from its arguments to its report, in small."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vlmkit
+from tests.training.conftest import small
+from vlmkit.preprocess.smart_resize import SmartResize
+from vlmkit.training.metrics_log import read_metrics
+from vlmkit.training.run import RunDirectory
+
+FOLDER = Path(__file__).parents[2] / "recipes" / "univa"
+sys.path.insert(0, str(FOLDER))
+pictures, stages, train = (importlib.import_module(name) for name in ("pictures", "stages", "train"))
+
+SMALL = vlmkit.register_model(small().replace(name="univa-vl-small", policy=SmartResize(min_pixels=12 * 784, max_pixels=20 * 784)))
+
+
+def in_small(recipe: Any, steps: int) -> Any:
+    """The same stages with few steps of few samples, on a small model."""
+    shortened = tuple(stage.replace(steps=steps, warmup=min(1, stage.warmup), batch_size=2) for stage in recipe.stages)
+    return recipe.replace(model=SMALL.name, stages=shortened, evaluation=4, workers=0, dtype="float32", weights=None, answer_tokens=4)
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path) -> Any:
+    recipe = in_small(stages.TINY, steps=1)
+    monkeypatch.setitem(stages.RECIPES, "tiny", recipe)
+    monkeypatch.chdir(tmp_path)
+    return recipe
+
+
+def test_from_nothing_to_a_report_and_a_checkpoint(tiny, tmp_path, capsys):
+    assert train.main([]) == 0
+    run = tmp_path / "runs" / SMALL.name
+    printed = capsys.readouterr().out
+    assert "warmup-tower" in printed
+    assert "frozen: encoder, language model" in " ".join(printed.split())
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") >= 3 * 4
+    assert page.count("<polyline") == 2 * len(tiny.stages)
+    assert "http" not in page.replace("http-equiv", "")
+    scores = json.loads((run / "results.json").read_text())["scores"]
+    assert scores.keys() == {"description", "vqa", "ocr"}
+    assert [record["stage"] for record in read_metrics(run)] == [stage.name for stage in tiny.stages]
+    model, processor = vlmkit.load(run / "checkpoint")
+    assert isinstance(model.chat(processor, np.zeros((112, 112, 3), np.uint8), "What does the text say?", max_new_tokens=2), str)
+
+    before = (run / "report.html").stat().st_mtime_ns
+    assert train.main([]) == 0
+    printed = capsys.readouterr().out
+    assert "holds a finished run: description" in printed
+    assert "--fresh" in printed
+    assert (run / "report.html").stat().st_mtime_ns == before
+
+    assert train.main(["--seed", "1", "--connector", "mlp"]) == 1
+    refused = capsys.readouterr().err
+    assert "seed: the run has 0, asked for 1" in refused
+    assert 'architecture.connector.kind: the run has "conv_patch_merger", asked for "mlp"' in refused
+
+
+def test_a_strangers_connector_trains_by_its_name(tiny, tmp_path):
+    plugin = tmp_path / "stranger.py"
+    plugin.write_text(
+        """
+from dataclasses import dataclass
+from torch import nn
+from vlmkit.connectors import connectors
+from vlmkit.connectors.base import Connector
+from vlmkit.features import Features
+
+@connectors.register("stranger")
+@dataclass(frozen=True, kw_only=True)
+class Stranger(Connector):
+    def grid_out(self, grid):
+        return grid
+    def build(self, dim_in, dim_out):
+        return Module(dim_in, dim_out)
+
+class Module(nn.Module):
+    def __init__(self, dim_in, dim_out):
+        super().__init__()
+        self.linear = nn.Linear(dim_in, dim_out)
+    def forward(self, features):
+        return Features(self.linear(features.tokens), features.grids)
+"""
+    )
+    assert train.main(["--plugin", str(plugin), "--connector", "stranger", "--run", "run"]) == 0
+    model, _ = vlmkit.load(tmp_path / "run" / "checkpoint")
+    assert model.config.spec.connector.kind == "stranger"
+    started = vlmkit.build(SMALL, connector="stranger", seed=0)
+    assert not torch.equal(started.connector.linear.weight, model.connector.linear.weight)
+
+
+def test_the_full_preset_says_all_that_is_missing_and_touches_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (tmp_path / "data" / "coco").mkdir(parents=True)
+    (tmp_path / "data" / "coco" / "data.jsonl").write_text("{}\n")
+    assert train.main(["--preset", "full", "--data", "data"]) == 1
+    said = capsys.readouterr().err
+    assert "32.9 billion parameters take 490 GiB" in said
+    assert "DeepSpeed" in said
+    for name in ("redcaps", "synthtext", "gqa", "textvqa", "docvqa"):
+        assert f"{name}/data.jsonl" in said
+    assert "coco/data.jsonl" not in said
+    assert train.main(["--preset", "full"]) == 1
+    assert "give its directory with --data" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_the_stages_of_the_full_preset_train_on_chat_folders(tmp_path):
+    recipe = in_small(stages.FULL, steps=2)
+    assert [stage.pack and stage.recompute for stage in recipe.stages] == [True] * 3
+    rng = np.random.default_rng(0)
+    for source in {source.name for stage in recipe.stages for source in stage.data}:
+        folder = tmp_path / "data" / source
+        folder.mkdir(parents=True)
+        rows = []
+        for number in range(20):
+            height, width = rng.integers(80, 200, 2)
+            Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+            content = [{"type": "image", "path": f"{number}.png"}, {"type": "text", "text": "What number is it?"}]
+            rows.append({"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": str(number)}]})
+        text = "\n".join(map(json.dumps, rows))
+        (folder / "data.jsonl").write_text(text)
+        if source == "gqa":
+            (folder / "eval.jsonl").write_text(text)
+    run = RunDirectory(tmp_path / "run")
+    run.begin({"preset": "full"})
+    assert train.train(recipe, SMALL, run, seed=0, threads=1, data=tmp_path / "data") == 0
+    assert [record["stage"] for record in read_metrics(run.path)] == ["align"] * 2 + ["pretrain"] * 2 + ["sft"] * 2
+    assert json.loads((run.path / "results.json").read_text())["scores"].keys() == {"gqa"}
+    assert (run.path / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--preset", "huge"], "invalid choice: 'huge'"),
+        (["--scale", "0"], "expected a number above 0"),
+        (["--connector", "mpl"], "unknown connector 'mpl'; did you mean 'mlp'"),
+        (["--policy", '{"kind": "squash", "sice": 3}'], "did you mean 'size'"),
+        (["--policy", "pad_square"], "size: missing"),
+        (["--plugin", "nowhere.py"], "there is no file nowhere.py"),
+        (["--threads", "0"], "--threads takes 1 or more"),
+        (["--sed", "x"], "--seed"),
+    ],
+)
+def test_wrong_arguments_get_help(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        train.main(arguments)
+    said = capsys.readouterr().err
+    assert left.value.code == 2
+    assert "usage: train.py" in said
+    assert words in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_loads_no_torch():
+    code = (
+        f"import sys, runpy; sys.argv = ['train.py', '--help']; sys.path.insert(0, {str(FOLDER)!r})\n"
+        "try: runpy.run_path(sys.path[0] + '/train.py', run_name='__main__')\n"
+        "except SystemExit as left: sys.exit(left.code or 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--preset {tiny,full}" in done.stdout
+
+
+def test_a_batch_follows_from_its_number_and_pages_stand_where_the_pictures_stood():
+    processor = vlmkit.build_processor(SMALL)
+    stage = stages.TINY.stages[-1].replace(batch_size=3)
+
+    def batch(make, number: int, seed: int = 0) -> dict[str, torch.Tensor]:
+        return pictures.PictureBatches(processor, stage, seed, make)[number]
+
+    shown, typed = batch(pictures.questions_and_answers, 7), batch(pictures.typed_pages, 7)
+    again = batch(pictures.questions_and_answers, 7)
+    assert all(torch.equal(value, again[name]) for name, value in shown.items())
+    assert not torch.equal(
+        shown["pixel_values"], batch(pictures.questions_and_answers, 7, seed=1)["pixel_values"][: len(shown["pixel_values"])]
+    )
+    places = shown["visual_index"] >= 0
+    assert torch.equal(typed["input_ids"][~places], shown["input_ids"][~places])
+    cells = batch(pictures.cells, 7)
+    assert torch.equal(typed["input_ids"][places], cells["cells"][shown["visual_index"][places]])
+    assert torch.equal(cells["pixel_values"], shown["pixel_values"])
+
+
+def test_the_words_of_the_evaluation_are_never_trained_on():
+    tasks = {task.name: task for task in pictures.evaluation_tasks(20)}
+    words = {question.answer for question in tasks["ocr"].questions}
+    processor = vlmkit.build_processor(SMALL)
+    batches = pictures.PictureBatches(processor, stages.TINY.stages[-1], 0, pictures.questions_and_answers)
+    trained = {text for number in range(3) for row in processor.batch_decode(batches[number]["input_ids"]) for text in row.split("\n")}
+    assert words
+    assert not words & trained
+    assert {name: len(task.images) for name, task in tasks.items()} == {"description": 20, "vqa": 20, "ocr": 20}
