@@ -97,8 +97,8 @@ def _pixels(image: Any) -> Tensor:
 def _resize(pixels: Tensor, size: Size, resample: Resample, antialias: bool) -> Tensor:
     """(H, W, 3) -> (size.height, size.width, 3).
 
-    nearest takes the pixel under the centre, as PIL does. bicubic is Keys' with a = -0.5 with antialias (PIL) and -0.75
-    without (torch).
+    nearest takes the pixel under the centre, as PIL does, and the later one where the centre lies between two. bicubic is
+    Keys' with a = -0.5 with antialias (PIL) and -0.75 without (torch).
     """
     height, width = pixels.shape[:2]
     if (height, width) == (size.height, size.width):
@@ -108,13 +108,15 @@ def _resize(pixels: Tensor, size: Size, resample: Resample, antialias: bool) -> 
             raise ValueError("resample 'lanczos' exists with antialias only; set antialias=True or take 'bicubic'")
         picture = Image.fromarray(pixels.numpy()).resize((size.width, size.height), Image.Resampling.LANCZOS)
         return torch.from_numpy(np.array(picture))
+    if resample == "nearest":
+        rows = (2 * torch.arange(size.height) + 1) * height // (2 * size.height)
+        columns = (2 * torch.arange(size.width) + 1) * width // (2 * size.width)
+        return pixels[rows[:, None], columns]
     # A view, channels last in memory: torch has a fast kernel for it. Its batch stride must be that of a full image, or
     # torch takes the single image for a contiguous one, and returns it so.
     planes = pixels.permute(2, 0, 1)[None]
     planes = planes.as_strided(planes.shape, (planes.numel(), *planes.stride()[1:]))
-    nearest = resample == "nearest"
-    mode = "nearest-exact" if nearest else resample
-    resized: Tensor = interpolate(planes, size=(size.height, size.width), mode=mode, antialias=antialias and not nearest)
+    resized: Tensor = interpolate(planes, size=(size.height, size.width), mode=resample, antialias=antialias)
     return resized[0].permute(1, 2, 0)
 
 
