@@ -128,7 +128,7 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             raise FusionError("visual_index refers to images, but the batch has no pixel_values")
         incoming = Incoming(inputs_embeds, visual, visual_index, attention_mask, position_ids, past_key_values, token_type_ids)
         arguments = {"position_ids": position_ids} | self.fusion(incoming)
-        if labels is not None or is_packed(position_ids, attention_mask, past_key_values):
+        if is_packed(position_ids, attention_mask, past_key_values) or labels is not None:
             use_cache = False
         if labels is not None and self.training:
             logits_to_keep = (labels[:, 1:] != IGNORE).any(dim=0).nonzero().squeeze(1)
@@ -177,19 +177,6 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         shared = {name: model_kwargs.pop(name) for name in ("pixel_values", "grids") if name in model_kwargs}
         ids, expanded = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
         return ids, expanded | shared
-
-    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
-        """Recompute activations in the language model and, where the tower can, in the encoder."""
-        self.language_model.gradient_checkpointing_enable(*args, **kwargs)
-        self.encoder.set_gradient_checkpointing(True)
-
-    def gradient_checkpointing_disable(self) -> None:
-        self.language_model.gradient_checkpointing_disable()
-        self.encoder.set_gradient_checkpointing(False)
-
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        return bool(self.language_model.is_gradient_checkpointing)
 
     @torch.no_grad()
     def chat(self, processor: VLMProcessor, image: Any, question: str, **generate: Any) -> str:
