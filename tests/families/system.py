@@ -77,3 +77,11 @@ def user(text: str, *images: Image.Image) -> dict[str, Any]:
 
 def images_of(conversation: Conversation) -> list[Image.Image]:
     return [item["image"] for message in conversation for item in message["content"] if item["type"] == "image"]
+
+
+def chat(processor: Any, conversation: Conversation) -> dict[str, Tensor]:
+    """Inputs by the processor's own chat template, which a published tokenizer begins with its first token."""
+    begin = processor.tokenizer.bos_token or ""
+    text = processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False).removeprefix(begin)
+    found = processor(images=images_of(conversation) or None, text=begin + text, return_tensors="pt", add_special_tokens=False)
+    return {name: value for name, value in found.items() if name != "mm_token_type_ids"}

@@ -5,31 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
+from vlmkit.checkpoints.chat import chat_template, prompt_of
 from vlmkit.checkpoints.family import Family, Renames
-from vlmkit.checkpoints.parts import encoder_config, encoder_from, image_policy, image_processor, normalisation
+from vlmkit.checkpoints.parts import encoder_config, encoder_from, image_policy, image_processor, normalisation, strategy_of
 from vlmkit.connectors.mlp import Mlp
 from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.run import Run
 from vlmkit.spec import SpecError
 from vlmkit.zoo.llava import VICUNA_V1
+from vlmkit.zoo.maya import AYA_23
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
     from vlmkit.processor import VLMProcessor
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}{% endif %}"
-    "{% for item in message['content'] %}"
-    "{% if item['type'] == 'image' %}{{ '<image>\n' }}{% elif item['type'] == 'text' %}{{ item['text'] }}{% endif %}"
-    "{% endfor %}"
-    "{{ eos_token if message['role'] == 'assistant' else ' ' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
-)
-"""VICUNA_V1 in transformers' own form."""
+PROMPTS = ((VICUNA_V1, "\n"), (AYA_23, "\n"))
+"""Templates of turns in the checkpoints of this class, each with the text after an image; the first where none is stated."""
 
 
 class Llava(Family):
@@ -48,19 +41,18 @@ class Llava(Family):
         )
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
-        tokenizer = processor.tokenizer
-        keep = config.vision_feature_select_strategy == "full"
+        template, after_image = prompt_of(processor, processor.image_token, PROMPTS)
         return Architecture(
             name=f"llava-{config.text_config.model_type}",
             policy=image_policy(processor.image_processor),
             encoder=encoder_from(
                 config.vision_config,
                 layer=config.vision_feature_layer,
-                class_token="keep" if keep else "drop",
+                strategy=config.vision_feature_select_strategy,
                 **normalisation(processor.image_processor),
             ),
             connector=Mlp(depth=2, activation=config.projector_hidden_act, bias=config.multimodal_projector_bias),
-            layout=Run(template=VICUNA_V1.replace(begin=tokenizer.bos_token or ""), placeholder=processor.image_token, after_image="\n"),
+            layout=Run(template=template, placeholder=processor.image_token, after_image=after_image),
             fusion=Splice(),
             language_model=LanguageModel.from_config(config.text_config),
         )
@@ -74,29 +66,31 @@ class Llava(Family):
         if not isinstance(layout, Run) or not isinstance(architecture.fusion, Splice):
             raise SpecError(f"LlavaForConditionalGeneration splices a plain run of visual tokens, but the layout is {layout.kind!r}")
         encoder = architecture.encoder
+        if getattr(encoder, "final_norm", False):
+            raise SpecError(f"LlavaForConditionalGeneration reads layers before the final norm, but the {encoder.kind!r} tower applies it")
+        layer = getattr(encoder, "layer", -1)
         return LlavaConfig(
             vision_config=encoder_config(encoder),
             text_config=architecture.language_model.transformers_config(),
             image_token_index=processor.plain_tokenizer.specials[layout.placeholder],
             projector_hidden_act=connector.activation,
-            vision_feature_select_strategy="full" if getattr(encoder, "class_token", "keep") == "keep" else "default",
-            vision_feature_layer=getattr(encoder, "layer", -1),
+            vision_feature_select_strategy=strategy_of(encoder),
+            vision_feature_layer=list(layer) if isinstance(layer, tuple) else layer,
             multimodal_projector_bias=connector.bias,
         )
 
     def processor(self, architecture: Architecture, processor: VLMProcessor) -> Any:
         from transformers import LlavaProcessor
 
-        encoder = architecture.encoder
-        strategy = "full" if getattr(encoder, "class_token", "keep") == "keep" else "default"
+        encoder, layout = architecture.encoder, architecture.layout
         return LlavaProcessor(
             image_processor=image_processor(architecture.policy, encoder),
             tokenizer=processor.tokenizer,
             patch_size=encoder.patch_size,
-            vision_feature_select_strategy=strategy,
-            image_token=architecture.layout.placeholder,
-            num_additional_image_tokens=1,
-            chat_template=CHAT_TEMPLATE,
+            vision_feature_select_strategy=strategy_of(encoder),
+            image_token=layout.placeholder,
+            num_additional_image_tokens=getattr(encoder, "class_positions", 0),
+            chat_template=chat_template((layout.template, layout.after_image), layout.placeholder),
         )
 
 

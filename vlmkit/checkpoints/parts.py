@@ -18,17 +18,32 @@ if TYPE_CHECKING:
 TOWERS = {"clip_vision_model": "clip", "siglip_vision_model": "siglip"}
 """transformers' `model_type` of a vision tower -> the encoder of that kind."""
 
+FIRST_TOKEN = {"clip": "class_token", "siglip": "first_patch"}
+"""The field of an encoder that says whether the first token of its sequence is dropped."""
+
 _RESAMPLE: tuple[Resample, ...] = ("nearest", "lanczos", "bilinear", "bicubic")
 """In the order of Pillow's numbers."""
 
 
-def encoder_from(config: PretrainedConfig, **fields: Any) -> Encoder:
-    """The encoder of a published vision config. Raises SpecError for a tower that vlmkit does not have."""
+def encoder_from(config: PretrainedConfig, *, layer: Any, strategy: str, **fields: Any) -> Encoder:
+    """The encoder of a published vision config whose hidden state `layer` is read, all of it (strategy "full") or without
+    its first token ("default"). Raises SpecError for a tower that vlmkit does not have."""
     kind = TOWERS.get(config.model_type)
     if kind is None:
         raise SpecError(f"vision tower {config.model_type!r} is none of {', '.join(TOWERS)}")
-    made: Encoder = encoders[kind].from_config(config, keep_unused=True, **fields)  # type: ignore[attr-defined]
+    first = FIRST_TOKEN.get(kind)
+    if first is not None:
+        fields[first] = "keep" if strategy == "full" else "drop"
+    elif strategy != "full":
+        raise SpecError(f"vision_feature_select_strategy {strategy!r} drops the first patch, which vlmkit's {kind!r} tower cannot do")
+    layer = tuple(layer) if isinstance(layer, list) else layer
+    made: Encoder = encoders[kind].from_config(config, layer=layer, final_norm=False, keep_unused=True, **fields)  # type: ignore[attr-defined]
     return made
+
+
+def strategy_of(encoder: Encoder) -> str:
+    """transformers' vision_feature_select_strategy of an encoder."""
+    return "default" if getattr(encoder, FIRST_TOKEN.get(encoder.kind, ""), "keep") == "drop" else "full"
 
 
 def normalisation(processor: Any) -> dict[str, tuple[float, ...]]:
