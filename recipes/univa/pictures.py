@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,19 +21,34 @@ from vlmkit.training.stage import Stage
 if TYPE_CHECKING:
     from vlmkit.processor import VLMProcessor
 
-QUESTIONS = 2
-"""Questions asked about a picture in training, drawn from all that can be asked; they share its visual tokens."""
 
-Pictures = list[tuple[Picture, np.ndarray]]
+@dataclass(frozen=True)
+class Asked:
+    """What a source of the mix is made of: a kind of picture, and what is asked about each."""
+
+    kind: Kind
+    first: bool = True
+    """The description of a scene, or what a word says."""
+    others: int = 0
+    """Questions drawn from all the others that the picture answers. All questions share its visual tokens."""
+
+
+SOURCES = {
+    "letters": Asked("lines", first=False),
+    "words": Asked("word"),
+    "captions": Asked("scene"),
+    "answers": Asked("scene", first=False, others=1),
+    "questions": Asked("scene", others=2),
+}
+
+Pictures = list[tuple[Picture, np.ndarray, list[Question]]]
 Batch = dict[str, Tensor]
 
 
 class PictureBatches(Dataset[Batch]):
     """Batch n holds pictures n * batch_size and on, all of one size; `make` turns them into tensors."""
 
-    def __init__(
-        self, processor: VLMProcessor, stage: Stage, seed: int, make: Callable[[VLMProcessor, Pictures, random.Random], Batch]
-    ) -> None:
+    def __init__(self, processor: VLMProcessor, stage: Stage, seed: int, make: Callable[[VLMProcessor, Pictures], Batch]) -> None:
         self.processor = processor
         self.stage = stage
         self.seed = random.Random(f"{seed} {stage.name}").getrandbits(32)
@@ -41,39 +57,48 @@ class PictureBatches(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         rng = random.Random(f"{self.seed} {number}")
         grid = rng.choice(GRIDS)
-        names: list[Any] = [source.name for source in self.stage.data]
-        kinds: list[Kind] = rng.choices(names, [source.weight for source in self.stage.data], k=self.stage.batch_size)
+        names, weights = zip(*((source.name, source.weight) for source in self.stage.data), strict=True)
+        # Typed pages cost no more than their text, and rows of one kind are of about one length.
+        chosen = (
+            rng.choices(names, weights) * self.stage.batch_size
+            if self.make is typed_pages
+            else rng.choices(names, weights, k=self.stage.batch_size)
+        )
         first = number * self.stage.batch_size
-        return self.make(self.processor, [picture_at(self.seed, first + place, kind, grid) for place, kind in enumerate(kinds)], rng)
+        pictures = []
+        for place, name in enumerate(chosen):
+            asked = SOURCES[name]
+            picture, pixels = picture_at(self.seed, first + place, asked.kind, grid)
+            one, *others = picture.questions()
+            pictures.append((picture, pixels, [one] * asked.first + rng.sample(others, min(asked.others, len(others)))))
+        return self.make(self.processor, pictures)
 
 
-def questions_and_answers(processor: VLMProcessor, pictures: Pictures, rng: random.Random) -> Batch:
+def questions_and_answers(processor: VLMProcessor, pictures: Pictures) -> Batch:
     """What the model is trained on: pictures, questions about them and the answers."""
-    return dict(processor.collate(_samples(processor, pictures, rng)))
+    return dict(processor.collate(_samples(processor, pictures)))
 
 
-def typed_pages(processor: VLMProcessor, pictures: Pictures, rng: random.Random) -> Batch:
+def typed_pages(processor: VLMProcessor, pictures: Pictures) -> Batch:
     """The same conversations without a pixel: in each visual token's place stands the character of its cell."""
-    samples = _samples(processor, pictures, rng)
+    samples = _samples(processor, pictures)
     batch = dict(processor.collate(samples))
-    typed = [
-        _typed(picture.page(), grid)
-        for (picture, _), sample in zip(pictures, samples, strict=True)
-        for image in sample.images
-        for grid in image.tokens.grids
-    ]
-    places = batch.pop("visual_index")
-    batch["input_ids"] = torch.where(places >= 0, torch.cat(typed)[places.clamp(min=0)], batch["input_ids"])
-    return {name: value for name, value in batch.items() if name not in ("pixel_values", "grids")}
+    grids = [grid for sample in samples for image in sample.images for grid in image.tokens.grids]
+    typed = torch.cat([_typed(picture.page(), grid) for (picture, _, _), grid in zip(pictures, grids, strict=True)])
+    places = batch["visual_index"]
+    batch["input_ids"] = torch.where(places >= 0, typed[places.clamp(min=0)], batch["input_ids"])
+    batch["grids"] = torch.tensor([(grid.frames, grid.rows, grid.columns) for grid in grids])
+    del batch["pixel_values"]
+    return batch
 
 
-def cells(processor: VLMProcessor, pictures: Pictures, rng: random.Random) -> Batch:
+def cells(processor: VLMProcessor, pictures: Pictures) -> Batch:
     """Pictures, and the character that stands in each 28 x 28 cell: what the tower is warmed up on."""
-    images = [processor.render_image(pixels) for _, pixels in pictures]
+    images = [processor.render_image(pixels) for _, pixels, _ in pictures]
     return {
         "pixel_values": torch.cat([image.pixel_values for image in images]),
         "grids": torch.cat([image.grids for image in images]),
-        "cells": torch.cat([torch.from_numpy(picture.page()).flatten() for picture, _ in pictures]).long(),
+        "cells": torch.cat([torch.from_numpy(picture.page()).flatten() for picture, _, _ in pictures]).long(),
     }
 
 
@@ -94,13 +119,11 @@ def _task(name: str, kind: Kind, count: int, seed: int) -> tasks.Task:
     return tasks.Task(name, tuple(pixels for _, pixels in pictures), asked)
 
 
-def _samples(processor: VLMProcessor, pictures: Pictures, rng: random.Random) -> list[Sample]:
+def _samples(processor: VLMProcessor, pictures: Pictures) -> list[Sample]:
     samples = []
-    for picture, pixels in pictures:
+    for _, pixels, questions in pictures:
         image = processor.render_image(pixels)
-        questions = picture.questions()
-        asked = rng.sample(questions, min(QUESTIONS, len(questions)))
-        samples.append(Sample((image,), tuple(processor.lay_out(_conversation(question), (image,)) for question in asked)))
+        samples.append(Sample((image,), tuple(processor.lay_out(_conversation(question), (image,)) for question in questions)))
     return samples
 
 
@@ -114,4 +137,4 @@ def _typed(page: np.ndarray, grid: Grid) -> Tensor:
     rows = np.arange(grid.rows) * page.shape[0] // grid.rows
     columns = np.arange(grid.columns) * page.shape[1] // grid.columns
     nearest = page[rows[:, None], columns].flatten()
-    return torch.from_numpy(np.concatenate([np.full(grid.prefix, ord(" ")), nearest])).long()
+    return torch.from_numpy(nearest).long()

@@ -37,50 +37,83 @@ class Recipe(Spec):
     """Longest answer in the evaluation."""
 
 
-PICTURES = (Source(name="word", weight=0.6), Source(name="scene", weight=0.4))
-"""Rendered pictures: a word over a texture, or one to three shapes."""
+LETTERS = (Source(name="letters", weight=0.5), Source(name="words", weight=0.1), Source(name="captions", weight=0.4))
+PAGES = (Source(name="words", weight=0.25), Source(name="captions", weight=0.35), Source(name="answers", weight=0.4))
+PICTURES = (Source(name="words"), Source(name="captions"))
+"""In the place of SynthText, COCO and RedCaps: what a word over a texture says, and descriptions of scenes."""
+QUESTIONS = (Source(name="words"), Source(name="questions"))
+"""In the place of SynthText, GQA, TextVQA and DocVQA: questions about scenes beside them."""
 
 TINY = Recipe(
     name="tiny",
     model="univa-vl-tiny",
-    evaluation=200,
+    evaluation=300,
     stages=(
         Stage(
             name="warmup-tower",
             steps=600,
-            batch_size=32,
+            batch_size=16,
             encoder=2e-3,
             head=2e-3,
+            warmup=100,
+            final=0.02,
+            optimizer="muon",
+            betas=(0.9, 0.98),
+            weight_decay=0.05,
+            data=LETTERS,
+        ),
+        Stage(
+            name="warmup-text",
+            steps=450,
+            batch_size=40,
+            language_model=3e-3,
             warmup=50,
             final=0.02,
+            optimizer="muon",
+            muon_scale=6.7,
+            betas=(0.9, 0.98),
             weight_decay=0.05,
-            data=(Source(name="lines", weight=0.5), Source(name="word", weight=0.25), Source(name="scene", weight=0.25)),
+            data=PAGES,
         ),
-        Stage(name="warmup-text", steps=300, batch_size=32, language_model=2e-3, warmup=50, final=0.1, weight_decay=0.05, data=PICTURES),
-        Stage(name="align", steps=80, batch_size=32, connector=2e-3, warmup=10, final=0.1, data=PICTURES),
+        Stage(
+            name="align",
+            steps=100,
+            batch_size=32,
+            connector=2e-3,
+            warmup=10,
+            final=0.02,
+            optimizer="muon",
+            betas=(0.9, 0.98),
+            weight_decay=0.05,
+            data=PICTURES,
+        ),
         Stage(
             name="pretrain",
-            steps=120,
-            batch_size=32,
-            encoder=2e-4,
+            steps=100,
+            batch_size=24,
+            encoder=1e-3,
             connector=1e-3,
             language_model=1e-3,
-            warmup=10,
-            final=0.1,
+            warmup=20,
+            final=0.02,
+            optimizer="muon",
+            betas=(0.9, 0.98),
             weight_decay=0.05,
             data=PICTURES,
         ),
         Stage(
             name="sft",
-            steps=60,
-            batch_size=32,
-            encoder=1e-4,
-            connector=5e-4,
-            language_model=5e-4,
-            warmup=5,
+            steps=160,
+            batch_size=24,
+            encoder=1e-3,
+            connector=1e-3,
+            language_model=1e-3,
+            warmup=10,
             final=0.02,
+            optimizer="muon",
+            betas=(0.9, 0.98),
             weight_decay=0.05,
-            data=PICTURES,
+            data=QUESTIONS,
         ),
     ),
 )

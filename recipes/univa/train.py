@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -31,7 +32,7 @@ from vlmkit.training.run import RunDirectory, RunError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from torch import Tensor, nn
+    from torch import Tensor
     from torch.utils.data import Dataset
 
     from vlmkit.evaluation.tasks import Task, TaskResult
@@ -81,10 +82,12 @@ def train(
 ) -> int:
     """The run itself, from wherever it stands. `data` holds a folder for each source; without it pictures are rendered."""
     import torch
+    import transformers
     from rich.console import Console
 
     from vlmkit.training.loop import Interrupted, Trainer
 
+    transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     accelerator = _accelerator(recipe)
@@ -93,13 +96,19 @@ def train(
     def build(weights: Any) -> vlmkit.VLM:
         model = vlmkit.build(architecture, dtype=recipe.dtype, weights=weights, seed=seed)
         prefer_flash_attention(model)
+        if weights is None:
+            _begin(model)
         moved: vlmkit.VLM = model.to(accelerator.device)
         return moved
 
     model = build(run.weights if run.weights.is_dir() else recipe.weights)
     processor = vlmkit.build_processor(architecture)
     parameters = architecture.parameters()
-    console.print(f"[bold]{architecture.name}[/]: {parameters.total:,} parameters on {accelerator.device} in {run.path}", highlight=False)
+    console.print(
+        f"[bold]{architecture.name}[/]: {parameters.total:,} parameters on {accelerator.device} in {run.path}",
+        highlight=False,
+        soft_wrap=True,
+    )
     trainer = Trainer(
         run,
         model,
@@ -114,9 +123,7 @@ def train(
             if stage.name in trainer.done:
                 continue
             _announce(console, number, stage, recipe, trainer)
-            loss, head = _warm_up(stage, trainer.model)
-            extra = {} if loss is None else {"loss": loss, "head": head}
-            trainer.train(stage, batches(stage, processor, seed, data), **extra)
+            trainer.train(stage, batches(stage, processor, seed, data), **_warm_up(stage, trainer.model))
     except Interrupted as stop:
         console.print(f"{stop}; the state is saved. The same command goes on from there.")
         return 128 + stop.signal
@@ -145,10 +152,21 @@ def batches(stage: Stage, processor: vlmkit.VLMProcessor, seed: int, data: Path 
 # --- stage 0: what a published tower and language model would know already --------------------------------------------
 
 
-def _warm_up(stage: Stage, model: vlmkit.VLM) -> tuple[Any, nn.Module | None]:
-    """The loss of the tower's warm-up and the layer it needs for it; nothing for stages that use the model's own loss."""
+def _begin(model: vlmkit.VLM) -> None:
+    """Embeddings as large as the positions that are added to them, where transformers draws them fifty times smaller."""
+    import torch
+
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        model.get_input_embeddings().weight.normal_(0, 0.5)
+
+
+def _warm_up(stage: Stage, model: vlmkit.VLM) -> dict[str, Any]:
+    """What the trainer is given beside a stage of warming up: a loss, and a module that is thrown away afterwards."""
+    if stage.name == "warmup-text":
+        return {"loss": _typed_loss}
     if stage.name != "warmup-tower":
-        return None, None
+        return {}
     import torch
     from torch.nn import functional
 
@@ -163,7 +181,22 @@ def _warm_up(stage: Stage, model: vlmkit.VLM) -> tuple[Any, nn.Module | None]:
         features = model.encoder(batch["pixel_values"], batch["grids"])
         return functional.cross_entropy(reader(merge_blocks(features, 2, "dh dw c")), batch["cells"])
 
-    return loss, reader
+    return {"loss": loss, "head": reader}
+
+
+def _typed_loss(model: Any, batch: Batch) -> Tensor:
+    """The model's own loss on typed pages: each character at its place on the page, as the connector would put it."""
+    import torch
+
+    from vlmkit.connectors.positions import sincos_2d
+
+    embeddings = model.get_input_embeddings()(batch["input_ids"])
+    tables = [sincos_2d(rows, columns, embeddings.shape[-1], device=embeddings.device) for _, rows, columns in batch["grids"].tolist()]
+    places = batch["visual_index"]
+    positions = torch.cat(tables)[places.clamp(min=0)] * (places >= 0)[..., None]
+    others = {name: batch[name] for name in ("attention_mask", "position_ids", "labels")}
+    loss: Tensor = model(inputs_embeds=embeddings + positions, **others).loss
+    return loss
 
 
 # --- evaluation, checkpoint, report -----------------------------------------------------------------------------------
@@ -183,13 +216,16 @@ def finish(
 
     from vlmkit.training.checkpoint import replace_directory, write_text_atomically
 
-    model: Any = trainer.model
     log = trainer.log
     assert log is not None, "the main process finishes the run"
     with replace_directory(run.path / "checkpoint") as directory:
-        model.save_pretrained(directory)
+        if trainer.sharded:
+            shutil.copytree(run.weights, directory, dirs_exist_ok=True)
+        else:
+            trainer.model.save_pretrained(directory)
         processor.save_pretrained(directory)
-    results = evaluate(recipe, model, processor, data, console)
+    # One process of many cannot generate with weights that are spread over all: a sharded run is evaluated from its checkpoint.
+    results = [] if trainer.sharded else evaluate(recipe, trainer.model, processor, data, console)
     scores: dict[str, Any] = {
         result.name: {"sighted": vars(result.sighted), "blind": vars(result.blind), "questions": len(result.answers)} for result in results
     }
@@ -198,8 +234,9 @@ def finish(
     log.close()
     write_text_atomically(run.path / "report.html", report.page(recipe, architecture, run, results, trainer.seconds))
     write_text_atomically(run.path / "results.json", json.dumps({"scores": scores, "seconds": round(trainer.seconds, 1)}, indent=2) + "\n")
-    console.print(_table(results))
-    console.print(f"checkpoint {run.path / 'checkpoint'}, report {run.path / 'report.html'}", highlight=False)
+    if results:
+        console.print(_table(results))
+    console.print(f"checkpoint: {run.path / 'checkpoint'}\nreport: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def evaluate(recipe: Recipe, model: vlmkit.VLM, processor: vlmkit.VLMProcessor, data: Path | None, console: Console) -> list[TaskResult]:
@@ -207,7 +244,10 @@ def evaluate(recipe: Recipe, model: vlmkit.VLM, processor: vlmkit.VLMProcessor, 
 
     results = []
     for task in evaluation_tasks(recipe, data):
-        console.print(f"evaluating {task.name}: {len(task.questions)} questions about {len(task.images)} images, then with images swapped")
+        console.print(
+            f"evaluating {task.name}: {len(task.questions)} questions about {len(task.images)} images, and with images swapped",
+            soft_wrap=True,
+        )
         results.append(ask(model, processor, task, max_new_tokens=recipe.answer_tokens))
     return results
 
@@ -324,10 +364,14 @@ def _announce(console: Console, number: int, stage: Stage, recipe: Recipe, train
 
 def _accelerator(recipe: Recipe) -> Any:
     """One process on whatever device there is; with more of them (torchrun, accelerate launch) ZeRO-3 for the full preset."""
+    import torch
     from accelerate import Accelerator
 
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or recipe.weights != "pretrained":
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Accelerator()
+    if recipe.weights != "pretrained":
+        # accelerate takes several processes without a GPU for so many runs of one, unless it is told.
+        return Accelerator(cpu=not torch.cuda.is_available())
     from accelerate import DeepSpeedPlugin
 
     config = json.loads((Path(__file__).parent / "zero3.json").read_text(encoding="utf-8"))

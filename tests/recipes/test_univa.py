@@ -182,7 +182,7 @@ def test_help_loads_no_torch():
 
 def test_a_batch_follows_from_its_number_and_pages_stand_where_the_pictures_stood():
     processor = vlmkit.build_processor(SMALL)
-    stage = stages.TINY.stages[-1].replace(batch_size=3)
+    stage = stages.TINY.stages[-1].replace(batch_size=3, data=(stages.Source(name="captions"),))
 
     def batch(make, number: int, seed: int = 0) -> dict[str, torch.Tensor]:
         return pictures.PictureBatches(processor, stage, seed, make)[number]
@@ -190,14 +190,20 @@ def test_a_batch_follows_from_its_number_and_pages_stand_where_the_pictures_stoo
     shown, typed = batch(pictures.questions_and_answers, 7), batch(pictures.typed_pages, 7)
     again = batch(pictures.questions_and_answers, 7)
     assert all(torch.equal(value, again[name]) for name, value in shown.items())
-    assert not torch.equal(
-        shown["pixel_values"], batch(pictures.questions_and_answers, 7, seed=1)["pixel_values"][: len(shown["pixel_values"])]
-    )
+    other = batch(pictures.questions_and_answers, 7, seed=1)["pixel_values"]
+    assert other.shape != shown["pixel_values"].shape or not torch.equal(shown["pixel_values"], other)
     places = shown["visual_index"] >= 0
+    assert torch.equal(typed["visual_index"], shown["visual_index"])
+    assert "pixel_values" not in typed
     assert torch.equal(typed["input_ids"][~places], shown["input_ids"][~places])
     cells = batch(pictures.cells, 7)
     assert torch.equal(typed["input_ids"][places], cells["cells"][shown["visual_index"][places]])
     assert torch.equal(cells["pixel_values"], shown["pixel_values"])
+
+
+def test_every_source_of_the_tiny_preset_is_known():
+    named = {source.name for stage in stages.TINY.stages for source in stage.data}
+    assert named == set(pictures.SOURCES)
 
 
 def test_the_words_of_the_evaluation_are_never_trained_on():

@@ -50,7 +50,7 @@ class StageProgress:
             self._bar.update(self._task, completed=step, text=self._text(step, now))
         elif now - self._last_line >= self._between or step == self.steps:
             self._last_line = now
-            self.console.print(f"{self.name:<10} {step}/{self.steps}  {self._text(step, now)}", highlight=False)
+            self.console.print(f"{self.name:<10} {step}/{self.steps}  {self._text(step, now)}", highlight=False, soft_wrap=True)
 
     def _text(self, step: int, now: float) -> str:
         each = (now - self._begun) / max(1, step - self._first)

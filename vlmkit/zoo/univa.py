@@ -13,7 +13,7 @@ from vlmkit.encoders.open_clip import OpenClip
 from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.run import Run
-from vlmkit.layout.template import CHATML
+from vlmkit.layout.template import CHATML, Template
 from vlmkit.preprocess.smart_resize import SmartResize
 from vlmkit.spec import Settings
 
@@ -58,30 +58,38 @@ UNIVA_VL = Architecture(
     language_model=OLMO_3_1_32B,
 )
 
+BRIEF = Template(
+    system=("<|im_start|>", "<|im_end|>"),
+    user=("<|im_start|>", "<|im_end|>"),
+    assistant=("", "<|im_end|>"),
+)
+"""ChatML without its words: at one token a byte they would be half of a short conversation."""
+
 UNIVA_VL_TINY = Architecture(
     name="univa-vl-tiny",
-    policy=SmartResize(factor=28, min_pixels=12 * 28 * 28, max_pixels=16 * 28 * 28),
-    encoder=OpenClip(width=160, layers=4, heads=4, image_size=98),
+    policy=SmartResize(factor=28, min_pixels=12 * 28 * 28, max_pixels=20 * 28 * 28),
+    encoder=OpenClip(width=160, layers=4, heads=5, image_size=126),
     connector=ConvPatchMerger(),
-    layout=Run(template=CHATML, placeholder="<|image|>", after_image="\n"),
+    layout=Run(template=BRIEF, placeholder="<|image|>"),
     fusion=Splice(),
     language_model=LanguageModel(
         model_type="olmo3",
         tokenizer="bytes",
         config=Settings(
             vocab_size=320,
-            hidden_size=160,
-            intermediate_size=512,
+            hidden_size=128,
+            intermediate_size=384,
             num_hidden_layers=4,
             num_attention_heads=4,
             num_key_value_heads=2,
-            max_position_embeddings=2048,
-            sliding_window=128,
-            rope_theta=10000.0,
+            max_position_embeddings=1024,
+            sliding_window=64,
+            rms_norm_eps=1e-6,
+            rope_theta=500000.0,
             rope_scaling={
                 "rope_type": "yarn",
                 "factor": 8.0,
-                "original_max_position_embeddings": 256,
+                "original_max_position_embeddings": 128,
                 "attention_factor": 1.2079441541679836,
                 "beta_fast": 32.0,
                 "beta_slow": 1.0,
