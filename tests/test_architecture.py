@@ -164,7 +164,7 @@ def test_every_problem_is_told_not_only_the_first() -> None:
         ),
         (
             {"policy": ("squash", {"size": 378}), "connector": ("conv_patch_merger", {})},
-            ["squash(size=378)", "of 28, such as 392"],
+            ["squash(size=378)", "'open_clip'", "'conv_patch_merger'", "of 28, such as 392"],
         ),
         ({"policy": ("smart_resize", {"factor": 14}), "connector": ("conv_patch_merger", {})}, ["smart_resize(factor=14)", "such as 28"]),
     ],

@@ -29,7 +29,13 @@ _HF: dict[str, Any] = {**_VIT, "mlp": 64, "positions": "bicubic_antialias"}
 ENCODERS: dict[str, dict[str, Any]] = {"open_clip": _VIT, "clip": _HF, "siglip": _HF, "timm": {**_VIT, "custom": True}}
 CONNECTORS: dict[str, dict[str, Any]] = {}
 POLICIES: dict[str, dict[str, Any]] = {
+    "anyres": {"size": 56},
     "center_crop": {"size": 56},
+    "edge_bounds": {"shortest": 56, "longest": 112, "factor": 28},
+    "edge_cap": {"longest": 112, "factor": 28},
+    "fit_canvas": {"height": 56, "width": 84, "factor": 28},
+    "letterbox": {"size": 56},
+    "longest_edge_tiles": {"size": 56, "tiles": 2},
     "pad_square": {"size": 56},
     "smart_resize": {"min_pixels": 4 * 28 * 28, "max_pixels": 8 * 28 * 28},
     "squash": {"size": 56},

@@ -90,13 +90,14 @@ class Architecture(Spec):
 
     def _problems(self) -> Iterator[str]:
         patch, merge = self.encoder.patch_size, self.connector.merge
-        aligned = self.policy.problems(patch * merge)
-        yield from aligned
+        unaligned = self.policy.problems(patch * merge)
+        for problem in unaligned:
+            yield f"{problem} (patch {patch} of encoder {self.encoder.kind!r}, merge {merge} of connector {self.connector.kind!r})"
         try:
             yield from self.connector.problems(self.encoder.dim_out, self.language_model.dim)
         except SpecError as error:
             yield str(error)
-        if not aligned:
+        if not unaligned:
             yield from self._probe(patch)
 
     def _probe(self, patch: int) -> Iterator[str]:

@@ -123,7 +123,9 @@ def _from_directory(directory: Any, expected: Architecture | None, device: Any, 
     config = VLMConfig.from_pretrained(directory)
     if expected is not None and config.spec.replace(name=expected.name) != expected:
         raise SpecError(f"{directory} holds {config.spec.name!r}, whose parts differ from those of {expected.name!r}; use vlmkit.load")
-    model, info = VLM.from_pretrained(directory, config=config, dtype=dtype or "auto", output_loading_info=True)
+    # Mismatched sizes are refused below, by name, and not by a message that points at a table printed before it.
+    options = {"dtype": dtype or "auto", "output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, info = VLM.from_pretrained(directory, config=config, **options)
     wrong = {name: sorted(info[name]) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if info.get(name)}
     if wrong:
         raise SpecError(f"{directory}: " + "; ".join(f"{name.replace('_', ' ')}: {_some(keys)}" for name, keys in wrong.items()))

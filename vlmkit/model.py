@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -192,7 +193,9 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         return text.strip()
 
     def save_pretrained(self, save_directory: Any, max_shard_size: int | str = "5GB", **kwargs: Any) -> None:
-        """As transformers, in shards of 5 GB."""
+        """As transformers, in shards of 5 GB. Raises NotADirectoryError where a file has the name."""
+        if os.path.isfile(save_directory):
+            raise NotADirectoryError(f"{save_directory} is a file; name a directory to save to")
         super().save_pretrained(save_directory, max_shard_size=max_shard_size, **kwargs)
 
 
