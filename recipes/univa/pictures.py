@@ -58,12 +58,7 @@ class PictureBatches(Dataset[Batch]):
         rng = random.Random(f"{self.seed} {number}")
         grid = rng.choice(GRIDS)
         names, weights = zip(*((source.name, source.weight) for source in self.stage.data), strict=True)
-        # Typed pages cost no more than their text, and rows of one kind are of about one length.
-        chosen = (
-            rng.choices(names, weights) * self.stage.batch_size
-            if self.make is typed_pages
-            else rng.choices(names, weights, k=self.stage.batch_size)
-        )
+        chosen = rng.choices(names, weights, k=self.stage.batch_size)
         first = number * self.stage.batch_size
         pictures = []
         for place, name in enumerate(chosen):

@@ -102,24 +102,27 @@ def _gallery(result: TaskResult) -> str:
 
 
 def _spread(answers: Sequence[Answer], count: int) -> list[Answer]:
-    """At most `count` answers from all over, no picture twice: not the best, not the worst."""
-    first = {answer.question.image: answer for answer in reversed(answers)}
-    pictures = sorted(first)
+    """At most `count` answers from all over, no picture twice, different questions where there are: not the best, not the worst."""
+    of: dict[int, list[Answer]] = {}
+    for answer in answers:
+        of.setdefault(answer.question.image, []).append(answer)
+    pictures = sorted(of)
     step = max(1, len(pictures) / count)
-    return [first[pictures[int(place * step)]] for place in range(min(count, len(pictures)))]
+    chosen = [of[pictures[int(place * step)]] for place in range(min(count, len(pictures)))]
+    return [asked[place % len(asked)] for place, asked in enumerate(chosen)]
 
 
 def _sample(result: TaskResult, answer: Answer) -> str:
     images = result.task.images
     mark = "right" if answer.right else "wrong"
     truth = "" if answer.right else f"<div class='truth'>right would be: {escape(answer.question.answer)}</div>"
-    blind = "right" if answer.right_blind else "wrong"
+    chance = " <i>(right by chance)</i>" if answer.right_blind else ""
     return f"""<figure><img src="{_picture(images[answer.question.image])}" alt="">
 <figcaption><div class="q">{escape(answer.question.question)}</div>
 <div class="a {mark}">{escape(answer.sighted) or "&nbsp;"}</div>{truth}
-<div class="swap"><img src="{_picture(images[answer.swapped])}" alt=""><span>shown this instead:<br><span class="{blind}">{
-        escape(answer.blind)
-    }</span></span></div></figcaption></figure>"""
+<div class="swap"><img src="{_picture(images[answer.swapped])}" alt=""><span>shown this instead:<br><b>{escape(answer.blind)}</b>{
+        chance
+    }</span></div></figcaption></figure>"""
 
 
 def _picture(image: Any, longest: int = 320) -> str:
@@ -197,9 +200,11 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _smooth(losses: Sequence[float]) -> list[float]:
+    """Running mean over about a twentieth of the steps."""
+    share = 1 / min(20, max(2, len(losses) / 20))
     means: list[float] = []
     for loss in losses:
-        means.append(loss if not means else 0.95 * means[-1] + 0.05 * loss)
+        means.append(loss if not means else (1 - share) * means[-1] + share * loss)
     return means
 
 
@@ -257,6 +262,7 @@ figure { margin: 0; background: var(--wash); border: 1px solid var(--line); bord
 .a.right::before { content: "\\2713\\00a0" } .a.wrong::before { content: "\\2717\\00a0" }
 .truth { font-size: 13px } .swap { display: flex; gap: 8px; align-items: center; margin-top: 8px; padding-top: 8px; font-size: 12px;
   border-top: 1px solid var(--line); color: var(--soft) } .swap img { height: 36px; border-radius: 4px }
+.swap b { color: var(--ink); font-weight: 500 }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; margin: 10px 0 18px } th { text-align: left; color: var(--soft);
   font-weight: 500 } th, td { padding: 6px 10px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 14px } .chart { padding: 10px 12px }

@@ -38,7 +38,7 @@ class Recipe(Spec):
 
 
 LETTERS = (Source(name="letters", weight=0.5), Source(name="words", weight=0.1), Source(name="captions", weight=0.4))
-PAGES = (Source(name="words", weight=0.25), Source(name="captions", weight=0.35), Source(name="answers", weight=0.4))
+PAGES = (Source(name="words", weight=0.25), Source(name="captions", weight=0.3), Source(name="answers", weight=0.45))
 PICTURES = (Source(name="words"), Source(name="captions"))
 """In the place of SynthText, COCO and RedCaps: what a word over a texture says, and descriptions of scenes."""
 QUESTIONS = (Source(name="words"), Source(name="questions"))
@@ -47,11 +47,11 @@ QUESTIONS = (Source(name="words"), Source(name="questions"))
 TINY = Recipe(
     name="tiny",
     model="univa-vl-tiny",
-    evaluation=300,
+    evaluation=200,
     stages=(
         Stage(
             name="warmup-tower",
-            steps=600,
+            steps=540,
             batch_size=16,
             encoder=2e-3,
             head=2e-3,
@@ -64,7 +64,7 @@ TINY = Recipe(
         ),
         Stage(
             name="warmup-text",
-            steps=450,
+            steps=440,
             batch_size=40,
             language_model=3e-3,
             warmup=50,
@@ -77,7 +77,7 @@ TINY = Recipe(
         ),
         Stage(
             name="align",
-            steps=100,
+            steps=80,
             batch_size=32,
             connector=2e-3,
             warmup=10,
@@ -103,7 +103,7 @@ TINY = Recipe(
         ),
         Stage(
             name="sft",
-            steps=160,
+            steps=150,
             batch_size=24,
             encoder=1e-3,
             connector=1e-3,
