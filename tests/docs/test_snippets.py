@@ -51,7 +51,7 @@ def test_pages_compare_values() -> None:
     """The comments that are compared are still where the runner finds them."""
     python = [block for block in pages.blocks(pages.ROOT / "docs" / "connectors.md") if block.language == "python"]
     assert [block.file for block in python] == ["my_connector.py", None, None]
-    assert "# 12" in python[1].text
+    assert "# 234" in python[1].text
 
 
 def test_command_lines_of_the_readme_are_those_of_the_page_that_runs_them() -> None:
