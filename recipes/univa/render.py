@@ -107,10 +107,10 @@ class Picture:
         return page
 
     def questions(self) -> list[Question]:
-        """Everything that is asked about this picture; each has exactly one right answer."""
-        if self.shapes:
-            return [Question("description", "Describe the image.", describe(self.shapes)), *_ask(self.shapes)]
-        return [Question("ocr", "What does it say?", " ".join(w.text for w in self.words))]
+        """What is asked about this picture, the most general question first; each has exactly one right answer."""
+        if self.words:
+            return [Question("ocr", "What does it say?", " ".join(w.text for w in self.words))]
+        return [Question("description", "Describe the image.", describe(self.shapes)), *_ask(self.shapes)]
 
 
 # --- composing: what stands where -------------------------------------------------------------------------------------
@@ -133,6 +133,8 @@ def compose(rng: random.Random, kind: Kind, grid: tuple[int, int], *, held_out: 
         else:
             places = [column for column in range(columns) if rng.random() < 0.6]
             shapes += [_shape(rng, row, column, shift=2, largest=30) for column in places]
+    if not words and not shapes:
+        return compose(rng, kind, grid)
     return Picture(rows, columns, tuple(words), tuple(shapes))
 
 
@@ -162,18 +164,19 @@ def _scene(rng: random.Random, rows: int, columns: int) -> tuple[Shape, ...]:
 
 def _shape(rng: random.Random, row: int, column: int, shift: float = SHAPE_SHIFT, largest: int = 40) -> Shape:
     x, y = (CELL * (i + 0.5) + rng.uniform(-shift, shift) for i in (column, row))
-    return Shape(rng.choice(tuple(COLOURS)), rng.choice(SHAPES), x, y, rng.randint(22, largest))
+    return Shape(rng.choice(tuple(COLOURS)), rng.choice(SHAPES), x, y, rng.randint(24, largest))
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------
 
 
 def describe(shapes: tuple[Shape, ...]) -> str:
-    """The one right description of a scene: one shape is named; of two, the left or upper one comes first."""
-    if len(shapes) == 1:
-        return _article(shapes[0].name)
-    first, second, relation = _relation(*shapes)
-    return f"{_article(first.name)} {relation} {_article(second.name)}"
+    """The one right description of a scene: of two shapes the left or upper one comes first, more are listed row by row."""
+    if len(shapes) == 2:
+        first, second, relation = _relation(*shapes)
+        return f"{_article(first.name)} {relation} {_article(second.name)}"
+    *others, last = (_article(s.name) for s in sorted(shapes, key=lambda s: (s.row, s.x)))
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _article(name: str) -> str:
@@ -188,7 +191,7 @@ def _relation(a: Shape, b: Shape) -> tuple[Shape, Shape, str]:
 
 def _ask(shapes: tuple[Shape, ...]) -> list[Question]:
     """How many; the colour of a shape that is there once; the shape of a colour that is there once; what stands where."""
-    asked = [Question("vqa", "How many shapes are there?", NUMBERS[len(shapes)])]
+    asked = [Question("vqa", "How many shapes are there?", NUMBERS[len(shapes)])] if len(shapes) < len(NUMBERS) else []
     colours, kinds = [s.colour for s in shapes], [s.shape for s in shapes]
     for s in shapes:
         if kinds.count(s.shape) == 1:
