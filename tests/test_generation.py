@@ -48,7 +48,7 @@ def test_cached_logits_are_the_uncached_ones() -> None:
     cached, uncached = (built.generate(**batch, **options, use_cache=use_cache) for use_cache in (True, False))
     assert torch.equal(cached.sequences, uncached.sequences)
     for first, second in zip(cached.logits, uncached.logits, strict=True):
-        assert apart(first, second) < 1e-4  # measured 1e-5
+        assert apart(first, second) < 1e-4  # measured 5e-6
 
 
 def test_sampling_is_reproduced_by_its_seed() -> None:

@@ -94,11 +94,13 @@ def test_a_transformers_config_is_described_exactly(model_type: str) -> None:
     [
         ("olmo33", {}, r"transformers has no 'olmo33'; did you mean 'olmo3'"),
         (
-            LanguageModel(model_type="llama", config=Settings(hiden_size=8)),
+            "llama",
+            {"hiden_size": 8},
             r"config\.hiden_size: unknown setting of 'llama', did you mean 'hidden_size'",
         ),
         (
-            LanguageModel(model_type="llama", config=Settings(hidden_size="8")),
+            "llama",
+            {"hidden_size": "8"},
             r"'llama' does not take these settings: .*expected int, got str",
         ),
         ("clip", {}, r"'clip' is no causal language model in transformers"),
