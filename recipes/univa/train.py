@@ -156,9 +156,10 @@ def _begin(model: vlmkit.VLM) -> None:
     """Embeddings as large as the positions that are added to them, where transformers draws them fifty times smaller."""
     import torch
 
+    embedding: Any = model.get_input_embeddings()
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
-        model.get_input_embeddings().weight.normal_(0, 0.5)
+        embedding.weight.normal_(0, 0.5)
 
 
 def _warm_up(stage: Stage, model: vlmkit.VLM) -> dict[str, Any]:
