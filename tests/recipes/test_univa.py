@@ -24,7 +24,12 @@ FOLDER = Path(__file__).parents[2] / "recipes" / "univa"
 sys.path.insert(0, str(FOLDER))
 pictures, stages, train = (importlib.import_module(name) for name in ("pictures", "stages", "train"))
 
-SMALL = vlmkit.register_model(small().replace(name="univa-vl-small", policy=SmartResize(min_pixels=12 * 784, max_pixels=20 * 784)))
+SMALL = small().replace(name="univa-vl-small", policy=SmartResize(min_pixels=12 * 784, max_pixels=20 * 784))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_has_a_name() -> None:
+    vlmkit.register_model(SMALL)
 
 
 def in_small(recipe: Any, steps: int) -> Any:

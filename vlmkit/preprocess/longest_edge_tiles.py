@@ -62,7 +62,7 @@ class LongestEdgeTiles(SquarePolicy):
         aspect = fitted.width / fitted.height
 
         def up(side: int) -> int:
-            return math.ceil(side / self.size) * self.size
+            return math.ceil(max(side, 1) / self.size) * self.size
 
         if fitted.width >= fitted.height:
             width = up(fitted.width)
