@@ -16,7 +16,7 @@ from PIL import Image
 import vlmkit
 from tests.photos import picture
 from vlmkit.cli import COMMANDS, TRACEBACK, main
-from vlmkit.commands.chat import CheckpointError, find_checkpoint
+from vlmkit.commands.checkpoint import CheckpointError, find_checkpoint
 from vlmkit.commands.choice import read_part
 from vlmkit.commands.list import FAMILIES
 from vlmkit.commands.photo import photo_size, read_size

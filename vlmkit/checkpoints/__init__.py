@@ -38,17 +38,18 @@ def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str
 
     Raises SpecError with each family's reason where none can express the architecture; nothing is written then.
     """
-    reasons = []
+    spec, reasons = model.config.spec, []
     for name in dict.fromkeys(FAMILIES.values()):
         known = _family(name)
         try:
-            config = known.config(model.config.spec, processor)
+            config = known.config(spec, processor)
+            published = known.processor(spec, processor)
         except SpecError as error:
             reasons.append(str(error))
             continue
-        known.export(model, processor, config, os.fspath(directory))
+        known.export(model, published, config, os.fspath(directory))
         return
-    raise SpecError(f"{model.config.spec.name} has no model class in transformers: " + "; ".join(reasons))
+    raise SpecError("\n".join([f"no model class of transformers can express {spec.name}:", *dict.fromkeys(reasons)]))
 
 
 def _family(name: str) -> Family:

@@ -47,7 +47,8 @@ class Family(ABC):
 
     @abstractmethod
     def processor(self, architecture: Architecture, processor: VLMProcessor) -> Any:
-        """transformers' processor of the published class with the same image policy, layout and tokenizer."""
+        """transformers' processor of the published class with the same image policy, layout and tokenizer. Raises SpecError
+        for an architecture that it cannot express."""
 
     def load(self, directory: str, dtype: torch.dtype | None = None) -> tuple[VLM, VLMProcessor]:
         """Model and processor of a published directory, in its own dtype unless another is asked for.
@@ -72,8 +73,8 @@ class Family(ABC):
         model.generation_config = reference.generation_config
         return model.eval(), VLMProcessor(published.tokenizer, architecture=architecture.to_dict())
 
-    def export(self, model: VLM, processor: VLMProcessor, config: PretrainedConfig, directory: str) -> None:
-        """Write a directory that transformers' own class loads; `config` is what `self.config` gave."""
+    def export(self, model: VLM, processor: Any, config: PretrainedConfig, directory: str) -> None:
+        """Write a directory that transformers' own class loads, of what `self.processor` and `self.config` gave."""
         architecture = model.config.spec
         config.dtype = model.dtype
         with torch.device("meta"):
@@ -83,7 +84,7 @@ class Family(ABC):
         take_over(reference, theirs, architecture.name)
         reference.generation_config = model.generation_config
         reference.save_pretrained(directory, max_shard_size="5GB")
-        self.processor(architecture, processor).save_pretrained(directory)
+        processor.save_pretrained(directory)
 
 
 def translate(name: str, renames: Renames, *, to_ours: bool) -> str:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vlmkit.commands.checkpoint import find_checkpoint
 from vlmkit.commands.choice import add_plugin_option, load_plugins
-from vlmkit.registry import suggestion
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -54,24 +54,6 @@ def run(arguments: Namespace) -> None:
         torch.manual_seed(arguments.seed)
         streamer = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
         model.chat(processor, photo, question, streamer=streamer, **options)
-
-
-class CheckpointError(ValueError):
-    """A directory without a checkpoint."""
-
-
-def find_checkpoint(run_directory: Path) -> Path:
-    """The directory itself or its `checkpoint`, whichever holds a config.json. Raises CheckpointError."""
-    candidates = (run_directory, run_directory / "checkpoint")
-    for candidate in candidates:
-        if (candidate / "config.json").is_file():
-            return candidate
-    if not run_directory.exists():
-        siblings = [path.name for path in run_directory.parent.iterdir() if path.is_dir()] if run_directory.parent.is_dir() else []
-        raise CheckpointError(f"there is no directory {str(run_directory)!r};{suggestion(run_directory.name, siblings)}".rstrip(";"))
-    if not run_directory.is_dir():
-        raise CheckpointError(f"{str(run_directory)!r} is a file; name the directory of a run or checkpoint")
-    raise CheckpointError(f"no checkpoint in {str(run_directory)!r}: neither config.json nor checkpoint/config.json is there")
 
 
 def questions(given: str | None) -> Iterator[str]:

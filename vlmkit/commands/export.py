@@ -1,0 +1,82 @@
+"""Write a model as a directory that transformers' own class loads, and with it vLLM, SGLang and others.
+
+Not every choice of parts has such a class; where none fits, the reason of each is told and nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vlmkit.commands.checkpoint import find_checkpoint
+from vlmkit.commands.choice import add_plugin_option, load_plugins
+
+FORMATS = ("transformers",)
+
+
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument("run_directory", metavar="RUN", help="directory of a training run, or of a checkpoint")
+    parser.add_argument("directory", metavar="DIR", help="where to write: a directory that is not there yet, or is empty")
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="whose classes are to load it (transformers)")
+    parser.add_argument("--dtype", help="such as bfloat16; the saved one without")
+    add_plugin_option(parser)
+
+
+def run(arguments: Namespace) -> None:
+    load_plugins(arguments)
+    source, target = find_checkpoint(Path(arguments.run_directory)), Path(arguments.directory)
+    check_target(target)
+
+    import sys
+
+    from transformers.utils.logging import disable_progress_bar
+
+    import vlmkit
+    from vlmkit.checkpoints import export
+
+    if not sys.stderr.isatty():
+        disable_progress_bar()
+    model, processor = vlmkit.load(source, dtype=arguments.dtype)
+    try:
+        with whole_directory(target) as partial:
+            export(model, processor, partial)
+    except OSError as error:
+        raise TargetError(f"cannot write {str(target)!r}: {error.strerror or error}") from None
+    print(target)
+
+
+class TargetError(ValueError):
+    """A directory that cannot be written where it was asked for."""
+
+
+def check_target(target: Path) -> None:
+    """Raises TargetError where writing would be impossible, or would mix with what is there."""
+    if not target.resolve().parent.is_dir():
+        raise TargetError(f"cannot write {str(target)!r}: there is no directory {str(target.parent)!r}")
+    if target.is_dir():
+        if any(target.iterdir()):
+            raise TargetError(f"{str(target)!r} is there already and is not empty; name a directory that is not there yet")
+    elif target.exists() or target.is_symlink():
+        raise TargetError(f"{str(target)!r} is there already and is no directory; name a directory that is not there yet")
+
+
+@contextmanager
+def whole_directory(target: Path) -> Iterator[Path]:
+    """A directory to write to, beside `target`. Its files are where they belong once all are written, and gone where that
+    failed."""
+    target = target.resolve()
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    partial.mkdir()
+    try:
+        yield partial
+        if target.is_dir():  # it may be somebody's current directory: it is filled, not replaced
+            for file in partial.iterdir():
+                shutil.move(file, target / file.name)
+        else:
+            partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
