@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlmkit.data.chat_jsonl import ChatJsonl, DataError
+from vlmkit.data.chat_jsonl import ChatJsonl
+from vlmkit.data.sample import DataError
 
 
 def row(image: str, question: str = "What?") -> dict:

@@ -15,11 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from vlmkit.conversation import Conversation, read_conversation
+from vlmkit.data.sample import DataError
 from vlmkit.layout.base import LayoutError
-
-
-class DataError(ValueError):
-    """Training data that cannot be used: the file, the line, what is wrong with it."""
 
 
 class ChatJsonl:
