@@ -26,7 +26,13 @@ from vlmkit.spec import Settings
 _VIT: dict[str, Any] = {"width": 32, "layers": 2, "heads": 2, "patch": 14, "image_size": 42}
 _HF: dict[str, Any] = {**_VIT, "mlp": 64, "positions": "bicubic_antialias"}
 
-ENCODERS: dict[str, dict[str, Any]] = {"open_clip": _VIT, "clip": _HF, "siglip": _HF, "timm": {**_VIT, "custom": True}}
+ENCODERS: dict[str, dict[str, Any]] = {
+    "open_clip": _VIT,
+    "clip": _HF,
+    "siglip": _HF,
+    "timm": {**_VIT, "custom": True},
+    "pixtral": {"width": 32, "layers": 2, "heads": 2, "patch": 14, "mlp": 64},
+}
 CONNECTORS: dict[str, dict[str, Any]] = {}
 POLICIES: dict[str, dict[str, Any]] = {
     "anyres": {"size": 56},
@@ -42,6 +48,7 @@ POLICIES: dict[str, dict[str, Any]] = {
 }
 LAYOUTS: dict[str, dict[str, Any]] = {
     "bracketed": {"template": CHATML, "placeholder": "<|image|>", "start": "<|image_start|>", "end": "<|image_end|>"},
+    "rows": {"template": CHATML, "placeholder": "<|image|>", "row_end": "<|image_start|>", "image_end": "<|image_end|>"},
     "run": {"template": CHATML, "placeholder": "<|image|>", "after_image": "\n"},
 }
 _DECODER: dict[str, Any] = {

@@ -8,27 +8,28 @@ import torch
 from torch import Tensor, nn
 
 from vlmkit.encoders import encoders
-from vlmkit.encoders.base import ViT
+from vlmkit.encoders.base import Encoder
 from vlmkit.features import Grid
 
 TINY: dict[str, dict[str, Any]] = {
     "open_clip": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20},
     "clip": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20, "mlp": 64, "positions": "bicubic_antialias"},
     "siglip": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20, "mlp": 64, "positions": "bicubic_antialias"},
+    "pixtral": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "mlp": 64},
     "timm": {"custom": True, "width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20},
 }
 
 
 def tiny(kind: str, **changes: Any) -> Any:
     spec = encoders[kind](**(TINY[kind] | changes))
-    assert isinstance(spec, ViT)
+    assert isinstance(spec, Encoder)
     return spec
 
 
 def draw(module: nn.Module, seed: int = 0) -> nn.Module:
     """Weights ~N(0, 0.15), norms ~N(1, 0.1): nothing is zero, nothing is one."""
     generator = torch.Generator().manual_seed(seed)
-    norms = {id(child.weight) for child in module.modules() if isinstance(child, nn.LayerNorm)}
+    norms = {id(child.weight) for child in module.modules() if type(child).__name__.endswith("Norm")}
     with torch.no_grad():
         for parameter in module.parameters():
             noise = torch.randn(parameter.shape, generator=generator)

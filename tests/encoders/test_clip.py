@@ -91,7 +91,7 @@ def test_load_pretrained_from_a_directory_of_transformers(tmp_path, whole, chang
 def test_a_checkpoint_that_does_not_fit_is_an_error_with_both_numbers(tmp_path):
     theirs(hidden_act="gelu", image_size=24).save_pretrained(tmp_path)
     spec = tiny("clip", checkpoint=str(tmp_path))
-    with pytest.raises(SpecError, match="image_size is 24, the spec says 20; hidden_act is 'gelu', the spec says 'quick_gelu'"):
+    with pytest.raises(SpecError, match="hidden_act is 'gelu', the spec says 'quick_gelu'; image_size is 24, the spec says 20"):
         spec.load_pretrained(spec.build())
 
 

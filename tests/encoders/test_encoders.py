@@ -12,14 +12,18 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vlmkit.encoders import encoders
-from vlmkit.encoders.base import Encoder
+from vlmkit.encoders.base import BlockEncoder, Encoder, ViT
 from vlmkit.features import Grid, GridError
 from vlmkit.spec import SpecError
 
 KINDS = encoders.names()
+WITH_BLOCKS = [kind for kind in KINDS if issubclass(encoders[kind], BlockEncoder)]
+WITH_A_TABLE = [kind for kind in KINDS if issubclass(encoders[kind], ViT)]
 GRIDS = st.lists(st.builds(Grid, st.just(1), st.integers(1, 8), st.integers(1, 8)), min_size=1, max_size=6).map(tuple)
 NATIVE = Grid(1, 5, 5)
 every_kind = pytest.mark.parametrize("kind", KINDS)
+with_blocks = pytest.mark.parametrize("kind", WITH_BLOCKS)
+with_a_table = pytest.mark.parametrize("kind", WITH_A_TABLE)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,9 @@ def towers():
 
 
 def test_the_catalogue_is_whole():
-    assert KINDS == ["clip", "open_clip", "siglip", "timm"] == sorted(TINY)
+    assert KINDS == ["clip", "open_clip", "pixtral", "siglip", "timm"] == sorted(TINY)
+    assert WITH_BLOCKS == KINDS
+    assert WITH_A_TABLE == ["clip", "open_clip", "siglip", "timm"]
     for kind in KINDS:
         assert encoders[kind].kind == kind
 
@@ -37,13 +43,20 @@ def test_numbers_are_known_without_the_libraries():
     code = f"""
 import sys
 from vlmkit.encoders import encoders
+from vlmkit.features import Grid
 for kind in {KINDS}:
     spec = encoders[kind]()
-    print(spec.patch_size, spec.dim_out, spec.grid_out(spec.native_grid))
+    print(kind, spec.patch_size, spec.dim_out, spec.grid_out(getattr(spec, "native_grid", Grid(1, 3, 4))))
 assert not {{"open_clip", "timm", "torchvision", "transformers.models"}} & set(sys.modules)
 """
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert printed == "14 1024 24x24\n14 1280 27x27\n14 1152 27x27\n14 1280 27x27\n"
+    assert printed.splitlines() == [
+        "clip 14 1024 24x24",
+        "open_clip 14 1280 27x27",
+        "pixtral 16 1024 3x4",
+        "siglip 14 1152 27x27",
+        "timm 14 1280 27x27",
+    ]
 
 
 @every_kind
@@ -132,7 +145,7 @@ def test_a_state_dict_is_all_there_is(towers, kind):
     assert torch.equal(tower(pixels(grids, 4), grids).tokens, towers[kind](pixels(grids, 4), grids).tokens)
 
 
-@every_kind
+@with_blocks
 def test_blocks_above_the_selected_layer_are_not_there(towers, kind):
     def parameters(**changes):
         return sum(parameter.numel() for parameter in tiny(kind, **changes).build().parameters())
@@ -141,7 +154,7 @@ def test_blocks_above_the_selected_layer_are_not_there(towers, kind):
     assert parameters(layer=2) == parameters(layer=-2) == parameters(layer=(2, 1))
 
 
-@every_kind
+@with_blocks
 def test_several_layers_are_joined_in_the_order_given(kind):
     grids = (Grid(1, 3, 4), NATIVE)
     both = draw(tiny(kind, layer=(-1, 1)).build())
@@ -154,7 +167,7 @@ def test_several_layers_are_joined_in_the_order_given(kind):
     assert torch.allclose(both(pixels(grids, 4), grids).tokens, joined, atol=1e-6)
 
 
-@every_kind
+@with_a_table
 def test_the_final_norm_is_a_choice_and_unused_it_is_not_kept(towers, kind):
     bare = tiny(kind, final_norm=False).build().eval()
     normed = tiny(kind, final_norm=True).build().eval()
@@ -168,7 +181,7 @@ def test_the_final_norm_is_a_choice_and_unused_it_is_not_kept(towers, kind):
     assert torch.allclose(norm(bare(tokens, grids).tokens), normed(tokens, grids).tokens, atol=1e-6)
 
 
-@every_kind
+@with_blocks
 def test_gradients_are_the_same_with_checkpointing(towers, kind):
     grids = (Grid(1, 3, 4), NATIVE)
 
@@ -198,12 +211,12 @@ def count_blocks(tower: nn.Module) -> list[str]:
     """Names of attention modules as they are run. A list that grows."""
     calls: list[str] = []
     for name, module in tower.named_modules():
-        if name.endswith(("attn", "self_attn")):
+        if name.endswith(("attn", "self_attn", "attention")):
             module.register_forward_hook(lambda module, args, output, name=name: calls.append(name))
     return calls
 
 
-@every_kind
+@with_blocks
 def test_transformers_switches_gradient_checkpointing_on(towers, kind):
     from transformers import PretrainedConfig, PreTrainedModel
 
@@ -225,7 +238,7 @@ def test_transformers_switches_gradient_checkpointing_on(towers, kind):
     assert len(calls) == 9
 
 
-@every_kind
+@with_a_table
 def test_a_tower_of_fixed_size_refuses_other_sizes_before_anything_runs(kind):
     spec = tiny(kind, positions="fixed")
     assert spec.grid_out(NATIVE) == NATIVE
@@ -243,10 +256,16 @@ def test_what_no_tower_can_take_is_said(towers, kind):
     with pytest.raises(ValueError, match="hold 25 patches, but pixel_values has 24"):
         tower(pixels((NATIVE,), 4)[1:], (NATIVE,))
     assert tower(pixels((), 4), ()).tokens.shape == (0, 32)
-    for field, value in {"layer": 4, "layers": 0, "patch": 0, "image_size": 3, "heads": 5}.items():
-        if (kind, field) != ("timm", "heads"):
-            with pytest.raises(SpecError, match=f"{kind}.{field}"):
-                tiny(kind, **{field: value})
+
+
+@with_blocks
+def test_numbers_that_no_tower_has_are_refused(kind):
+    wrong = {"layer": 4, "layers": 0, "patch": 0}
+    wrong |= {"image_size": 3} if kind in WITH_A_TABLE else {}
+    wrong |= {"heads": 5} if kind != "timm" else {}
+    for field, value in wrong.items():
+        with pytest.raises(SpecError, match=f"{kind}.{field}"):
+            tiny(kind, **{field: value})
     for layer in (0, -4, (), (-1, 0)):
         with pytest.raises(SpecError, match=f"{kind}.layer"):
             tiny(kind, layer=layer)
@@ -266,5 +285,5 @@ def test_without_a_checkpoint_nothing_is_loaded(towers, kind):
 
 def test_defaults_are_what_their_docstrings_say():
     assert encoders["timm"]().dim_out == encoders["open_clip"]().dim_out == 1280
-    assert [encoders[kind]().native_grid.tokens for kind in KINDS] == [24**2, 27**2, 27**2, 27**2]
+    assert [encoders[kind]().native_grid.tokens for kind in WITH_A_TABLE] == [24**2, 27**2, 27**2, 27**2]
     assert encoders["siglip"]().mean == (0.5, 0.5, 0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from families import llava, maya
+from families import llava, maya, pixtral
 from families.system import System
 
-SYSTEMS: tuple[System, ...] = (*llava.SYSTEMS, *maya.SYSTEMS)
+SYSTEMS: tuple[System, ...] = (*llava.SYSTEMS, *maya.SYSTEMS, *pixtral.SYSTEMS)

@@ -12,7 +12,8 @@ from vlmkit.spec import SpecError
 Prompt = tuple[Template, str]
 """A template of turns, and the text after each image."""
 
-_PROBE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
+_PROBE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?", "content": "What is this?"}]}]
+"""Pixtral's published template reads words from "content"."""
 
 
 def chat_template(prompt: Prompt, placeholder: str) -> str:

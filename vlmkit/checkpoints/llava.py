@@ -9,19 +9,24 @@ from vlmkit.checkpoints.chat import chat_template, prompt_of
 from vlmkit.checkpoints.family import Family, Renames
 from vlmkit.checkpoints.parts import encoder_config, encoder_from, image_policy, image_processor, normalisation, strategy_of
 from vlmkit.connectors.mlp import Mlp
+from vlmkit.encoders.pixtral import Pixtral
 from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
+from vlmkit.layout.base import TokenLayout
+from vlmkit.layout.rows import Rows
 from vlmkit.layout.run import Run
+from vlmkit.preprocess.edge_cap import EdgeCap
 from vlmkit.spec import SpecError
 from vlmkit.zoo.llava import VICUNA_V1
 from vlmkit.zoo.maya import AYA_23
+from vlmkit.zoo.pixtral import MISTRAL_TEKKEN
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
     from vlmkit.processor import VLMProcessor
 
-PROMPTS = ((VICUNA_V1, "\n"), (AYA_23, "\n"))
+PROMPTS = ((VICUNA_V1, "\n"), (AYA_23, "\n"), (MISTRAL_TEKKEN, ""))
 """Templates of turns in the checkpoints of this class, each with the text after an image; the first where none is stated."""
 
 
@@ -41,7 +46,6 @@ class Llava(Family):
         )
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
-        template, after_image = prompt_of(processor, processor.image_token, PROMPTS)
         return Architecture(
             name=f"llava-{config.text_config.model_type}",
             policy=image_policy(processor.image_processor),
@@ -52,7 +56,7 @@ class Llava(Family):
                 **normalisation(processor.image_processor),
             ),
             connector=Mlp(depth=2, activation=config.projector_hidden_act, bias=config.multimodal_projector_bias),
-            layout=Run(template=template, placeholder=processor.image_token, after_image=after_image),
+            layout=layout_of(processor),
             fusion=Splice(),
             language_model=LanguageModel.from_config(config.text_config),
         )
@@ -63,14 +67,18 @@ class Llava(Family):
         connector, layout = architecture.connector, architecture.layout
         if not isinstance(connector, Mlp) or connector != Mlp(depth=2, activation=connector.activation, bias=connector.bias):
             raise SpecError(f"LlavaForConditionalGeneration has a plain 2-layer mlp, but the connector is {connector}")
-        if not isinstance(layout, Run) or not isinstance(architecture.fusion, Splice):
-            raise SpecError(f"LlavaForConditionalGeneration splices a plain run of visual tokens, but the layout is {layout.kind!r}")
         encoder = architecture.encoder
+        expected = Rows if isinstance(encoder, Pixtral) else Run
+        if not isinstance(layout, expected) or not isinstance(architecture.fusion, Splice):
+            raise SpecError(
+                f"LlavaForConditionalGeneration splices {expected.kind!r} of a {encoder.kind!r} tower's tokens, "
+                f"but the layout is {layout.kind!r} and the fusion {architecture.fusion.kind!r}"
+            )
         if getattr(encoder, "final_norm", False):
             raise SpecError(f"LlavaForConditionalGeneration reads layers before the final norm, but the {encoder.kind!r} tower applies it")
         layer = getattr(encoder, "layer", -1)
         return LlavaConfig(
-            vision_config=encoder_config(encoder),
+            vision_config=encoder_config(encoder, architecture.policy),
             text_config=architecture.language_model.transformers_config(),
             image_token_index=processor.plain_tokenizer.specials[layout.placeholder],
             projector_hidden_act=connector.activation,
@@ -80,18 +88,44 @@ class Llava(Family):
         )
 
     def processor(self, architecture: Architecture, processor: VLMProcessor) -> Any:
-        from transformers import LlavaProcessor
+        from transformers import LlavaProcessor, PixtralProcessor
 
-        encoder, layout = architecture.encoder, architecture.layout
+        policy, encoder, layout = architecture.policy, architecture.encoder, architecture.layout
+        common = {
+            "image_processor": image_processor(policy, encoder),
+            "tokenizer": processor.tokenizer,
+            "patch_size": encoder.patch_size,
+            "image_token": layout.placeholder,
+            "chat_template": chat_template((layout.template, layout.after_image), layout.placeholder),
+        }
+        if isinstance(layout, Rows):
+            if layout.image_end is None or not isinstance(policy, EdgeCap) or policy.factor != encoder.patch_size:
+                raise SpecError(
+                    f"PixtralProcessor ends an image with a token and rounds its sides up to whole patches of {encoder.patch_size} pixels, "
+                    f"but image_end is {layout.image_end!r} and the policy {policy}"
+                )
+            return PixtralProcessor(image_break_token=layout.row_end, image_end_token=layout.image_end, **common)
+        if isinstance(policy, EdgeCap):
+            raise SpecError(f"LlavaProcessor makes squares, but the policy is {policy.kind!r}")
         return LlavaProcessor(
-            image_processor=image_processor(architecture.policy, encoder),
-            tokenizer=processor.tokenizer,
-            patch_size=encoder.patch_size,
             vision_feature_select_strategy=strategy_of(encoder),
-            image_token=layout.placeholder,
             num_additional_image_tokens=getattr(encoder, "class_positions", 0),
-            chat_template=chat_template((layout.template, layout.after_image), layout.placeholder),
+            **common,
         )
+
+
+def layout_of(processor: Any) -> TokenLayout:
+    """The layout of a LlavaProcessor, or of a PixtralProcessor, whose images have rows."""
+    template, after_image = prompt_of(processor, processor.image_token, PROMPTS)
+    if not hasattr(processor, "image_break_token"):
+        return Run(template=template, placeholder=processor.image_token, after_image=after_image)
+    return Rows(
+        template=template,
+        placeholder=processor.image_token,
+        after_image=after_image,
+        row_end=processor.image_break_token,
+        image_end=processor.image_end_token,
+    )
 
 
 FAMILY = Llava()

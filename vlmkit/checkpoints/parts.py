@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.encoders import encoders
-from vlmkit.encoders.base import Encoder
+from vlmkit.encoders.base import Encoder, ViT
 from vlmkit.preprocess.base import ImagePolicy, Resample
 from vlmkit.preprocess.center_crop import CenterCrop
+from vlmkit.preprocess.edge_cap import EdgeCap
 from vlmkit.preprocess.pad_square import MEAN_COLOUR, PadSquare
 from vlmkit.preprocess.squash import Squash
 from vlmkit.spec import SpecError
@@ -15,7 +16,7 @@ from vlmkit.spec import SpecError
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-TOWERS = {"clip_vision_model": "clip", "siglip_vision_model": "siglip"}
+TOWERS = {"clip_vision_model": "clip", "pixtral": "pixtral", "siglip_vision_model": "siglip"}
 """transformers' `model_type` of a vision tower -> the encoder of that kind."""
 
 FIRST_TOKEN = {"clip": "class_token", "siglip": "first_patch"}
@@ -36,8 +37,10 @@ def encoder_from(config: PretrainedConfig, *, layer: Any, strategy: str, **field
         fields[first] = "keep" if strategy == "full" else "drop"
     elif strategy != "full":
         raise SpecError(f"vision_feature_select_strategy {strategy!r} drops the first patch, which vlmkit's {kind!r} tower cannot do")
+    if issubclass(encoders[kind], ViT):
+        fields["final_norm"] = False
     layer = tuple(layer) if isinstance(layer, list) else layer
-    made: Encoder = encoders[kind].from_config(config, layer=layer, final_norm=False, keep_unused=True, **fields)  # type: ignore[attr-defined]
+    made: Encoder = encoders[kind].from_config(config, layer=layer, keep_unused=True, **fields)  # type: ignore[attr-defined]
     return made
 
 
@@ -52,9 +55,11 @@ def normalisation(processor: Any) -> dict[str, tuple[float, ...]]:
 
 
 def image_policy(processor: Any) -> ImagePolicy:
-    """The policy of a published image processor that makes squares. Raises SpecError for any other."""
+    """The policy of a published image processor that makes one view. Raises SpecError for any other."""
     resample = _RESAMPLE[int(processor.resample)]
     size = dict(processor.size)
+    if "longest_edge" in size and hasattr(processor, "patch_size"):
+        return EdgeCap(longest=size["longest_edge"], factor=processor.patch_size["height"], resample=resample)
     if getattr(processor, "do_pad", False) and "shortest_edge" in size:
         red, green, blue = (int(value * 255) for value in processor.image_mean)
         fill = (red, green, blue)
@@ -71,18 +76,22 @@ def resample_number(policy: ImagePolicy) -> int:
     return _RESAMPLE.index(policy.resample)
 
 
-def encoder_config(encoder: Encoder) -> PretrainedConfig:
-    """The transformers config of a tower that came from transformers. Raises SpecError for any other."""
+def encoder_config(encoder: Encoder, policy: ImagePolicy) -> PretrainedConfig:
+    """The transformers config of a tower that came from transformers. Raises SpecError for any other.
+
+    A tower that has no image size of its own is told the longest side that the policy gives it.
+    """
     if encoder.kind not in TOWERS.values() or not getattr(encoder, "keep_unused", False):
         raise SpecError(f"encoder {encoder.kind!r} cannot be exported: use one of {', '.join(TOWERS.values())} with keep_unused=True")
     cls: Any = encoder.model_class().config_class  # type: ignore[attr-defined]
-    made: PretrainedConfig = cls(**encoder.numbers(), vision_use_head=False)  # type: ignore[attr-defined]
+    size = {"image_size": policy.longest} if isinstance(policy, EdgeCap) else {}
+    made: PretrainedConfig = cls(**(size | encoder.numbers()), vision_use_head=False)  # type: ignore[attr-defined]
     return made
 
 
 def image_processor(policy: ImagePolicy, encoder: Encoder) -> Any:
-    """The transformers image processor of a policy that makes squares. Raises SpecError for any other."""
-    from transformers import CLIPImageProcessor, LlavaImageProcessor, SiglipImageProcessor
+    """The transformers image processor of a policy that makes one view. Raises SpecError for any other."""
+    from transformers import CLIPImageProcessor, LlavaImageProcessor, PixtralImageProcessor, SiglipImageProcessor
 
     common = {"image_mean": list(encoder.mean), "image_std": list(encoder.std), "resample": resample_number(policy)}
     if isinstance(policy, CenterCrop):
@@ -93,4 +102,7 @@ def image_processor(policy: ImagePolicy, encoder: Encoder) -> Any:
         return LlavaImageProcessor(size={"shortest_edge": policy.size}, crop_size=square, do_pad=True, **common)
     if isinstance(policy, Squash):
         return SiglipImageProcessor(size={"height": policy.size, "width": policy.size}, **common)
-    raise SpecError(f"policy {policy.kind!r} has no transformers image processor that makes squares")
+    if isinstance(policy, EdgeCap):
+        patch = {"height": policy.factor, "width": policy.factor}
+        return PixtralImageProcessor(size={"longest_edge": policy.longest}, patch_size=patch, **common)
+    raise SpecError(f"policy {policy.kind!r} has no transformers image processor that makes one view")

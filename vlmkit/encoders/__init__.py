@@ -15,6 +15,7 @@ encoders: Registry[Encoder] = Registry(
     builtin=(
         "clip",
         "open_clip",
+        "pixtral",
         "siglip",
         "timm",
     ),

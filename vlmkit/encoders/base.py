@@ -60,11 +60,11 @@ class Encoder(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViT(Encoder):
-    """What the specs of plain vision transformers share (Dosovitskiy et al. 2021, arXiv:2010.11929): square patches, a
-    learned table of positions, blocks of one width, a norm after the last.
+class BlockEncoder(Encoder):
+    """What the specs of vision transformers share (Dosovitskiy et al. 2021, arXiv:2010.11929): square patches, blocks of one
+    width, and the choice of the block that the features come from.
 
-    Blocks above the last selected one, projections, pooling heads and an unused final norm are neither computed nor kept.
+    Blocks above the last selected one, projections and pooling heads are neither computed nor kept.
     """
 
     width: int
@@ -73,25 +73,17 @@ class ViT(Encoder):
     """Blocks of the published model, those above `layer` included."""
     patch: int
     """Side of a patch in pixels."""
-    image_size: int
-    """Side in pixels of the images that the table of positions was made for; its grid is image_size // patch squared."""
     layer: int | tuple[int, ...] = -1
     """Which block's output is the feature, counted as transformers' `hidden_states` does: -1 is the last block, -2 the one
     before, 1 the first. Several are joined along the channels in the order given (Molmo: (-2, -9))."""
-    final_norm: bool
-    """Whether the norm after the last block is applied (to every selected layer)."""
-    positions: Positions
-    """How the table of positions serves another grid than its own."""
     checkpoint: str | None = None
     """Where `load_pretrained` finds weights: a name that the library knows, or a local path."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("width", "layers", "patch", "image_size"):
+        for name in ("width", "layers", "patch"):
             if getattr(self, name) < 1:
                 raise SpecError(f"{self.kind}.{name}: expected 1 or more, got {getattr(self, name)}")
-        if self.image_size < self.patch:
-            raise SpecError(f"{self.kind}.image_size: {self.image_size} pixels hold no patch of {self.patch}")
         chosen = self.layer if isinstance(self.layer, tuple) else (self.layer,)
         if not chosen:
             raise SpecError(f"{self.kind}.layer: at least one layer is needed")
@@ -113,6 +105,27 @@ class ViT(Encoder):
     def dim_out(self) -> int:
         return self.width * len(self.depths)
 
+    def grid_out(self, grid: Grid) -> Grid:
+        refuse_frames(self.kind, grid)
+        return grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViT(BlockEncoder):
+    """A plain vision transformer: a learned table of positions, a norm after the last block. An unused norm is not kept."""
+
+    image_size: int
+    """Side in pixels of the images that the table of positions was made for; its grid is image_size // patch squared."""
+    final_norm: bool
+    """Whether the norm after the last block is applied (to every selected layer)."""
+    positions: Positions
+    """How the table of positions serves another grid than its own."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image_size < self.patch:
+            raise SpecError(f"{self.kind}.image_size: {self.image_size} pixels hold no patch of {self.patch}")
+
     @property
     def native_grid(self) -> Grid:
         """The grid that the table of positions was made for: 27x27 for 378 pixels and patches of 14."""
@@ -125,8 +138,7 @@ class ViT(Encoder):
         return 0
 
     def grid_out(self, grid: Grid) -> Grid:
-        if grid.frames != 1 or grid.prefix:
-            raise GridError(f"encoder {self.kind!r} sees one still view at a time, but the grid is {grid}; give each frame as a view")
+        grid = super().grid_out(grid)
         native = self.native_grid
         if self.positions == "fixed" and grid != native:
             side = native.rows * self.patch
@@ -135,3 +147,9 @@ class ViT(Encoder):
                 f"patches), but the view is a {grid} grid. Use positions='bicubic_antialias', or an image policy of {side}x{side}."
             )
         return replace(grid, prefix=self.prefix_kept)
+
+
+def refuse_frames(kind: str, grid: Grid) -> None:
+    """Raise GridError for what is not one still view."""
+    if grid.frames != 1 or grid.prefix:
+        raise GridError(f"encoder {kind!r} sees one still view at a time, but the grid is {grid}; give each frame as a view")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, Positions
-from vlmkit.encoders.hf import TransformersTower, TransformersViT
+from vlmkit.encoders.hf import Activation, TransformersViT, TransformersViTTower
 from vlmkit.encoders.tower import Tower
 
 
@@ -28,7 +28,7 @@ class Clip(TransformersViT):
     mlp: int = 4096
     patch: int = 14
     image_size: int = 336
-    activation: Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"] = "quick_gelu"
+    activation: Activation = "quick_gelu"
     norm_eps: float = 1e-5
     final_norm: bool = False
     class_token: Literal["drop", "keep"] = "drop"
@@ -52,7 +52,7 @@ class Clip(TransformersViT):
         return ClipTower(self, self.make())
 
 
-class ClipTower(TransformersTower):
+class ClipTower(TransformersViTTower):
     def __init__(self, spec: Clip, model: Any) -> None:
         super().__init__(spec, model)
         self.pre_layrnorm: nn.Module = model.pre_layrnorm  # transformers' spelling: the name in every checkpoint

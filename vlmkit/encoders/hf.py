@@ -1,8 +1,8 @@
-"""What the plain vision transformers of transformers share: their numbers, their layers, their checkpoints.
+"""What the vision transformers of transformers share: their numbers, their layers, their checkpoints.
 
 transformers' own vision models take one grid at a time through their embeddings; here the layers are the library's and
-the embeddings are vlmkit's, so that the filter of the positions is a field. The `position_ids` buffer, which is not in
-the state dict and would be lost on the way from the meta device, is never made: indices are counted in `forward`.
+the positions are vlmkit's, so that the filter of a table is a field. Buffers that are not in the state dict (`position_ids`,
+rotary frequencies) would be lost on the way from the meta device and are never kept: `forward` counts positions anew.
 
 The state dict has the names of transformers' vision model.
 """
@@ -16,42 +16,41 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from vlmkit.encoders.base import Positions, ViT
+from vlmkit.encoders.base import BlockEncoder, Positions, ViT
 from vlmkit.encoders.positions import resample
-from vlmkit.encoders.tower import Tower, ViTTower, fill
+from vlmkit.encoders.tower import Block, Tower, ViTTower, fill
 from vlmkit.features import Grid
 from vlmkit.spec import SpecError
 
-_NUMBERS = {
-    "width": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "mlp": "intermediate_size",
-    "patch": "patch_size",
-    "image_size": "image_size",
-    "activation": "hidden_act",
-    "norm_eps": "layer_norm_eps",
-}
-"""Fields under transformers' names."""
+Activation = Literal["quick_gelu", "gelu", "gelu_pytorch_tanh", "silu"]
+"""Of a block's MLP, by transformers' names."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformersViT(ViT):
+class TransformersEncoder(BlockEncoder):
     """The numbers of a transformers vision config. `checkpoint` is a name on the hub or a local directory."""
 
     heads: int
     mlp: int
     """Hidden channels of a block's MLP."""
-    activation: Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"]
-    norm_eps: float
+    activation: Activation
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """transformers' attention implementation; flash_attention_2 needs the flash-attn package and half precision."""
     keep_unused: bool = False
     """Keep the weights that published checkpoints hold and no one reads: blocks above the selected layer, a final norm that
     is not applied. They are never computed, but counted, loaded and saved."""
 
-    class_positions: ClassVar[int] = 0
-    """Entries of the table of positions before those of the patches."""
+    names: ClassVar[dict[str, str]] = {
+        "width": "hidden_size",
+        "layers": "num_hidden_layers",
+        "heads": "num_attention_heads",
+        "mlp": "intermediate_size",
+        "patch": "patch_size",
+        "activation": "hidden_act",
+    }
+    """Fields under transformers' names."""
+    blocks_at: ClassVar[str]
+    """Where transformers' model has its blocks."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,12 +64,12 @@ class TransformersViT(ViT):
 
     def numbers(self) -> dict[str, Any]:
         """The fields under transformers' names."""
-        return {theirs: getattr(self, ours) for ours, theirs in _NUMBERS.items()}
+        return {theirs: getattr(self, ours) for ours, theirs in self.names.items()}
 
     @classmethod
     def from_config(cls, config: Any, **fields: Any) -> Self:
         """The spec of a transformers vision config."""
-        own = dict(zip(_NUMBERS, (getattr(config, name) for name in _NUMBERS.values()), strict=True))
+        own = {ours: getattr(config, theirs) for ours, theirs in cls.names.items()}
         return cls(**(own | {"attention": "sdpa"} | fields))
 
     @property
@@ -95,21 +94,59 @@ class TransformersViT(ViT):
         config = published.config
         found = {name: getattr(config, name) for name in self.numbers()}
         wrong = [f"{name} is {found[name]!r}, the spec says {said!r}" for name, said in self.numbers().items() if found[name] != said]
-        wrong += [f"missing {name}" for name in sorted(report["missing_keys"]) if self._needs(name.removeprefix("vision_model."))]
+        wrong += [f"missing {name}" for name in sorted(report["missing_keys"]) if self.needs(name.removeprefix("vision_model."))]
         if wrong:
             raise SpecError(f"the checkpoint {self.checkpoint} does not fit the encoder {self.kind!r}: {'; '.join(wrong)}")
         weights = getattr(published, "vision_model", published).state_dict()
-        fill(tower, {name: value for name, value in weights.items() if self._needs(name)}, self.checkpoint)
+        fill(tower, {name: value for name, value in weights.items() if self.needs(name)}, self.checkpoint)
 
-    def _needs(self, name: str) -> bool:
+    def needs(self, name: str) -> bool:
         """False for weights of the published model that this tower leaves out."""
-        parts = name.split(".")
-        if parts[:2] == ["encoder", "layers"]:
-            return int(parts[2]) < self.blocks
-        return parts[0] != "head" and (self.final_norm or self.keep_unused or parts[0] != "post_layernorm")
+        number, _, _ = name.removeprefix(f"{self.blocks_at}.").partition(".")
+        return not name.startswith(f"{self.blocks_at}.") or int(number) < self.blocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformersViT(TransformersEncoder, ViT):
+    """One with a learned table of positions and a norm after the last block."""
+
+    norm_eps: float
+
+    names: ClassVar[dict[str, str]] = TransformersEncoder.names | {"image_size": "image_size", "norm_eps": "layer_norm_eps"}
+    blocks_at: ClassVar[str] = "encoder.layers"
+    class_positions: ClassVar[int] = 0
+    """Entries of the table of positions before those of the patches."""
+
+    def needs(self, name: str) -> bool:
+        part, _, _ = name.partition(".")
+        return super().needs(name) and part != "head" and (self.final_norm or self.keep_unused or part != "post_layernorm")
 
 
 class TransformersTower(ViTTower):
+    """transformers' layers under transformers' names."""
+
+    spec: TransformersEncoder
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        layers = self.get_submodule(self.spec.blocks_at)
+        assert isinstance(layers, nn.ModuleList)
+        return layers
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        super().set_gradient_checkpointing(enabled)
+        layer: Any
+        for layer in self.layers:
+            layer.gradient_checkpointing = enabled
+            layer._gradient_checkpointing_func = self._gradient_checkpointing_func
+
+    def run(self, block: Block, tokens: Tensor) -> Tensor:
+        # transformers' layers recompute themselves.
+        out: Tensor = block(tokens, None)
+        return out
+
+
+class TransformersViTTower(TransformersTower):
     """transformers' layers behind vlmkit's embeddings."""
 
     spec: TransformersViT
@@ -120,24 +157,6 @@ class TransformersTower(ViTTower):
         self.embeddings = Embeddings(spec, model.embeddings)
         self.encoder: nn.Module = model.encoder
         self.post_layernorm: nn.Module | None = model.post_layernorm if spec.final_norm or spec.keep_unused else None
-
-    def set_gradient_checkpointing(self, enabled: bool) -> None:
-        super().set_gradient_checkpointing(enabled)
-        layer: Any
-        for layer in self.layers:
-            layer.gradient_checkpointing = enabled
-            layer._gradient_checkpointing_func = self._gradient_checkpointing_func
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        layers = self.encoder.get_submodule("layers")
-        assert isinstance(layers, nn.ModuleList)
-        return layers
-
-    def run(self, block: nn.Module, tokens: Tensor) -> Tensor:
-        # transformers' layers recompute themselves.
-        out: Tensor = block(tokens, None)
-        return out
 
     def before(self, tokens: Tensor) -> Tensor:
         """What stands between embeddings and blocks: (V, n, D) -> (V, n, D)."""

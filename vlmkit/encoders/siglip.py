@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import HALF, Positions
-from vlmkit.encoders.hf import TransformersTower, TransformersViT
+from vlmkit.encoders.hf import Activation, TransformersViT, TransformersViTTower
 from vlmkit.encoders.tower import Tower
 from vlmkit.features import Grid
 
@@ -27,7 +27,7 @@ class Siglip(TransformersViT):
     mlp: int = 4304
     patch: int = 14
     image_size: int = 384
-    activation: Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
+    activation: Activation = "gelu_pytorch_tanh"
     norm_eps: float = 1e-6
     final_norm: bool = True
     positions: Positions = "fixed"
@@ -48,6 +48,6 @@ class Siglip(TransformersViT):
         return SiglipVisionModel
 
     def build(self) -> Tower:
-        tower = TransformersTower(self, self.make())
+        tower = TransformersViTTower(self, self.make())
         tower.prefix_dropped = 0 if self.first_patch == "keep" else 1
         return tower

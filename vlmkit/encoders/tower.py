@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vlmkit.encoders.base import Encoder, ViT
+from vlmkit.encoders.base import BlockEncoder, Encoder
 from vlmkit.features import Features, Grid
 from vlmkit.spec import SpecError
+
+Block = Callable[..., Any]
+"""A module, or one with some of its arguments given."""
 
 
 class Tower(nn.Module):
@@ -44,7 +47,8 @@ class Tower(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
+        """The weights'; float32 for an encoder that has none."""
+        return next((parameter.dtype for parameter in self.parameters()), torch.float32)
 
     def forward(self, pixel_values: Tensor, grids: Tensor | tuple[Grid, ...]) -> Features:
         """(N, 3*p*p) patches, each laid out (channel, row, column), and (V, 3) grids -> features of all views.
@@ -84,14 +88,14 @@ class Tower(nn.Module):
 
 
 class ViTTower(Tower):
-    """A tower of a plain vision transformer whose blocks vlmkit calls one by one."""
+    """A tower of a vision transformer whose blocks vlmkit calls one by one."""
 
-    def __init__(self, spec: ViT) -> None:
+    def __init__(self, spec: BlockEncoder) -> None:
         super().__init__(spec)
         self.prefix_dropped = 0
         """Tokens before the patches that are left out of the features."""
 
-    def run(self, block: nn.Module, tokens: Tensor) -> Tensor:
+    def run(self, block: Block, tokens: Tensor) -> Tensor:
         """One block, (V, n, D) -> (V, n, D), recomputed in the backward pass where gradient checkpointing is on."""
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
             recomputed: Tensor = self._gradient_checkpointing_func(block, tokens)
@@ -99,9 +103,9 @@ class ViTTower(Tower):
         out: Tensor = block(tokens)
         return out
 
-    def selected(self, blocks: Iterable[nn.Module], tokens: Tensor, norm: nn.Module | None) -> Tensor:
+    def selected(self, blocks: Iterable[Block], tokens: Tensor, norm: nn.Module | None) -> Tensor:
         """Run the blocks and join the layers that the spec selects: (V, n, D) -> (V, n - dropped, D_v)."""
-        assert isinstance(self.spec, ViT)
+        assert isinstance(self.spec, BlockEncoder)
         states = {}
         for depth, block in enumerate(blocks, start=1):
             tokens = self.run(block, tokens)
