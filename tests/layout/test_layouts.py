@@ -135,6 +135,17 @@ def test_bracketed_stands_between_its_tokens_and_a_cut_takes_both() -> None:
     assert text(layout.truncated(14).ids) == "<|im_start|>user\na<|image_start|><|image|><|image|><|image_end|>b"
 
 
+def test_rows_end_in_a_token_and_the_last_in_another_where_there_is_one() -> None:
+    fields = {"template": CHATML, "placeholder": "<|image|>", "row_end": "<|image_start|>"}
+    two_views = ImageTokens(image((2, 3), (1, 2)).plan, (Grid(1, 2, 3), Grid(1, 1, 2, prefix=1)))
+    rows = "<|image|><|image|><|image|><|image_start|>" * 2 + "<|image|><|image|><|image|>"
+    for last, end in ({}, "<|image_start|>"), ({"image_end": "<|image_end|>"}, "<|image_end|>"):
+        layout = vlmkit.layouts["rows"](**fields, **last).lay_out([Turn("user", ("a", 0, "b"))], [two_views], TOKENIZER)
+        assert text(layout.ids) == f"<|im_start|>user\na{rows}{end}b<|im_end|>\n"
+        assert layout.spans == (Span(7, 3, 0, 0), Span(11, 3, 0, 3), Span(15, 3, 0, 6))
+        assert layout.extents == ((7, 19),)
+
+
 @pytest.mark.parametrize("used", [(), (0,), (0, 0), (1, 1), (0, 2)])
 def test_a_conversation_that_does_not_show_every_image_once_is_refused(used: tuple[int, ...]) -> None:
     with pytest.raises(LayoutError, match=r"refers to images \[.*\], but 2 image\(s\) were given"):
