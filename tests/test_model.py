@@ -16,7 +16,7 @@ from tests.tiny import CONVERSATIONS, LANGUAGE_MODELS, PROMPTS, apart, architect
 from vlmkit.fusion.base import FusionError
 from vlmkit.layout.base import IGNORE
 from vlmkit.model import VLM
-from vlmkit.processor import Sample
+from vlmkit.processor import PreparedSample
 
 ATTENTION = ("eager", "sdpa")
 TOLERANCE = 1e-4
@@ -90,7 +90,7 @@ def test_several_conversations_about_one_image_are_each_as_alone_and_the_image_i
     built, processor = model(), shared()[1]
     conversations = [[user(picture(), question), assistant(answer)] for question, answer in (("one?", "1"), ("and the second?", "22"))]
     first = processor.sample(conversations[0])
-    sample = Sample(first.images, (*first.layouts, processor.lay_out(conversations[1], first.images)))
+    sample = PreparedSample(first.images, (*first.layouts, processor.lay_out(conversations[1], first.images)))
     with torch.no_grad():
         alone = torch.cat([built(**processor(conversation)).logits[0] for conversation in conversations])
         seen = encoded_views(built)

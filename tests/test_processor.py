@@ -16,7 +16,7 @@ import vlmkit
 from tests.tiny import CONVERSATIONS, PROMPTS, architecture, assistant, picture, shared, user
 from vlmkit.layout.base import IGNORE, LayoutError
 from vlmkit.preprocess.images import ImageError
-from vlmkit.processor import Sample, VLMProcessor
+from vlmkit.processor import PreparedSample, VLMProcessor
 from vlmkit.spec import SpecError
 from vlmkit.tokenizer import bytes_tokenizer
 
@@ -205,7 +205,7 @@ def test_several_conversations_about_one_image_share_its_pixels() -> None:
     question = user(picture(), "one?")
     sample = p.sample([question, assistant("1")])
     second = p.lay_out([user(picture(), "two?"), assistant("2")], sample.images)
-    batch = p.collate([Sample(sample.images, (*sample.layouts, second)), p.sample(CONVERSATIONS[0])])
+    batch = p.collate([PreparedSample(sample.images, (*sample.layouts, second)), p.sample(CONVERSATIONS[0])])
     assert batch["grids"].shape == (2, 3)
     first_index, second_index, third_index = (row[row >= 0].tolist() for row in batch["visual_index"])
     assert first_index == second_index == list(range(6))

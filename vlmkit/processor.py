@@ -31,7 +31,7 @@ class RenderedImage:
 
 
 @dataclass(frozen=True)
-class Sample:
+class PreparedSample:
     """Images, and one or several laid-out conversations about them. Each conversation becomes a row of its own; the
     images are encoded once. Every conversation refers to all images, in order."""
 
@@ -79,11 +79,11 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         tokens = [image.tokens for image in images]
         return self.spec.layout.lay_out(turns, tokens, self.plain_tokenizer, add_generation_prompt=add_generation_prompt)
 
-    def sample(self, conversation: Conversation, *, add_generation_prompt: bool = False) -> Sample:
+    def sample(self, conversation: Conversation, *, add_generation_prompt: bool = False) -> PreparedSample:
         """Render and lay out one conversation."""
         _, sources = read_conversation(conversation)
         images = tuple(self.render_image(source) for source in sources)
-        return Sample(images, (self.lay_out(conversation, images, add_generation_prompt=add_generation_prompt),))
+        return PreparedSample(images, (self.lay_out(conversation, images, add_generation_prompt=add_generation_prompt),))
 
     def __call__(
         self,
@@ -123,7 +123,7 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
             del batch["labels"]
         return batch
 
-    def collate(self, samples: Sequence[Sample], *, padding_side: str = "right") -> BatchFeature:
+    def collate(self, samples: Sequence[PreparedSample], *, padding_side: str = "right") -> BatchFeature:
         """One row a conversation, padded to the longest."""
         rows = list(_rows(samples))
         length = max(len(row.layout.ids) for row in rows)
@@ -148,7 +148,7 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
                 batch["token_type_ids"][place] = row.token_types()
         return BatchFeature(batch | _pixels(samples))
 
-    def pack(self, samples: Sequence[Sample]) -> BatchFeature:
+    def pack(self, samples: Sequence[PreparedSample]) -> BatchFeature:
         """All conversations in one row, one after the other, positions starting again; there is no attention mask:
         the restarts tell the language model where samples end. The first token of a sample is nobody's target."""
         rows = list(_rows(samples))
@@ -203,7 +203,7 @@ class _Row:
         return (torch.arange(len(self.layout.ids)) >= self.layout.prefix).long()
 
 
-def _rows(samples: Sequence[Sample]) -> Iterator[_Row]:
+def _rows(samples: Sequence[PreparedSample]) -> Iterator[_Row]:
     if not samples:
         raise LayoutError("an empty batch: pass at least one conversation")
     total = 0
@@ -216,14 +216,14 @@ def _rows(samples: Sequence[Sample]) -> Iterator[_Row]:
             yield _Row(layout, tuple(firsts))
 
 
-def _pixels(samples: Sequence[Sample]) -> dict[str, Tensor]:
+def _pixels(samples: Sequence[PreparedSample]) -> dict[str, Tensor]:
     images = [image for sample in samples for image in sample.images]
     if not images:
         return {}
     return {"pixel_values": torch.cat([image.pixel_values for image in images]), "grids": torch.cat([image.grids for image in images])}
 
 
-def _limit(sample: Sample, number: int, max_length: int, truncation: bool) -> Sample:
+def _limit(sample: PreparedSample, number: int, max_length: int, truncation: bool) -> PreparedSample:
     """The sample in at most `max_length` tokens. Images that no conversation shows any more are not encoded either."""
     longest = max(len(layout.ids) for layout in sample.layouts)
     if longest <= max_length:
@@ -235,7 +235,7 @@ def _limit(sample: Sample, number: int, max_length: int, truncation: bool) -> Sa
             "where no answer is to be generated at the end that would be cut off"
         )
     shown = max((span.image + 1 for layout in layouts for span in layout.spans), default=0)
-    return Sample(sample.images[:shown], layouts)
+    return PreparedSample(sample.images[:shown], layouts)
 
 
 def _ends_with_user(conversation: Conversation) -> bool:

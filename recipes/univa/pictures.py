@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from vlmkit.evaluation import tasks
 from vlmkit.features import Grid
-from vlmkit.processor import Sample
+from vlmkit.processor import PreparedSample as Sample
 from vlmkit.training.stage import Stage
 
 if TYPE_CHECKING:

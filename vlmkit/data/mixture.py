@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlmkit.conversation import Conversation
-from vlmkit.processor import Sample
+from vlmkit.processor import PreparedSample
 
 if TYPE_CHECKING:
     from vlmkit.processor import VLMProcessor
@@ -59,10 +59,10 @@ class ChatBatches(Dataset[dict[str, Tensor]]):
         # for one another for ever. Its gradient is zero.
         return batch if "pixel_values" in batch else batch | {"pixel_values": self.blank.pixel_values, "grids": self.blank.grids}
 
-    def _sample(self, conversation: Any) -> Sample:
+    def _sample(self, conversation: Any) -> PreparedSample:
         sample = self.processor.sample(conversation)
         if self.max_length is None:
             return sample
         layouts = tuple(layout.truncated(self.max_length) for layout in sample.layouts)
         shown = max((span.image + 1 for layout in layouts for span in layout.spans), default=0)
-        return Sample(sample.images[:shown], layouts)
+        return PreparedSample(sample.images[:shown], layouts)

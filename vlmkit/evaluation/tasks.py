@@ -15,7 +15,7 @@ import torch
 from vlmkit.conversation import read_conversation
 from vlmkit.data.mixture import Conversations
 from vlmkit.evaluation.metrics import character_error_rate, exact_match, word_error_rate
-from vlmkit.processor import RenderedImage, Sample
+from vlmkit.processor import PreparedSample, RenderedImage
 
 if TYPE_CHECKING:
     from vlmkit.model import VLM
@@ -158,7 +158,7 @@ def _answers(
         for image, numbers in group.items():
             shown = images[order[image]]
             layouts = [processor.lay_out(_ask(task.questions[number].question), (shown,), add_generation_prompt=True) for number in numbers]
-            samples.append(Sample((shown,), tuple(layouts)))
+            samples.append(PreparedSample((shown,), tuple(layouts)))
         batch = processor.collate(samples, padding_side="left").to(model.device)
         del batch["labels"]
         ids = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
