@@ -1,10 +1,12 @@
-"""Write docs/catalogue.md and the model table of README.md from the registries.
+"""Write what README.md and docs say of the parts, the named models and the systems, from the registries and the tests.
 
-    python docs/generate.py            write both
+    python docs/generate.py            write all of it
     python docs/generate.py --check    say what is stale and exit with 1, write nothing
 
-Only what comes with vlmkit is listed: every kind with the first paragraph of its file, its fields with their docstrings and
-the papers that the file cites; every named model with its parts, its parameters and what images cost.
+Only what comes with vlmkit is listed. docs/catalogue.md: every kind with the first paragraph of its file, its fields with their
+docstrings and the papers that the file cites; every named model with its parts, its parameters and what images cost.
+docs/systems.md and the table of README.md: what the tests saw (docs/systems.json, which `pytest tests/families
+--write-systems` writes). docs/systems/: a page a family with its pictures; mkdocs.yml lists them.
 """
 
 from __future__ import annotations
@@ -13,28 +15,39 @@ import argparse
 import ast
 import dataclasses
 import functools
-import importlib
 import inspect
-import re
 import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import pictures
+import systems
+from pieces import (
+    ROOT,
+    about,
+    between,
+    described,
+    described_language_model,
+    families,
+    language_model,
+    millions,
+    models,
+    own_words,
+    paragraph,
+    parameter_table,
+    sources,
+    table,
+    token_table,
+    tokens,
+)
+
 import vlmkit
-from vlmkit import zoo
-from vlmkit.architecture import Architecture
-from vlmkit.features import GridError
-from vlmkit.preprocess.geometry import ImageSizeError, Size
+from vlmkit.preprocess.geometry import Size
 from vlmkit.registry import Registry
 
-ROOT = Path(__file__).resolve().parent.parent
-CATALOGUE = ROOT / "docs" / "catalogue.md"
-README = ROOT / "README.md"
-BEGIN, END = "<!-- models: written by docs/generate.py -->", "<!-- end of models -->"
-SIZES = (Size(224, 224), Size(336, 336), Size(480, 640), Size(1080, 1920), Size(3000, 2000))
-FAMILIES: tuple[tuple[str, Registry[Any]], ...] = (
+REGISTRIES: tuple[tuple[str, Registry[Any]], ...] = (
     ("Image policies", vlmkit.policies),
     ("Encoders", vlmkit.encoders),
     ("Connectors", vlmkit.connectors),
@@ -47,30 +60,60 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="exit with 1 where a file is stale; write nothing")
     check = parser.parse_args().check
-    stale = 0
-    for path, text in ((CATALOGUE, catalogue()), (README, readme())):
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            continue
-        stale += 1
-        print(f"{path.relative_to(ROOT)} is stale: run `python docs/generate.py`" if check else f"wrote {path.relative_to(ROOT)}")
+    written = files()
+    gone = [path for path in sorted(systems.FOLDER.glob("*")) if path not in written]
+    stale = [path for path, content in written.items() if not is_current(path, content)]
+    for path in stale:
+        name = path.relative_to(ROOT)
+        print(f"{name} is stale: run `python docs/generate.py`" if check else f"wrote {name}")
         if not check:
-            path.write_text(text, encoding="utf-8")
-    return 1 if check and stale else 0
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(written[path])
+    for path in gone:
+        name = path.relative_to(ROOT)
+        print(f"{name} belongs to no family: run `python docs/generate.py`" if check else f"removed {name}")
+        if not check:
+            path.unlink()
+    return 1 if check and (stale or gone) else 0
+
+
+def files() -> dict[Path, bytes]:
+    """Every generated file with what it should hold."""
+    pages = {
+        ROOT / "docs" / "catalogue.md": catalogue(),
+        ROOT / "docs" / "systems.md": systems.page(),
+        ROOT / "README.md": readme(),
+        ROOT / "mkdocs.yml": navigation(),
+        **systems.family_pages(),
+    }
+    return {path: text.encode() for path, text in pages.items()} | systems.photographs()
+
+
+def is_current(path: Path, content: bytes) -> bool:
+    """Whether a file holds this; of a photograph, whether it shows the same, for encoders of JPEG differ by their version."""
+    if not path.exists():
+        return False
+    return pictures.alike(path.read_bytes(), content) if path.suffix == ".jpg" else path.read_bytes() == content
 
 
 def readme() -> str:
-    """README.md with its model table anew."""
-    text = README.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"README.md has no lines {BEGIN!r} and {END!r} to write the model table between")
+    """README.md with its tables anew."""
     rows = []
-    for _, _, model in models():
+    for model in models():
         parts = (model.policy.kind, model.encoder.kind, model.connector.kind, model.fusion.kind)
         rows.append((f"`{model.name}`", *parts, language_model(model), millions(model.parameters().total), tokens(model, Size(480, 640))))
     head = ("model", "policy", "encoder", "connector", "fusion", "language model", "parameters", "tokens, 640x480")
-    return f"{before}{BEGIN}\n\n{table(head, rows, right=2)}\n\n{END}{after}"
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, written in (("models", table(head, rows, right=2)), ("systems", systems.short_table())):
+        text = between(text, f"<!-- {name}: written by docs/generate.py -->", f"<!-- end of {name} -->", f"\n\n{written}\n\n", "README.md")
+    return text
+
+
+def navigation() -> str:
+    """mkdocs.yml with the families' pages in it."""
+    lines = "".join(f"      - {title}: systems/{family}.md\n" for family, title in systems.titles().items())
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    return between(text, "# families: written by docs/generate.py\n", "      # end of families", lines, "mkdocs.yml")
 
 
 def catalogue() -> str:
@@ -78,105 +121,44 @@ def catalogue() -> str:
         "# Catalogue",
         "Written from the registries by `python docs/generate.py`; a test fails where it is stale.",
         "## Models",
-        *model_tables(),
-        *(part for family in families() for part in family),
+        "Visual tokens of one image, by its size (width x height). `-` is a size that the image policy refuses.",
+        token_table(models()),
+        "Parameters, counted on the meta device; a weight that is tied counts once.",
+        parameter_table(models()),
+        *family_entries(),
     ]
-    for title, registry in FAMILIES:
+    for title, registry in REGISTRIES:
         lines += [f"## {title}", paragraph(inspect.getdoc(sys.modules[registry.__name__]))]
         for kind in registry.names():
             lines += kind_entry(registry[kind])
     return "\n\n".join(lines) + "\n"
 
 
-def models() -> Iterator[tuple[str, types.ModuleType, Architecture]]:
-    """Every named model with its family and the family's file, families in the order of the zoo."""
-    for family in zoo.FAMILIES:
-        module = importlib.import_module(f"vlmkit.zoo.{family}")
+def family_entries() -> Iterator[str]:
+    for family, module in families():
+        yield from (f"### {family}", paragraph(inspect.getdoc(module)), *sources(module))
         for model in module.MODELS:
-            yield family, module, model
-
-
-def model_tables() -> Iterator[str]:
-    every = [model for _, _, model in models()]
-    yield "Visual tokens of one image, by its size (width x height). `-` is a size that the image policy refuses."
-    sizes = [f"{size.width}x{size.height}" for size in SIZES]
-    yield table(("model", *sizes), [(f"`{model.name}`", *(tokens(model, size) for size in SIZES)) for model in every], right=len(sizes))
-    yield "Parameters, counted on the meta device; a weight that is tied counts once."
-    head = ("model", "encoder", "connector", "fusion", "language model", "all")
-    rows = []
-    for model in every:
-        counts = model.parameters()
-        rows.append((f"`{model.name}`", *(f"{count:,}" for count in (*counts, counts.total))))
-    yield table(head, rows, right=5)
-
-
-def families() -> Iterator[list[str]]:
-    last = None
-    for family, module, model in models():
-        entry = []
-        if family != last:
-            entry += [f"### {family}", paragraph(inspect.getdoc(module)), *sources(module)]
-            last = family
-        parts = {
-            "policy": described(model.policy),
-            "encoder": described(model.encoder),
-            "connector": described(model.connector),
-            "layout": described(model.layout),
-            "fusion": described(model.fusion),
-            "language model": f"`{language_model(model)}`, {model.language_model.dim} wide"
-            + (f", `{model.language_model.checkpoint}`" if model.language_model.checkpoint else ""),
-        }
-        yield [*entry, f"#### `{model.name}`", table(("part", "choice"), list(parts.items()))]
-
-
-def described(part: Any) -> str:
-    """`kind(field=value, ...)` with the fields that differ from their defaults; templates are left to the file."""
-    given = []
-    for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
-        if value != field.default and not isinstance(value, vlmkit.Settings) and field.name not in ("template", "mean", "std"):
-            given.append(f"{field.name}={value!r}")
-    return f"`{part.kind}({', '.join(given)})`"
-
-
-def language_model(model: Architecture) -> str:
-    return model.language_model.model_type
-
-
-def tokens(model: Architecture, size: Size) -> str:
-    try:
-        return f"{model.tokens(size):,}"
-    except (ImageSizeError, GridError):
-        return "-"
-
-
-def millions(count: int) -> str:
-    return f"{count / 1e9:.2f}B" if count >= 1e9 else f"{count / 1e6:.1f}M"
+            parts = {
+                "policy": described(model.policy),
+                "encoder": described(model.encoder),
+                "connector": described(model.connector),
+                "layout": described(model.layout),
+                "fusion": described(model.fusion),
+                "language model": described_language_model(model),
+            }
+            yield from (f"#### `{model.name}`", table(("part", "choice"), list(parts.items())))
 
 
 def kind_entry(part: type[Any]) -> Iterator[str]:
-    module = sys.modules[part.__module__]
-    own_file = part.__module__.rpartition(".")[2] == part.kind
     yield f"### `{part.kind}`"
-    # What dataclass writes where nobody did begins with the name of the class.
-    own = part.__dict__.get("__doc__") or ""
-    own = "" if own.startswith(f"{part.__name__}(") else paragraph(own)
-    described_by_file = paragraph(inspect.getdoc(module)) if own_file else ""
-    yield from filter(None, (described_by_file, own))
+    yield from dict.fromkeys(filter(None, (about(part), own_words(part))))
     hints, docs = get_type_hints(part), field_docs(part)
     rows = []
     for field in dataclasses.fields(part):
         rows.append((f"`{field.name}`", type_name(hints[field.name]), default(field), docs.get(field.name, "")))
     if rows:
         yield table(("field", "type", "default", "what it is"), rows)
-    yield from sources(module)
-
-
-def sources(module: types.ModuleType) -> list[str]:
-    """The papers that a file cites, as links."""
-    found = dict.fromkeys(re.findall(r"arXiv:(\d{4}\.\d{4,5})", inspect.getsource(module)))
-    links = ", ".join(f"[arXiv:{number}](https://arxiv.org/abs/{number})" for number in found)
-    return [f"Cites {links}."] if links else []
+    yield from sources(sys.modules[part.__module__])
 
 
 def default(field: dataclasses.Field[Any]) -> str:
@@ -225,20 +207,6 @@ def _class_docs(module: str) -> dict[str, dict[str, str]]:
             if is_field and isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
                 docs[cls.name][node.target.id] = paragraph(str(following.value.value))  # type: ignore[union-attr]
     return docs
-
-
-def paragraph(text: str | None) -> str:
-    """The first paragraph on one line."""
-    first = re.split(r"\n\s*\n", inspect.cleandoc(text or ""))[0]
-    return " ".join(first.split())
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]], right: int = 0) -> str:
-    """A Markdown table; the last `right` columns are numbers."""
-    head = list(head)
-    rules = ["---"] * (len(head) - right) + ["---:"] * right
-    lines = [head, rules, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

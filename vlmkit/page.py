@@ -135,19 +135,30 @@ class Page:
             left += width
 
     def _length(self, text: str, size: float, *, bold: bool = False) -> int:
-        return round(_font(self.px(size), bold).getlength(text))
+        return text_width(text, self.px(size), bold=bold)
 
     def _text(
         self, pen: ImageDraw.ImageDraw, left: int, top: int, text: str, size: float, colour: Colour, room: int, *, bold: bool = False
     ) -> None:
-        """Text from its upper left corner; shortened in the middle where it is longer than the room."""
-        text = text.encode("utf-8", "replace").decode()
-        kept = len(text)
-        shown = text
-        while self._length(shown, size, bold=bold) > room and kept > 8:
-            kept -= max(1, kept // 16)
-            shown = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
-        pen.text((left, top), shown, fill=colour, font=_font(self.px(size), bold), anchor="la")
+        write_text(pen, left, top, text, self.px(size), colour, room, bold=bold)
+
+
+def text_width(text: str, size: int, *, bold: bool = False) -> int:
+    """Pixels of a line of text."""
+    return round(_font(size, bold).getlength(text))
+
+
+def write_text(
+    pen: ImageDraw.ImageDraw, left: int, top: int, text: str, size: int, colour: Colour, room: int, *, bold: bool = False
+) -> None:
+    """Text from its upper left corner; shortened in the middle where it is longer than the room."""
+    text = text.encode("utf-8", "replace").decode()
+    kept = len(text)
+    shown = text
+    while text_width(shown, size, bold=bold) > room and kept > 8:
+        kept -= max(1, kept // 16)
+        shown = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+    pen.text((left, top), shown, fill=colour, font=_font(size, bold), anchor="la")
 
 
 def _filled(widths: Sequence[int], limit: int) -> list[list[int]]:

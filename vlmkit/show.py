@@ -62,19 +62,11 @@ def draw(sight: Sight, title: str) -> Image.Image:
     plan, patch = sight.plan, sight.architecture.encoder.patch_size
     scale = max(1, VIEW_SIDE // max(max(render.canvas.height, render.canvas.width) for render in plan.renders))
     lines = Lines.between(patch * scale)
-    panels, first = [], 0
-    for number, part in enumerate(plan.renders, 1):
-        last = first + len(part.tiles)
-        mosaics = [
-            mosaic(view, patches, covered(patches, merged), patch, scale, lines)
-            for view, patches, merged in zip(
-                sight.views[first:last], sight.patches[first:last], sight.tokens.grids[first:last], strict=True
-            )
-        ]
+    panels = []
+    for number, (part, board) in enumerate(zip(plan.renders, boards(sight, scale, lines), strict=True), 1):
         heading = "The encoder sees" if len(plan.renders) == 1 else f"The encoder sees, {number} of {len(plan.renders)}"
-        panels.append(Panel(heading, _caption(part, plan.source), Image.fromarray(_lay_tiles(part, mosaics, gap=4 * lines.token))))
-        first = last
-    photo = Panel("Original", f"{_across(plan.source)} pixels", _fit(_seen(sight), *_room(panels[0].picture)), outlined=True)
+        panels.append(Panel(heading, _caption(part, plan.source), Image.fromarray(board)))
+    photo = Panel("Original", f"{across(plan.source)} pixels", _fit(_seen(sight), *_room(panels[0].picture)), outlined=True)
     return Page([photo, *panels]).draw(sight.architecture.name, title, _stats(sight), _legend(sight, lines), _parts(sight.architecture))
 
 
@@ -89,6 +81,16 @@ class Lines:
     def between(cls, side: int) -> Lines:
         """Lines for patches that are drawn `side` pixels wide."""
         return cls(max(1, side // 28), min(5, max(2, side // 9)))
+
+
+def boards(sight: Sight, scale: int, lines: Lines) -> list[Pixels]:
+    """A picture of each render of the plan: its views, enlarged by a whole factor, side by side as they were cut."""
+    patch, merged = sight.architecture.encoder.patch_size, sight.tokens.grids
+    mosaics = iter(
+        mosaic(view, patches, covered(patches, tokens), patch, scale, lines)
+        for view, patches, tokens in zip(sight.views, sight.patches, merged, strict=True)
+    )
+    return [_lay_tiles(part, [next(mosaics) for _ in part.tiles], gap=4 * lines.token) for part in sight.plan.renders]
 
 
 def covered(patches: Grid, tokens: Grid) -> tuple[int, int] | None:
@@ -192,7 +194,8 @@ def _fit(photo: Image.Image, width: int, height: int) -> Image.Image:
     return photo.resize((max(least, round(photo.width * factor)), max(least, round(photo.height * factor))), Image.Resampling.LANCZOS)
 
 
-def _across(size: Size) -> str:
+def across(size: Size) -> str:
+    """Width first."""
     return _by(size.width, size.height)
 
 
@@ -205,21 +208,22 @@ def _caption(part: Render, source: Size) -> str:
     steps = []
     if frame != source:
         whole = frame.height >= source.height and frame.width >= source.width
-        steps.append(f"{'padded' if whole else 'cut'} to {_across(frame)}")
+        steps.append(f"{'padded' if whole else 'cut'} to {across(frame)}")
     if part.via or part.resize != frame:
-        steps.append(f"resized to {' and then to '.join(dict.fromkeys(map(_across, (*part.via, part.resize))))}")
+        steps.append(f"resized to {' and then to '.join(dict.fromkeys(map(across, (*part.via, part.resize))))}")
     if part.canvas != part.resize or part.top or part.left:
-        steps.append(f"placed on {_across(part.canvas)}")
+        steps.append(f"placed on {across(part.canvas)}")
     if len(part.tiles) > 1:
         steps.append(f"cut into {len(part.tiles)} views of {_same(tile.size for tile in part.tiles)}")
     return ", ".join(steps) or "as it is"
 
 
 def _same(sizes: Any) -> str:
-    return " and ".join(dict.fromkeys(_across(size) for size in sizes))
+    return " and ".join(dict.fromkeys(across(size) for size in sizes))
 
 
-def _grids(grids: tuple[Grid, ...]) -> str:
+def grids_across(grids: tuple[Grid, ...]) -> str:
+    """Columns first, equal ones once."""
     texts = dict.fromkeys(_by(grid.columns, grid.rows) + (f" + {grid.prefix}" if grid.prefix else "") for grid in grids)
     return ", ".join(texts)
 
@@ -230,11 +234,11 @@ def _stats(sight: Sight) -> list[Stat]:
     main = max(plan.renders, key=lambda part: sum(tile.size.pixels for tile in part.tiles))
     return [
         Stat("visual tokens", f"{count:,}", ACCENT),
-        Stat("original", _across(plan.source)),
-        Stat("resized", _across(main.resize)),
+        Stat("original", across(plan.source)),
+        Stat("resized", across(main.resize)),
         *([Stat("views", f"{len(sight.views)}")] if each else []),
-        Stat(f"patch grid{each}", _grids(sight.patches)),
-        Stat(f"token grid{each}", _grids(sight.tokens.grids)),
+        Stat(f"patch grid{each}", grids_across(sight.patches)),
+        Stat(f"token grid{each}", grids_across(sight.tokens.grids)),
         Stat("pixels per token", _rounded(sum(view.pixels for view in plan.views) / count)),
         Stat("original pixels per token", _rounded(plan.source.pixels / count)),
         Stat("aspect ratio", stretch(_frame(main, plan.source).size, main.resize)),

@@ -1,4 +1,4 @@
-"""docs/catalogue.md and the model table of README.md are what docs/generate.py writes."""
+"""What docs/generate.py writes is current: the catalogue, the pages of families and their pictures, tables, navigation."""
 
 from __future__ import annotations
 

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import pages
 import pytest
 
-PAGES = [pages.ROOT / "README.md", pages.ROOT / "CHANGELOG.md", *sorted((pages.ROOT / "docs").glob("*.md"))]
-HOSTS = {"arxiv.org", "keepachangelog.com", "semver.org"}
+DOCS = pages.ROOT / "docs"
+PAGES = [pages.ROOT / "README.md", pages.ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+HOSTS = {"arxiv.org", "huggingface.co", "keepachangelog.com", "semver.org"}
 """Where links may lead: others are added here when a page needs them."""
 
 
@@ -62,8 +63,9 @@ def test_files_that_pages_name_exist() -> None:
 
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (pages.ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    for page in (pages.ROOT / "docs").glob("*.md"):
-        assert f": {page.name}\n" in navigation, f"mkdocs.yml does not list {page.name}"
+    for page in DOCS.rglob("*.md"):
+        name = page.relative_to(DOCS).as_posix()
+        assert f": {name}\n" in navigation, f"mkdocs.yml does not list {name}"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="mkdocs is in the extra 'docs'")

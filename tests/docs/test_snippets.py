@@ -27,7 +27,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [pages.ROOT / "README.md", *sorted((pages.ROOT / "docs").glob("*.md"))], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [pages.ROOT / "README.md", *sorted((pages.ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name)
 def test_a_page_runs(page: Path, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if not any(block.language in ("python", "console") for block in pages.blocks(page)):
         return

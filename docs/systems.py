@@ -1,0 +1,219 @@
+"""The table of systems, from what the tests saw, and a page for each family of named models."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import re
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pictures
+from pieces import (
+    ROOT,
+    about,
+    described,
+    described_language_model,
+    families,
+    papers,
+    paragraphs,
+    parameter_table,
+    sources,
+    table,
+    token_table,
+)
+
+from vlmkit.architecture import Architecture
+
+FOLDER = ROOT / "docs" / "systems"
+SEEN = ROOT / "docs" / "systems.json"
+LICENCES = ROOT / "docs" / "licences.json"
+WRITE = "pytest tests/families --write-systems"
+INTRODUCTION = """Published models beside vlmkit's, small and with random weights, in the same tests for all. Every cell of this page was
+written by a test that ran to the end (`{write}`); a cell whose test did not is `-`. Compared under {versions}, on a CPU in float32."""
+COLUMNS = """- **logits**: the largest difference of any logit, for conversations with one image, several and none, alone and in one batch.
+- **pixels**: the largest difference, in steps of 255, over images of random sizes, extreme ones among them.
+- **ids**: of the same images' conversations.
+- **greedy answer**: generated token for token.
+- **loads** a directory that the published class wrote; **exports** one that this class reads, with equal weights and logits."""
+
+
+def titles() -> dict[str, str]:
+    """What each family is called: the first words of its file, before the paper or the colon."""
+    return {family: re.split(r" \(|:", paragraphs(inspect.getdoc(module))[0])[0] for family, module in families()}
+
+
+def short_table() -> str:
+    """The table of README.md."""
+    head = ("system", "compared with", "logits", "pixels", "ids", "greedy answer", "loads, exports", "trains")
+    rows = []
+    for title, row in seen().items():
+        both = yes(row, "loads") if yes(row, "loads") == yes(row, "exports") else f"{yes(row, 'loads')}, {yes(row, 'exports')}"
+        cells = (number(row, "logits"), number(row, "pixels"), same(row, "layout"), same(row, "generates"), both, yes(row, "trains"))
+        rows.append((linked(title, row, "docs/"), reference(row), *cells))
+    return table(head, rows)
+
+
+def page() -> str:
+    head = ("system", "compared with", "logits", "pixels", "ids", "greedy answer", "loads", "exports", "trains a step")
+    rows = []
+    for title, row in seen().items():
+        cells = (number(row, "logits"), number(row, "pixels"), same(row, "layout"), same(row, "generates"))
+        rows.append((linked(title, row), reference(row), *cells, *(yes(row, name) for name in ("loads", "exports", "trains"))))
+    versions = sorted({f"torch {row['versions']['torch']}, transformers {row['versions']['transformers']}" for row in seen().values()})
+    lines = [
+        "# Systems",
+        INTRODUCTION.format(write=WRITE, versions=" and under ".join(versions)),
+        table(head, rows),
+        COLUMNS,
+        *compared(),
+        "## Parameters",
+        "Counted on the meta device and equal to the published class's own, part by part.",
+        table(("system", "model", "parameters"), parameter_rows(), right=1),
+        *without_row(),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def compared() -> Iterator[str]:
+    """What stands in for a reference that is not there."""
+    notes = [f"- **{title}**: {row['compared_with']}." for title, row in seen().items() if row["compared_with"]]
+    if notes:
+        yield "Where the published implementation cannot be run, or not in every column:"
+        yield "\n".join(notes)
+
+
+def without_row() -> Iterator[str]:
+    """Named models that no system lists."""
+    listed = {name for row in seen().values() for name in row["models"]}
+    own = [(family, model.name) for family, module in families() for model in published(module)]
+    links = [f"`{name}` ([why](systems/{family}.md))" for family, name in own if name not in listed]
+    if links:
+        yield f"Without anything published to compare with: {', '.join(links)}."
+
+
+def parameter_rows() -> Iterator[tuple[str, str, str]]:
+    for title, row in seen().items():
+        for name, count in row.get("parameters", {}).items():
+            yield title, f"`{name}`", f"{count:,}"
+
+
+@functools.cache
+def seen() -> dict[str, dict[str, Any]]:
+    """Rows that the tests wrote, in the order of the tests."""
+    rows: dict[str, dict[str, Any]] = json.loads(SEEN.read_text(encoding="utf-8"))
+    return rows
+
+
+def linked(title: str, row: dict[str, Any], folder: str = "") -> str:
+    """A system's title as a link to its family's page."""
+    for family, module in families():
+        if any(model.name == row["tiny"] for model in module.MODELS):
+            return f"[{title}]({folder}systems/{family}.md)"
+    return title
+
+
+def reference(row: dict[str, Any]) -> str:
+    name = f"`{row['reference']}`" if "reference" in row else "-"
+    return f"{name} (see below)" if row["compared_with"] else name
+
+
+def number(row: dict[str, Any], column: str) -> str:
+    return f"{row[column]:.0e}" if column in row else "-"
+
+
+def same(row: dict[str, Any], column: str) -> str:
+    return "the same" if row.get(column) else "-"
+
+
+def yes(row: dict[str, Any], column: str) -> str:
+    return "yes" if row.get(column) else "-"
+
+
+def photographs() -> dict[Path, bytes]:
+    return {FOLDER / f"{family}.jpg": pictures.photograph(published(module)) for family, module in families()}
+
+
+def family_pages() -> dict[Path, str]:
+    pages: dict[Path, str] = {}
+    for family, module in families():
+        pages[FOLDER / f"{family}.md"] = "\n\n".join(family_page(family, module)) + "\n"
+        pages[FOLDER / f"{family}.svg"] = pictures.flow(published(module)[0])
+    return pages
+
+
+def published(module: types.ModuleType) -> list[Architecture]:
+    """Models of a family that are not tiny ones for tests and laptops."""
+    return [model for model in module.MODELS if not model.name.endswith("-tiny")]
+
+
+def family_page(family: str, module: types.ModuleType) -> Iterator[str]:
+    models = published(module)
+    first = models[0]
+    yield f"# {titles()[family]}"
+    yield from paragraphs(inspect.getdoc(module))
+    yield from sources(module)
+    yield f"Named models: {', '.join(f'`{model.name}`' for model in module.MODELS)}. In the code: `vlmkit/zoo/{family}.py`."
+    yield "## Parts"
+    yield f"What `{first.name}` is made of; [the catalogue](../catalogue.md#{family}) has the other models."
+    parts = {"policy": first.policy, "encoder": first.encoder, "connector": first.connector, "layout": first.layout, "fusion": first.fusion}
+    rows = [(role, described(part), about(part), ", ".join(papers(sys.modules[type(part).__module__]))) for role, part in parts.items()]
+    rows.append(("language model", described_language_model(first), "A causal language model of transformers.", ""))
+    yield table(("part", "choice", "what it is", "cites"), rows)
+    yield "## The way of an image"
+    example = pictures.EXAMPLE
+    yield f"Shapes are those of one image of {example.width}x{example.height} under `{first.name}`; S is the length of the sequence."
+    yield f"![From the image to logits]({family}.svg)"
+    yield "## How a photograph is cut"
+    yield f"![A photograph and what the encoder gets of it]({family}.jpg)"
+    yield f"The photograph is scikit-image's `{pictures.PHOTO}`. For one of your own: `vlmkit show photo.jpg --model {first.name}`."
+    yield "## Visual tokens"
+    yield "Of one image, by its size (width x height). `-` is a size that the image policy refuses."
+    yield token_table(models)
+    yield "## Parameters"
+    yield parameter_table(models)
+    yield from comparison(models)
+    yield "## Licence of the weights"
+    yield from licence(models)
+
+
+def comparison(models: list[Architecture]) -> Iterator[str]:
+    names = {model.name for model in models}
+    rows = {title: row for title, row in seen().items() if names & set(row["models"])}
+    if rows:
+        yield "## Compared"
+        yield (
+            "With the published implementation, small and with random weights; [Systems](../systems.md) says what was compared "
+            "and has all other models."
+        )
+        head = ("system", "class", "logits differ by", "pixels differ by", "ids", "greedy answer")
+        cells = []
+        for title, row in rows.items():
+            name = f"`{row['reference']}`" if "reference" in row else "-"
+            cells.append((title, name, number(row, "logits"), number(row, "pixels"), same(row, "layout"), same(row, "generates")))
+        yield table(head, cells)
+        for title, row in rows.items():
+            if row["compared_with"]:
+                yield f"{title} is compared with {row['compared_with']}."
+
+
+def licence(models: list[Architecture]) -> Iterator[str]:
+    yield (
+        "The licence of published weights, not of vlmkit, as `docs/licences.json` states it. Read the model card before you use "
+        "them: terms change, and those of the language model and of the training data come on top."
+    )
+    known = json.loads(LICENCES.read_text(encoding="utf-8"))
+    rows = []
+    for model in models:
+        entry = known.get(model.name)
+        if entry is None:
+            rows.append((f"`{model.name}`", "-", "unknown", "-"))
+            continue
+        weights = entry["weights"]
+        where = f"[{weights}](https://huggingface.co/{weights})" if weights else "not published"
+        rows.append((f"`{model.name}`", where, entry["licence"], entry["source"]))
+    yield table(("model", "weights", "licence", "source"), rows)

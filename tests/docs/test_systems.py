@@ -1,0 +1,81 @@
+"""The table of systems, the page of each family, and what is stated of licences."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pages
+import pytest
+from families.record import COLUMNS, FILE, SEEN, merge, record, write
+from families.registered import SYSTEMS
+
+import vlmkit
+from vlmkit import zoo
+
+ROWS: dict[str, dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
+FOLDER = pages.ROOT / "docs" / "systems"
+
+
+def published() -> list[str]:
+    """Named models that are not tiny ones for tests and laptops."""
+    return [name for name in vlmkit.list_models() if not name.endswith("-tiny")]
+
+
+@pytest.mark.parametrize("title", ROWS)
+def test_a_row_is_of_a_registered_system_and_says_what_its_tests_saw(title: str) -> None:
+    row = ROWS[title]
+    (system,) = (system for system in SYSTEMS if system.title == title)
+    assert row["tiny"] == system.tiny
+    assert row["compared_with"] == system.compared_with
+    assert list(row["parameters"]) == row["models"] == list(system.counts)
+    assert row["builds"] == len(row["models"])
+    missing = [column for column in COLUMNS if column not in row]
+    assert not missing or system.compared_with, f"{title} has no {', '.join(missing)} and does not say why"
+    assert row["logits"] <= system.logits_within
+    assert row["pixels"] <= 2.01
+
+
+@pytest.mark.parametrize("family", zoo.FAMILIES)
+def test_a_family_has_its_page_its_diagram_and_its_photograph(family: str) -> None:
+    text = (FOLDER / f"{family}.md").read_text(encoding="utf-8")
+    assert f"({family}.svg)" in text
+    assert f"({family}.jpg)" in text
+    for heading in ("Parts", "The way of an image", "How a photograph is cut", "Visual tokens", "Parameters", "Licence of the weights"):
+        assert f"\n## {heading}\n" in text
+    assert (FOLDER / f"{family}.svg").is_file()
+    assert (FOLDER / f"{family}.jpg").stat().st_size <= 60_000
+
+
+def test_licences_are_of_named_models_and_say_where_they_were_read() -> None:
+    known = json.loads((pages.ROOT / "docs" / "licences.json").read_text(encoding="utf-8"))
+    assert known.keys() <= set(published())
+    assert list(known) == sorted(known)
+    assert all(entry.keys() == {"weights", "licence", "source"} and entry["licence"] and entry["source"] for entry in known.values())
+
+
+@pytest.fixture
+def no_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    for title in list(SEEN):
+        monkeypatch.delitem(SEEN, title)
+
+
+@pytest.mark.usefixtures("no_cells")
+def test_rows_of_this_session_replace_whole_rows_and_others_stay(tmp_path: Path) -> None:
+    first, second, third = SYSTEMS[:3]
+    file = tmp_path / "systems.json"
+    record(first, logits=1.26e-7, generates=True)
+    record(second, logits=0.0)
+    titles = [third.title, first.title, second.title]
+    write(titles, file)
+    assert list(json.loads(file.read_text())) == [first.title, second.title]
+    SEEN.clear()
+    record(second, generates=True)
+    merge({second.title: {"pixels": 0.5}, "gone": {"pixels": 1.0}})
+    write(titles, file)
+    rows = json.loads(file.read_text())
+    assert rows[first.title]["logits"] == 1.3e-7
+    assert rows[second.title]["models"] == list(second.counts)
+    assert [column for column in COLUMNS if column in rows[second.title]] == ["pixels", "generates"], "no cell of another session is left"
+    assert list(rows) == [first.title, second.title]
