@@ -110,6 +110,11 @@ def paragraph(text: str | None) -> str:
     return next(iter(paragraphs(text)), "")
 
 
+def prose(text: str) -> str:
+    """Text of a docstring as Markdown: what would be a tag or emphasis there is neither."""
+    return re.sub(r"`[^`]*`|[<*]", lambda found: found[0] if found[0][0] == "`" else f"\\{found[0]}", text)
+
+
 def paragraphs(text: str | None) -> list[str]:
     """Paragraphs, each on one line."""
     return [" ".join(part.split()) for part in re.split(r"\n\s*\n", inspect.cleandoc(text or "")) if part.strip()]

@@ -22,6 +22,7 @@ from pieces import (
     papers,
     paragraphs,
     parameter_table,
+    prose,
     sources,
     table,
     token_table,
@@ -155,13 +156,15 @@ def family_page(family: str, module: types.ModuleType) -> Iterator[str]:
     models = published(module)
     first = models[0]
     yield f"# {titles()[family]}"
-    yield from paragraphs(inspect.getdoc(module))
+    yield from map(prose, paragraphs(inspect.getdoc(module)))
     yield from sources(module)
     yield f"Named models: {', '.join(f'`{model.name}`' for model in module.MODELS)}. In the code: `vlmkit/zoo/{family}.py`."
     yield "## Parts"
     yield f"What `{first.name}` is made of; [the catalogue](../catalogue.md#{family}) has the other models."
     parts = {"policy": first.policy, "encoder": first.encoder, "connector": first.connector, "layout": first.layout, "fusion": first.fusion}
-    rows = [(role, described(part), about(part), ", ".join(papers(sys.modules[type(part).__module__]))) for role, part in parts.items()]
+    rows = [
+        (role, described(part), prose(about(part)), ", ".join(papers(sys.modules[type(part).__module__]))) for role, part in parts.items()
+    ]
     rows.append(("language model", described_language_model(first), "A causal language model of transformers.", ""))
     yield table(("part", "choice", "what it is", "cites"), rows)
     yield "## The way of an image"
