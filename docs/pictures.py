@@ -25,15 +25,15 @@ EXAMPLE = Size(480, 640)
 """The image whose shapes the diagrams show."""
 
 
-def photograph(models: Sequence[Architecture]) -> bytes:
-    """A JPEG of how the models cut the photograph, those that cut alike once; as good as fits into MOST_BYTES."""
+def photograph(models: Sequence[Architecture], most_bytes: int = MOST_BYTES) -> bytes:
+    """A JPEG of how the models cut the photograph, those that cut alike once; as good as fits into so many bytes."""
     photo = getattr(skimage.data, PHOTO)()
     size = Size(*photo.shape[:2])
     sheet = draw_sheet(photo, grouped([(model, model.image_tokens(model.plan(size))) for model in models]), "photograph")
     for quality in range(85, 10, -5):
         file = io.BytesIO()
         sheet.save(file, "JPEG", quality=quality, optimize=True)
-        if file.tell() <= MOST_BYTES:
+        if file.tell() <= most_bytes:
             break
     return file.getvalue()
 

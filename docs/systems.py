@@ -136,7 +136,10 @@ def yes(row: dict[str, Any], column: str) -> str:
 
 
 def photographs() -> dict[Path, bytes]:
-    return {FOLDER / f"{family}.jpg": pictures.photograph(published(module)) for family, module in families()}
+    """How a photograph is cut by the models of each family, and by all of them."""
+    cut = {FOLDER / f"{family}.jpg": pictures.photograph(published(module)) for family, module in families()}
+    every = [model for _, module in families() for model in published(module)]
+    return cut | {ROOT / "docs" / "sheet.jpg": pictures.photograph(every, most_bytes=150_000)}
 
 
 def family_pages() -> dict[Path, str]:

@@ -20,7 +20,8 @@ from vlmkit.commands.checkpoint import CheckpointError, find_checkpoint
 from vlmkit.commands.choice import read_part
 from vlmkit.commands.list import FAMILIES
 from vlmkit.commands.photo import photo_size, read_size
-from vlmkit.commands.show import MARK, default_output
+from vlmkit.commands.picture import MARK
+from vlmkit.commands.show import default_output
 from vlmkit.commands.tokens import counted
 from vlmkit.preprocess import Size, open_image
 from vlmkit.registry import Registry
@@ -276,6 +277,13 @@ def test_only_the_header_is_read(tmp_path):
         open_image(path)
 
 
+def test_a_sheet_is_written_and_named(capsys, here):
+    assert output(capsys, "tokens", "coffee.jpg", "--sheet", "sheet.png", "--model", "univa*") == "sheet.png\n"
+    with Image.open("sheet.png") as sheet:
+        assert sheet.info["Software"] == MARK
+    assert sorted(path.name for path in here.iterdir()) == ["coffee.jpg", "notes.txt", "photo.png", "sheet.png", "text.png"]
+
+
 # plan
 
 
@@ -424,6 +432,12 @@ def test_a_run_without_a_checkpoint(tmp_path, name, words):
         ("tokens nowhere.jpg", 1, "'nowhere.jpg' does not exist, expected the path of a picture file"),
         ("tokens notes.txt", 1, "'notes.txt' cannot be read"),
         ("tokens .", 1, "'.' is a directory, expected the path of a picture file"),
+        ("tokens photo.png coffee.jpg --sheet out.png", 2, "a sheet is of one photo"),
+        ("tokens --size 640x480 --sheet out.png", 2, "a sheet is of one photo"),
+        ("tokens photo.png --sheet out.jpg", 2, "call it 'out.png', not 'out.jpg'"),
+        ("tokens photo.png --sheet text.png", 1, "-f to overwrite"),
+        ("tokens photo.png --sheet photo.png -f", 1, "the photo itself"),
+        ("tokens photo.png --sheet out.png --json", 2, "not allowed with argument"),
         ("list nonsense", 2, "no model matches 'nonsense'"),
         ("list --connectors pixelshuffle", 2, "no connector matches 'pixelshuffle'; did you mean 'pixel_shuffle'?"),
         ("list --connectors --encoders", 2, "not allowed with argument"),

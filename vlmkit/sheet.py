@@ -119,7 +119,7 @@ class _Cell:
             sheet.paste(self.picture, (left, low))
             top += PICTURE_HEIGHT + 14
         else:
-            pen.line((left, top - 6, left + CELL_WIDTH, top - 6), fill=RULE)
+            pen.line((left, top - 6, left + CELL_WIDTH - 1, top - 6), fill=RULE)
         lines = [(name, NAME, INK, True) for name in self._names]
         lines += [(self.number, WORDS, ACCENT, True)] if self.number else []
         lines += [(line, WORDS, MUTED, False) for line in self._words]

@@ -9,11 +9,14 @@ import json
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from vlmkit.architecture import Architecture
+from vlmkit.commands import UsageError
 from vlmkit.commands.choice import add_exchange_options, add_plugin_option, matching
 from vlmkit.commands.photo import across, add_size_option, named_sizes
+from vlmkit.commands.picture import add_force_option, check_output, write_picture
 from vlmkit.commands.table import print_table
 from vlmkit.features import Grid, GridError
 from vlmkit.layout.base import ImageTokens
@@ -28,10 +31,16 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--model", metavar="PATTERN", default="*", help="only models that match, such as 'univa*'")
     add_exchange_options(parser)
     add_plugin_option(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    form.add_argument("--sheet", metavar="FILE.png", help="draw how every model cuts the one photo, in place of tables")
+    add_force_option(parser)
 
 
 def run(arguments: Namespace) -> None:
+    if arguments.sheet is not None:
+        _draw_sheet(arguments)
+        return
     sizes = named_sizes(arguments)
     models = matching(arguments)
     if arguments.json:
@@ -49,6 +58,22 @@ def run(arguments: Namespace) -> None:
         title = name if name == across(size) else f"{name}, {across(size)}"
         columns = (*COLUMNS, "why not") if note else COLUMNS
         print_table(columns, [row[: len(columns)] for row in rows], title=title, right=("visual tokens",))
+
+
+def _draw_sheet(arguments: Namespace) -> None:
+    if len(arguments.photos) != 1 or arguments.sizes:
+        raise UsageError("a sheet is of one photo: vlmkit tokens photo.jpg --sheet sheet.png")
+    output, photo = Path(arguments.sheet), arguments.photos[0]
+    models = matching(arguments)
+    check_output(output, Path(photo), arguments.force)
+    from vlmkit.preprocess.images import decode
+    from vlmkit.sheet import alike, draw_sheet
+
+    pixels = decode(photo)
+    size = Size(*pixels.shape[:2])
+    cuts = alike([(model, image_tokens(model, size)) for model in models])
+    write_picture(draw_sheet(pixels, cuts, Path(photo).name), output)
+    print(output)
 
 
 def image_tokens(model: Architecture, size: Size) -> ImageTokens | str:
