@@ -160,16 +160,27 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         grids: Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Images go in with the tokens that refer to them: at the prompt, and again only where nothing is cached."""
+        """Images go in with the tokens that refer to them: at the prompt, and again only where nothing is cached. What was
+        generated is behind the prefix."""
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
-        if visual_index is None or pixel_values is None:
+        if visual_index is None:
             return inputs
         given = inputs["input_ids"] if inputs.get("input_ids") is not None else inputs["inputs_embeds"]
         begin = input_ids.shape[1] - given.shape[1]
+        if (types := inputs.get("token_type_ids")) is not None:
+            generated = torch.arange(begin, input_ids.shape[1], device=types.device) >= visual_index.shape[1]
+            inputs["token_type_ids"] = types.masked_fill(generated, 1)
+        if pixel_values is None:
+            return inputs
         places = functional.pad(visual_index, (0, max(0, input_ids.shape[1] - visual_index.shape[1])), value=-1)[:, begin:]
         if begin < visual_index.shape[1] and bool((places != -1).any()):
             inputs |= {"pixel_values": pixel_values, "grids": grids, "visual_index": places}
         return inputs
+
+    @staticmethod
+    def create_masks_for_generate(attention_mask: Tensor | None, **unused: Any) -> Tensor | None:
+        """Masks are made where they are known: by the fusion, or by the language model. Prepared ones would be causal."""
+        return attention_mask
 
     def _expand_inputs_for_generation(
         self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **model_kwargs: Any

@@ -180,7 +180,8 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
 
     @property
     def model_input_names(self) -> list[str]:
-        return ["input_ids", "attention_mask", "position_ids", "visual_index", "pixel_values", "grids"]
+        types = ["token_type_ids"] if self.spec.fusion.needs_prefix else []
+        return ["input_ids", "attention_mask", "position_ids", "visual_index", *types, "pixel_values", "grids"]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -42,9 +43,13 @@ class PlainTokenizer:
         return list(encoder.encode(text, add_special_tokens=False).ids)
 
 
+_WORDS = re.compile(r"<loc\d{4}>|<seg\d{3}>")
+"""Coordinates and codes of masks, which are words of questions and answers: PaliGemma (arXiv:2407.07726)."""
+
+
 def _is_ordinary(added: str) -> bool:
-    """Added tokens that mark nothing: runs of spaces (GPT-NeoX) and single characters are words like any other."""
-    return len(added) == 1 or added.isspace()
+    """Added tokens that mark nothing: runs of spaces (GPT-NeoX), single characters and places are words like any other."""
+    return len(added) == 1 or added.isspace() or _WORDS.fullmatch(added) is not None
 
 
 def _without(tokenizer: tokenizers.Tokenizer, specials: set[str]) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:

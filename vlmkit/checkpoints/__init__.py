@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "llava": "llava",
+    "paligemma": "paligemma",
 }
 """transformers' `model_type` -> the file of this folder that reads and writes it."""
 

@@ -81,7 +81,7 @@ def encoder_config(encoder: Encoder, policy: ImagePolicy) -> PretrainedConfig:
 
     A tower that has no image size of its own is told the longest side that the policy gives it.
     """
-    if encoder.kind not in TOWERS.values() or not getattr(encoder, "keep_unused", False):
+    if encoder.kind not in TOWERS.values() or not encoder.whole:  # type: ignore[attr-defined]
         raise SpecError(f"encoder {encoder.kind!r} cannot be exported: use one of {', '.join(TOWERS.values())} with keep_unused=True")
     cls: Any = encoder.model_class().config_class  # type: ignore[attr-defined]
     size = {"image_size": policy.longest} if isinstance(policy, EdgeCap) else {}

@@ -77,6 +77,11 @@ class TransformersEncoder(BlockEncoder):
         """Blocks whose weights the tower has."""
         return self.layers if self.keep_unused else max(self.depths)
 
+    @property
+    def whole(self) -> bool:
+        """Whether the tower has every block of the published model and its final norm."""
+        return self.keep_unused or (self.blocks == self.layers and self.final_norm)
+
     def make(self) -> Any:
         """transformers' model with random weights and the blocks that the tower has."""
         cls = self.model_class()

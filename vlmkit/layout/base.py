@@ -146,6 +146,10 @@ class TokenLayout(Spec):
         """The pieces of one image. Every visual token appears in them exactly once, or at most once where `partial`."""
         raise NotImplementedError
 
+    def begins_behind(self, turns: Sequence[Turn]) -> int | None:
+        """Number of the image behind which the template's beginning stands; None: before everything."""
+        return None
+
     def required_specials(self) -> tuple[str, ...]:
         """Special tokens that the tokenizer must have."""
         return (self.placeholder, *self.template.specials)
@@ -161,7 +165,9 @@ class TokenLayout(Spec):
         """Ids, labels and spans of a conversation. Raises LayoutError for roles out of place or images that do not fit."""
         writer = _Writer(tokenizer, self)
         template = self.template
-        writer.trusted(template.begin)
+        begins_behind = self.begins_behind(turns)
+        if begins_behind is None:
+            writer.trusted(template.begin)
         if template.default_system is not None and (not turns or turns[0].role != "system"):
             turns = (Turn("system", (template.default_system,)), *turns)
         used = [part for turn in turns for part in turn.content if isinstance(part, int)]
@@ -177,6 +183,8 @@ class TokenLayout(Spec):
                     writer.plain(part)
                 else:
                     writer.image(part, images[part], (*self.image_pieces(images[part]), Trusted(self.after_image)))
+                    if part == begins_behind:
+                        writer.trusted(template.begin)
             writer.end_of_turn(after)
         if add_generation_prompt:
             writer.trusted(template.assistant[0])

@@ -1,0 +1,108 @@
+"""Checkpoints of PaliGemmaForConditionalGeneration: PaliGemma (arXiv:2407.07726) and PaliGemma 2 (arXiv:2412.03555)."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from vlmkit.architecture import Architecture
+from vlmkit.checkpoints.family import Family, Renames
+from vlmkit.checkpoints.parts import encoder_config, image_policy, image_processor, normalisation
+from vlmkit.connectors.linear import Linear
+from vlmkit.encoders.siglip import Siglip
+from vlmkit.fusion.prefix import Prefix
+from vlmkit.language_model import LanguageModel
+from vlmkit.layout.images_first import ImagesFirst
+from vlmkit.spec import SpecError
+from vlmkit.zoo.paligemma import PROMPT
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from vlmkit.processor import VLMProcessor
+
+NOT_LANGUAGE = ("use_bidirectional_attention", "num_image_tokens")
+"""What the published class writes into the language model's config; fusion and encoder say it."""
+
+
+class PaliGemma(Family):
+    def reference(self) -> type[PreTrainedModel]:
+        from transformers import PaliGemmaForConditionalGeneration
+
+        return PaliGemmaForConditionalGeneration  # type: ignore[no-any-return]
+
+    def renames(self, architecture: Architecture) -> Renames:
+        return (
+            ("encoder.", "model.vision_tower."),
+            ("connector.", "model.multi_modal_projector."),
+            ("language_model.lm_head.", "lm_head."),
+            ("language_model.model.", "model.language_model."),
+        )
+
+    def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
+        if config.vision_config.model_type != "siglip_vision_model":
+            raise SpecError(f"vision tower {config.vision_config.model_type!r} is not the 'siglip_vision_model' of PaliGemma")
+        if processor.chat_template is not None:
+            raise SpecError("the processor has a chat template, but PaliGemma's prompts have no turns; remove it from the directory")
+        text = copy.deepcopy(config.text_config)
+        for name in NOT_LANGUAGE:
+            delattr(text, name)
+        return Architecture(
+            name=f"paligemma-{text.model_type}",
+            policy=image_policy(processor.image_processor),
+            encoder=Siglip.from_config(config.vision_config, **normalisation(processor.image_processor)),
+            connector=Linear(),
+            layout=ImagesFirst(
+                template=PROMPT.replace(begin=processor.tokenizer.bos_token, assistant=("", processor.tokenizer.eos_token)),
+                placeholder=processor.image_token,
+            ),
+            fusion=Prefix(),
+            language_model=LanguageModel.from_config(text),
+        )
+
+    def config(self, architecture: Architecture, processor: VLMProcessor) -> PretrainedConfig:
+        from transformers import PaliGemmaConfig
+
+        encoder, layout, language_model = architecture.encoder, architecture.layout, architecture.language_model
+        if not isinstance(encoder, Siglip) or encoder != encoder.replace(layer=-1, final_norm=True, first_patch="keep"):
+            raise SpecError(f"PaliGemmaForConditionalGeneration reads a whole siglip tower with its final norm, but the encoder is {encoder}")
+        if architecture.connector != Linear():
+            raise SpecError(f"PaliGemmaForConditionalGeneration has one linear layer with bias, but the connector is {architecture.connector}")
+        if not isinstance(architecture.fusion, Prefix):
+            raise SpecError(
+                f"PaliGemmaForConditionalGeneration sees the prefix in both directions, but the fusion is {architecture.fusion.kind!r}"
+            )
+        if language_model.model_type not in ("gemma", "gemma2"):
+            raise SpecError(f"PaliGemmaForConditionalGeneration runs gemma and gemma2, but the model type is {language_model.model_type!r}")
+        return PaliGemmaConfig(
+            vision_config=encoder_config(encoder, architecture.policy),
+            text_config=language_model.transformers_config(),
+            image_token_index=processor.plain_tokenizer.specials[layout.placeholder],
+            projection_dim=language_model.dim,
+            hidden_size=language_model.dim,
+            tie_word_embeddings=language_model.transformers_config().tie_word_embeddings,
+        )
+
+    def processor(self, architecture: Architecture, processor: VLMProcessor) -> Any:
+        from transformers import PaliGemmaProcessor
+        from transformers.models.paligemma.processing_paligemma import IMAGE_TOKEN
+
+        layout, tokenizer = architecture.layout, copy.deepcopy(processor.tokenizer)
+        begin, end = layout.template.begin, layout.template.assistant[1]
+        wanted = ImagesFirst(template=PROMPT.replace(begin=begin, assistant=("", end)), placeholder=IMAGE_TOKEN)
+        if layout != wanted or not {begin, end} <= processor.plain_tokenizer.specials.keys():
+            published = ImagesFirst(template=PROMPT, placeholder=IMAGE_TOKEN)
+            raise SpecError(f"PaliGemmaProcessor writes {published} with any first and last token, but the layout is {layout}")
+        tokenizer.bos_token, tokenizer.eos_token = begin, end
+        images = image_processor(architecture.policy, architecture.encoder)
+        images.image_seq_length = architecture.encoder.grid_out(architecture.encoder.native_grid).tokens  # type: ignore[attr-defined]
+        made = PaliGemmaProcessor(image_processor=images, tokenizer=tokenizer)
+        if len(tokenizer) > architecture.language_model.vocabulary:
+            raise SpecError(
+                f"PaliGemmaProcessor knows {len(tokenizer):,} tokens with its locations and masks, more than the language model's "
+                f"vocabulary of {architecture.language_model.vocabulary:,}"
+            )
+        return made
+
+
+FAMILY = PaliGemma()

@@ -1,0 +1,82 @@
+"""Prefix: visual tokens take their places as with `splice`, and the prefix, images and prompt, is seen in both directions;
+only the answer is causal.
+
+PaliGemma (Beyer et al. 2024, arXiv:2407.07726) after the prefix language model of T5 (Raffel et al. 2020, arXiv:1910.10683).
+Layers with a sliding window see the whole prefix from within it, and look back from the answer through their window, as in
+transformers' PaliGemma 2 (arXiv:2412.03555). The masks are transformers' own, one a layer type of the language model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vlmkit.fusion import fusions
+from vlmkit.fusion.base import Fusion, FusionError, Incoming
+from vlmkit.fusion.splice import splice
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from vlmkit.layout.base import TokenLayout
+
+
+@fusions.register("prefix")
+@dataclass(frozen=True, kw_only=True)
+class Prefix(Fusion):
+    needs_prefix: ClassVar[bool] = True
+
+    def build(self, language_model: PreTrainedModel, layout: TokenLayout) -> nn.Module:
+        return PrefixModule(language_model.config, whole=not layout.partial)
+
+
+class PrefixModule(nn.Module):
+    def __init__(self, config: PreTrainedConfig, whole: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.whole = whole
+
+    def forward(self, incoming: Incoming) -> dict[str, Any]:
+        """Raises FusionError as `splice` does, where a batch does not say what its prefix is, where part of the prefix is in
+        the cache and the rest is not, and for attention kernels that are causal or not and nothing in between."""
+        embeddings = splice(incoming, whole=self.whole)
+        return {"inputs_embeds": embeddings, "attention_mask": self.mask(incoming, embeddings)}
+
+    def mask(self, incoming: Incoming, embeddings: Tensor) -> Any:
+        """The mask of a prompt or of whole samples; behind a cached prefix everything is causal and padding says it all."""
+        from transformers.masking_utils import create_masks_for_generate
+
+        types, cache = incoming.token_type_ids, incoming.past_key_values
+        cached = 0 if cache is None else int(cache.get_seq_length())
+        if cached:
+            if types is not None and bool((types == 0).any()):
+                raise FusionError(
+                    f"{int((types == 0).sum(dim=1).max())} tokens of the prefix come behind {cached} cached ones, but a prefix sees "
+                    "itself in both directions: give it in one call, with an empty cache and without prefill_chunk_size"
+                )
+            return incoming.attention_mask
+        if types is None:
+            raise FusionError("fusion 'prefix' needs token_type_ids, 0 in the prefix and 1 behind it: pass the processor's whole batch")
+        attention = self.config._attn_implementation
+        if "flash" in attention:
+            raise FusionError(f"{attention} has no mask for a prefix; load or set the language model with attention 'sdpa' or 'eager'")
+        return create_masks_for_generate(
+            config=self.config,
+            inputs_embeds=embeddings,
+            attention_mask=incoming.attention_mask,
+            past_key_values=cache,
+            position_ids=incoming.position_ids,
+            block_sequence_ids=blocks(types, incoming.position_ids),
+        )
+
+
+def blocks(types: Tensor, positions: Tensor | None) -> Tensor:
+    """(B, S): the number of the sample within its row where a token is in a prefix, -1 where it is not. Packed samples begin
+    where positions (B, S) start again."""
+    samples = torch.zeros_like(types)
+    if positions is not None:
+        samples[:, 1:] = (positions[:, 1:] <= positions[:, :-1]).cumsum(dim=1)
+    return torch.where(types == 0, samples, -1)
