@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ def inputs(processor: Any, conversation: Conversation) -> dict[str, Tensor]:
     if not images:
         ids = torch.tensor([processor.tokenizer.encode(f"<bos>{question}\n", add_special_tokens=False)])
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
-    found = processor(images=images, text="<image>" * len(images) + question, return_tensors="pt")
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # its labels by way of numpy
+        found = processor(images=images, text="<image>" * len(images) + question, return_tensors="pt")
     return {name: value for name, value in found.items() if name != "labels"}
 
 
@@ -39,9 +41,7 @@ def processor() -> Any:
 
 def reference(text: Any) -> Reference:
     vision = transformers.SiglipVisionConfig(**VISION, image_size=28, patch_size=14, vision_use_head=False)
-    config = transformers.PaliGemmaConfig(
-        vision_config=vision, text_config=text, image_token_index=263, projection_dim=32, hidden_size=32
-    )
+    config = transformers.PaliGemmaConfig(vision_config=vision, text_config=text, image_token_index=263, projection_dim=32, hidden_size=32)
     return Reference(draw(transformers.PaliGemmaForConditionalGeneration(config)), processor(), inputs, dense_patches())
 
 

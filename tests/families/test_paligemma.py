@@ -91,7 +91,8 @@ def refused(small: tuple[VLM, VLMProcessor], directory: Path, **parts: Any) -> s
 def test_what_the_class_cannot_express_is_refused(small: tuple[VLM, VLMProcessor], tmp_path: Path) -> None:
     spec = small[0].config.spec
     layout, language_model = spec.layout, spec.language_model
-    assert "reads a whole siglip tower with its final norm" in refused(small, tmp_path, encoder=spec.encoder.replace(layer=-2))
+    assert "has siglip with {'layer': -1" in refused(small, tmp_path, encoder=spec.encoder.replace(layer=-2))
+    assert "'positions': 'fixed'" in refused(small, tmp_path, encoder=spec.encoder.replace(positions="bicubic"))
     assert "one linear layer with bias" in refused(small, tmp_path, connector="mlp")
     assert "sees the prefix in both directions, but the fusion is 'splice'" in refused(small, tmp_path, fusion="splice")
     assert "PaliGemmaProcessor writes ImagesFirst(" in refused(small, tmp_path, layout=layout.replace(after_image="\n"))

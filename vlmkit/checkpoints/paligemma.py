@@ -63,11 +63,12 @@ class PaliGemma(Family):
     def config(self, architecture: Architecture, processor: VLMProcessor) -> PretrainedConfig:
         from transformers import PaliGemmaConfig
 
-        encoder, layout, language_model = architecture.encoder, architecture.layout, architecture.language_model
-        if not isinstance(encoder, Siglip) or encoder != encoder.replace(layer=-1, final_norm=True, first_patch="keep"):
-            raise SpecError(f"PaliGemmaForConditionalGeneration reads a whole siglip tower with its final norm, but the encoder is {encoder}")
-        if architecture.connector != Linear():
-            raise SpecError(f"PaliGemmaForConditionalGeneration has one linear layer with bias, but the connector is {architecture.connector}")
+        encoder, connector, language_model = architecture.encoder, architecture.connector, architecture.language_model
+        published = {"layer": -1, "final_norm": True, "first_patch": "keep", "positions": "fixed"}
+        if not isinstance(encoder, Siglip) or encoder != encoder.replace(**published):
+            raise SpecError(f"PaliGemmaForConditionalGeneration has siglip with {published}, but the encoder is {encoder}")
+        if connector != Linear():
+            raise SpecError(f"PaliGemmaForConditionalGeneration has one linear layer with bias, but the connector is {connector}")
         if not isinstance(architecture.fusion, Prefix):
             raise SpecError(
                 f"PaliGemmaForConditionalGeneration sees the prefix in both directions, but the fusion is {architecture.fusion.kind!r}"
@@ -77,7 +78,7 @@ class PaliGemma(Family):
         return PaliGemmaConfig(
             vision_config=encoder_config(encoder, architecture.policy),
             text_config=language_model.transformers_config(),
-            image_token_index=processor.plain_tokenizer.specials[layout.placeholder],
+            image_token_index=processor.plain_tokenizer.specials[architecture.layout.placeholder],
             projection_dim=language_model.dim,
             hidden_size=language_model.dim,
             tie_word_embeddings=language_model.transformers_config().tie_word_embeddings,
@@ -95,7 +96,7 @@ class PaliGemma(Family):
             raise SpecError(f"PaliGemmaProcessor writes {published} with any first and last token, but the layout is {layout}")
         tokenizer.bos_token, tokenizer.eos_token = begin, end
         images = image_processor(architecture.policy, architecture.encoder)
-        images.image_seq_length = architecture.encoder.grid_out(architecture.encoder.native_grid).tokens  # type: ignore[attr-defined]
+        images.image_seq_length = architecture.encoder.native_grid.tokens  # type: ignore[attr-defined]
         made = PaliGemmaProcessor(image_processor=images, tokenizer=tokenizer)
         if len(tokenizer) > architecture.language_model.vocabulary:
             raise SpecError(
