@@ -79,8 +79,8 @@ class TransformersEncoder(BlockEncoder):
 
     @property
     def whole(self) -> bool:
-        """Whether the tower has every block of the published model and its final norm."""
-        return self.keep_unused or (self.blocks == self.layers and self.final_norm)
+        """Whether the tower has every weight of the published model but a pooling head's."""
+        return self.blocks == self.layers
 
     def make(self) -> Any:
         """transformers' model with random weights and the blocks that the tower has."""
@@ -121,6 +121,10 @@ class TransformersViT(TransformersEncoder, ViT):
     blocks_at: ClassVar[str] = "encoder.layers"
     class_positions: ClassVar[int] = 0
     """Entries of the table of positions before those of the patches."""
+
+    @property
+    def whole(self) -> bool:
+        return super().whole and (self.final_norm or self.keep_unused)
 
     def needs(self, name: str) -> bool:
         part, _, _ = name.partition(".")
