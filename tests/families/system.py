@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ class Reference:
     """(inputs, encoder) -> normalised patches (N, 3*p*p) in vlmkit's order of views and patches."""
     generate: dict[str, Any] = field(default_factory=dict)
     """More arguments of its `generate`."""
+    read_processor: Callable[[type[Any], Path], Any] = lambda cls, directory: cls.from_pretrained(directory)
+    """(class of the processor, directory) -> the processor that was saved there."""
 
 
 @dataclass(frozen=True, eq=False)

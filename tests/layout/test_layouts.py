@@ -13,7 +13,8 @@ from tests.tiny import part
 from vlmkit.features import Grid
 from vlmkit.layout.base import IGNORE, ImageTokens, LayoutError, Span, Turn, split_specials
 from vlmkit.layout.template import CHATML, Template
-from vlmkit.preprocess.geometry import ImagePlan, Render, Size
+from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
+from vlmkit.spec import SpecError
 from vlmkit.tokenizer import PlainTokenizer, bytes_tokenizer
 
 TOKENIZER = PlainTokenizer(bytes_tokenizer())
@@ -144,6 +145,34 @@ def test_rows_end_in_a_token_and_the_last_in_another_where_there_is_one() -> Non
         assert text(layout.ids) == f"<|im_start|>user\na{rows}{end}b<|im_end|>\n"
         assert layout.spans == (Span(7, 3, 0, 0), Span(11, 3, 0, 3), Span(15, 3, 0, 6))
         assert layout.extents == ((7, 19),)
+
+
+def test_tiles_stand_behind_their_tags_and_the_whole_image_behind_its_own() -> None:
+    spec = vlmkit.layouts["tile_tags"](template=CHATML, placeholder="<|image|>", boundary="<|image_start|>")
+    whole = Render.whole(Size(1, 1))
+    tiles = Render(resize=Size(2, 2), canvas=Size(2, 2), tiles=tuple(Box(row, column, 1, 1) for row in (0, 1) for column in (0, 1)))
+    cut = ImageTokens(ImagePlan(Size(9, 9), (tiles, whole)), (Grid(1, 1, 2),) * 5)
+    layout = spec.lay_out([Turn("user", (0, "a", 1))], [cut, image((1, 1))], TOKENIZER)
+    two, start = "<|image|><|image|>", "<|image_start|>"
+    assert text(layout.ids) == (
+        f"<|im_start|>user\n{start}<row_1_col_1>{two}{start}<row_1_col_2>{two}\n{start}<row_2_col_1>{two}{start}<row_2_col_2>{two}\n"
+        f"\n{start}<global-img>{two}{start}a{start}<global-img><|image|>{start}<|im_end|>\n"
+    )
+    assert [(span.image, span.offset, span.length) for span in layout.spans] == [*((0, offset, 2) for offset in (0, 2, 4, 6, 8)), (1, 0, 1)]
+
+
+def test_a_tag_without_a_place_for_row_and_column_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"tile_tags\.tile: expected text with \{row\} and \{column\}, got '<\{number\}>'"):
+        vlmkit.layouts["tile_tags"](template=CHATML, placeholder="<|image|>", tile="<{number}>")
+
+
+def test_text_is_set_off_from_its_role_and_an_image_is_not() -> None:
+    template = Template(user=("User:", "<|im_end|>"), assistant=("Assistant:", "<|im_end|>"), before_text=" ")
+    spec = vlmkit.layouts["run"](template=template, placeholder="<|image|>")
+    turns = [Turn("user", ("a", 0)), Turn("assistant", ("b",)), Turn("user", (1, "c"))]
+    layout = spec.lay_out(turns, [image((1, 1))] * 2, TOKENIZER, add_generation_prompt=True)
+    assert text(layout.ids) == "User: a<|image|><|im_end|>Assistant: b<|im_end|>User:<|image|>c<|im_end|>Assistant:"
+    assert text([token for token in layout.labels if token != IGNORE]) == " b<|im_end|>"
 
 
 @pytest.mark.parametrize("used", [(), (0,), (0, 0), (1, 1), (0, 2)])

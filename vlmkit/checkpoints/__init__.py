@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from vlmkit.processor import VLMProcessor
 
 FAMILIES = {
+    "smolvlm": "smolvlm",
+    "idefics3": "idefics3",
     "llava": "llava",
     "paligemma": "paligemma",
 }

@@ -16,16 +16,18 @@ _PROBE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text
 """Pixtral's published template reads words from "content"."""
 
 
-def chat_template(prompt: Prompt, placeholder: str) -> str:
-    """The prompt in Jinja, without what begins it all: tokenizers of published models put that there themselves."""
+def chat_template(prompt: Prompt, placeholder: str, *, begin: bool = False) -> str:
+    """The prompt in Jinja. What begins it all is left out unless `begin`: most tokenizers put that there themselves."""
     template, after_image = prompt
-    begin = ""
+    start = _text(template.begin) if begin else ""
     if template.default_system is not None:
         words = _text(template.system[0] + template.default_system + template.system[1])
-        begin = f"{{% if not messages or messages[0]['role'] != 'system' %}}{words}{{% endif %}}"
+        start += f"{{% if not messages or messages[0]['role'] != 'system' %}}{words}{{% endif %}}"
+    gap = _text(template.before_text)
+    gap_of_items = f"{{% if message['content'] and message['content'][0]['type'] == 'text' %}}{gap}{{% endif %}}" if gap else ""
     return (
-        f"{begin}{{% for message in messages %}}{_by_role(template, 0)}"
-        "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for item in message['content'] %}"
+        f"{start}{{% for message in messages %}}{_by_role(template, 0)}{{% if message['content'] is string %}}{gap}"
+        f"{{{{ message['content'] }}}}{{% else %}}{gap_of_items}{{% for item in message['content'] %}}"
         f"{{% if item['type'] == 'image' %}}{_text(placeholder + after_image)}"
         "{% elif item['type'] == 'text' %}{{ item['text'] }}{% endif %}{% endfor %}{% endif %}"
         f"{_by_role(template, 1)}{{% endfor %}}{{% if add_generation_prompt %}}{_text(template.assistant[0])}{{% endif %}}"

@@ -56,7 +56,7 @@ def normalisation(processor: Any) -> dict[str, tuple[float, ...]]:
 
 def image_policy(processor: Any) -> ImagePolicy:
     """The policy of a published image processor that makes one view. Raises SpecError for any other."""
-    resample = _RESAMPLE[int(processor.resample)]
+    resample = resample_of(processor)
     size = dict(processor.size)
     if "longest_edge" in size and hasattr(processor, "patch_size"):
         return EdgeCap(longest=size["longest_edge"], factor=processor.patch_size["height"], resample=resample)
@@ -69,6 +69,11 @@ def image_policy(processor: Any) -> ImagePolicy:
     if size.get("height") is not None and size.get("height") == size.get("width"):
         return Squash(size=size["height"], resample=resample)
     raise SpecError(f"image processor {type(processor).__name__} with size {size} is no policy that vlmkit has")
+
+
+def resample_of(processor: Any) -> Resample:
+    """The filter of a published image processor."""
+    return _RESAMPLE[int(processor.resample)]
 
 
 def resample_number(policy: ImagePolicy) -> int:

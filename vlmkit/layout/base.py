@@ -178,6 +178,8 @@ class TokenLayout(Spec):
             writer.trusted(before)
             if turn.role == "assistant":
                 writer.begin_answer()
+            if turn.content and isinstance(turn.content[0], str):
+                writer.trusted(template.before_text)
             for part in turn.content:
                 if isinstance(part, str):
                     writer.plain(part)

@@ -19,6 +19,9 @@ class Template(Spec):
     user: tuple[str, str]
     assistant: tuple[str, str]
     """Before and after the assistant's words; generation continues after the first part and stops at the second."""
+    before_text: str = ""
+    """Before a turn's content where that begins with text; an image follows the role at once (the Idefics family). In an
+    answer it is the model's to write."""
     default_system: str | None = None
     """System message of a conversation that has none."""
 

@@ -1,0 +1,118 @@
+"""What checkpoints of Idefics2, Idefics3 and SmolVLM share: the tower, the turns, names of weights, what is checked."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vlmkit.architecture import Architecture
+from vlmkit.checkpoints.chat import chat_template, prompt_of
+from vlmkit.checkpoints.family import Family, Renames
+from vlmkit.checkpoints.parts import normalisation
+from vlmkit.connectors.base import Connector
+from vlmkit.encoders.base import Encoder
+from vlmkit.encoders.siglip import Siglip
+from vlmkit.fusion.splice import Splice
+from vlmkit.language_model import LanguageModel
+from vlmkit.layout.base import TokenLayout
+from vlmkit.layout.template import Template
+from vlmkit.preprocess.base import ImagePolicy
+from vlmkit.preprocess.geometry import Size
+from vlmkit.spec import SpecError
+from vlmkit.zoo.idefics3 import END_OF_UTTERANCE
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from vlmkit.processor import VLMProcessor
+
+
+class Idefics(Family):
+    """SigLIP with positions at fractions of the sides -> a connector -> any language model."""
+
+    connector_names: ClassVar[Renames]
+    begins: ClassVar[bool]
+    """Whether the chat template holds what begins a conversation; else the tokenizer puts it there."""
+
+    @abstractmethod
+    def connector(self, config: PretrainedConfig) -> Connector:
+        """The connector of a published config."""
+
+    @abstractmethod
+    def connector_config(self, architecture: Architecture) -> dict[str, Any]:
+        """The inverse, as fields of the config. Raises SpecError for a connector that the published class does not have."""
+
+    @abstractmethod
+    def policy(self, images: Any, patch: int) -> ImagePolicy:
+        """The policy of a published image processor before a tower of this patch size."""
+
+    @abstractmethod
+    def images(self, policy: ImagePolicy, encoder: Encoder) -> Any:
+        """The inverse. Raises SpecError for a policy that the published class does not have."""
+
+    @abstractmethod
+    def layout(self, processor: Any, template: Template) -> TokenLayout:
+        """The layout of a published processor."""
+
+    @abstractmethod
+    def assemble(self, **parts: Any) -> Any:
+        """The published processor of its image processor, tokenizer, chat template and tokens a view."""
+
+    @property
+    def name(self) -> str:
+        return self.reference().__name__
+
+    def renames(self, architecture: Architecture) -> Renames:
+        return (
+            ("encoder.", "model.vision_model."),
+            *self.connector_names,
+            ("language_model.lm_head.", "lm_head."),
+            ("language_model.model.", "model.text_model."),
+        )
+
+    def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
+        images, vision, text = processor.image_processor, config.vision_config, LanguageModel.from_config(config.text_config)
+        template, _ = prompt_of(processor, processor.image_token, [(END_OF_UTTERANCE, "")])
+        return Architecture(
+            name=f"{config.model_type}-{text.model_type}",
+            policy=self.policy(images, vision.patch_size),
+            encoder=Siglip.from_config(vision, positions="bucket", **normalisation(images)),
+            connector=self.connector(config),
+            layout=self.layout(processor, template),
+            fusion=Splice(),
+            language_model=text.replace(config=text.config | {"tie_word_embeddings": config.tie_word_embeddings}),
+        )
+
+    def config(self, architecture: Architecture, processor: VLMProcessor) -> PretrainedConfig:
+        encoder, fusion = architecture.encoder, architecture.fusion
+        published = {"layer": -1, "final_norm": True, "first_patch": "keep", "positions": "bucket"}
+        if not isinstance(encoder, Siglip) or encoder != encoder.replace(**published):
+            raise SpecError(f"{self.name} has siglip with {published}, but the encoder is {encoder}")
+        if not isinstance(fusion, Splice):
+            raise SpecError(f"{self.name} splices visual tokens, but the fusion is {fusion.kind!r}")
+        text = architecture.language_model.transformers_config()
+        config: PretrainedConfig = self.reference().config_class(
+            vision_config=encoder.numbers(),
+            text_config=text,
+            image_token_id=processor.plain_tokenizer.specials[architecture.layout.placeholder],
+            tie_word_embeddings=text.tie_word_embeddings,
+            **self.connector_config(architecture),
+        )
+        return config
+
+    def processor(self, architecture: Architecture, processor: VLMProcessor) -> Any:
+        policy, encoder, layout = architecture.policy, architecture.encoder, architecture.layout
+        images, tokenizer = self.images(policy, encoder), copy.deepcopy(processor.tokenizer)
+        made = self.assemble(
+            image_processor=images,
+            tokenizer=tokenizer,
+            image_seq_len=architecture.image_tokens(policy.plan(Size(64, 64))).grids[-1].tokens,
+            chat_template=chat_template((layout.template, layout.after_image), layout.placeholder, begin=self.begins),
+        )
+        if added := tokenizer.get_added_vocab().keys() - processor.tokenizer.get_added_vocab().keys():
+            raise SpecError(f"{type(made).__name__} needs {', '.join(sorted(added))}, which the tokenizer does not have")
+        expressed = (self.policy(images, encoder.patch_size), self.layout(made, layout.template))
+        if expressed != (policy, layout.replace(after_image="")):
+            raise SpecError(f"{type(made).__name__} can express {expressed}, but not {policy} with {layout}")
+        return made

@@ -1,0 +1,87 @@
+"""Checkpoints of Idefics3ForConditionalGeneration: Idefics3 (arXiv:2408.12637) and the first SmolVLMs (arXiv:2504.05299)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vlmkit.architecture import Architecture
+from vlmkit.checkpoints.idefics import Idefics
+from vlmkit.checkpoints.parts import resample_number, resample_of
+from vlmkit.connectors.pixel_shuffle import PixelShuffle
+from vlmkit.encoders.base import Encoder
+from vlmkit.layout.base import TokenLayout
+from vlmkit.layout.template import Template
+from vlmkit.layout.tile_tags import TileTags
+from vlmkit.preprocess.base import ImagePolicy
+from vlmkit.preprocess.longest_edge_tiles import LongestEdgeTiles
+from vlmkit.spec import SpecError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+class Idefics3(Idefics):
+    connector_names = (("connector.linear.", "model.connector.modality_projection.proj."),)
+    begins = True
+    whole: ClassVar[str] = "global_image_tag"
+    """The processor's name of the tag of a whole image."""
+
+    def reference(self) -> type[PreTrainedModel]:
+        from transformers import Idefics3ForConditionalGeneration
+
+        return Idefics3ForConditionalGeneration  # type: ignore[no-any-return]
+
+    def connector(self, config: PretrainedConfig) -> PixelShuffle:
+        return PixelShuffle(ratio=config.scale_factor)
+
+    def connector_config(self, architecture: Architecture) -> dict[str, Any]:
+        connector = architecture.connector
+        if not isinstance(connector, PixelShuffle) or connector != PixelShuffle(ratio=connector.ratio):
+            raise SpecError(f"{self.name} has a 'pixel_shuffle' without bias, but the connector is {connector}")
+        return {"scale_factor": connector.ratio}
+
+    def policy(self, images: Any, patch: int) -> ImagePolicy:
+        longest, size = images.size["longest_edge"], images.max_image_size["longest_edge"]
+        if longest % size:
+            raise SpecError(f"the image processor's longest edge of {longest} is no whole number of tiles of {size} pixels")
+        return LongestEdgeTiles(
+            size=size,
+            view=size // patch * patch if size % patch else None,
+            tiles=longest // size,
+            split=images.do_image_splitting,
+            resample=resample_of(images),
+        )
+
+    def images(self, policy: ImagePolicy, encoder: Encoder) -> Any:
+        if not isinstance(policy, LongestEdgeTiles):
+            raise SpecError(f"{self.name} sees 'longest_edge_tiles', but the policy is {policy.kind!r}")
+        return self.image_processor_class()(
+            size={"longest_edge": policy.tiles * policy.size},
+            max_image_size={"longest_edge": policy.size},
+            do_image_splitting=policy.split,
+            resample=resample_number(policy),
+            image_mean=list(encoder.mean),
+            image_std=list(encoder.std),
+        )
+
+    def image_processor_class(self) -> Any:
+        """transformers' image processor."""
+        from transformers import Idefics3ImageProcessor
+
+        return Idefics3ImageProcessor
+
+    def layout(self, processor: Any, template: Template) -> TokenLayout:
+        return TileTags(
+            template=template,
+            placeholder=processor.image_token,
+            boundary=processor.fake_image_token,
+            whole=getattr(processor, self.whole),
+        )
+
+    def assemble(self, **parts: Any) -> Any:
+        from transformers import Idefics3Processor
+
+        return Idefics3Processor(**parts)
+
+
+FAMILY = Idefics3()
