@@ -70,7 +70,7 @@ def steps(model: Architecture) -> Iterator[Step]:
     yield Step("language model", described_language_model(model), f"logits (S, {vocabulary:,})")
 
 
-WIDTH, LEFT, BOX, SIDE = 860, 20, 520, 580
+WIDTH, LEFT, BOX, SIDE = 880, 20, 520, 572
 """Of the diagram; left edge and width of the column of parts; left edge of what comes from the side."""
 LINE, ARROW = 18, 40
 
@@ -82,8 +82,8 @@ def flow(model: Architecture) -> str:
     for step in steps(model):
         height = _box(drawn, LEFT, top, BOX, step.role, step.choice, letters=74)
         if step.role == "fusion":
-            _box(drawn, SIDE, top - 96, WIDTH - SIDE - LEFT, "conversation", "turns of text and images", letters=34)
-            side = top + _box(drawn, SIDE, top, WIDTH - SIDE - LEFT, "layout", described(model.layout), letters=34)
+            _box(drawn, SIDE, top - 96, WIDTH - SIDE - LEFT, "conversation", "turns of text and images", letters=40)
+            side = top + _box(drawn, SIDE, top, WIDTH - SIDE - LEFT, "layout", described(model.layout), letters=40)
             _arrow(drawn, SIDE + 110, top - 96 + 52, SIDE + 110, top)
             _arrow(drawn, SIDE, top + 22, LEFT + BOX, top + 22)
         top += height

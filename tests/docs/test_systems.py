@@ -10,6 +10,7 @@ import pages
 import pytest
 from families.record import COLUMNS, FILE, SEEN, merge, record, write
 from families.registered import SYSTEMS
+from families.system import System
 
 import vlmkit
 from vlmkit import zoo
@@ -21,6 +22,22 @@ FOLDER = pages.ROOT / "docs" / "systems"
 def published() -> list[str]:
     """Named models that are not tiny ones for tests and laptops."""
     return [name for name in vlmkit.list_models() if not name.endswith("-tiny")]
+
+
+UNPUBLISHED = {"univa-vl"}
+"""Named models without code or weights that they could be compared with."""
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.tiny)
+def test_every_system_has_its_row(system: System) -> None:
+    command = f"pytest tests/families -k {system.tiny} --write-systems && python docs/generate.py"
+    assert system.title in ROWS, f"docs/systems.json has no row of {system.title}; write it with: {command}"
+
+
+def test_every_published_model_belongs_to_a_system() -> None:
+    listed = [name for system in SYSTEMS for name in system.counts]
+    assert len(listed) == len(set(listed))
+    assert set(published()) == {*listed, *UNPUBLISHED}
 
 
 @pytest.mark.parametrize("title", ROWS)
