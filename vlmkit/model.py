@@ -118,6 +118,15 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         at a 100k vocabulary all of them would be most of the memory. Rows whose positions start again are packed samples:
         pass them without an attention mask, and no cache is kept. Raises FusionError where images and places do not fit.
         """
+        packed = is_packed(position_ids, attention_mask, past_key_values)
+        rows = 1
+        if packed and position_ids is not None and self._packs_one_row_only():
+            rows = len(position_ids)
+            if labels is not None:
+                labels = labels.index_fill(1, torch.tensor([0], device=labels.device), IGNORE)
+            input_ids, inputs_embeds, position_ids, visual_index, token_type_ids, labels = (
+                in_one_row(value) for value in (input_ids, inputs_embeds, position_ids, visual_index, token_type_ids, labels)
+            )
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         visual = None
@@ -129,7 +138,7 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             raise FusionError("visual_index refers to images, but the batch has no pixel_values")
         incoming = Incoming(inputs_embeds, visual, visual_index, attention_mask, position_ids, past_key_values, token_type_ids)
         arguments = {"position_ids": position_ids} | self.fusion(incoming)
-        if is_packed(position_ids, attention_mask, past_key_values) or labels is not None:
+        if packed or labels is not None:
             use_cache = False
         if labels is not None and self.training:
             logits_to_keep = (labels[:, 1:] != IGNORE).any(dim=0).nonzero().squeeze(1)
@@ -141,15 +150,21 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             return_dict=True,
             **kwargs,
         )
+        loss = None if labels is None else next_token_loss(outputs.logits, labels, logits_to_keep, num_items_in_batch)
+        logits = None if labels is not None and self.training else outputs.logits
         output = VLMOutput(
-            loss=None if labels is None else next_token_loss(outputs.logits, labels, logits_to_keep, num_items_in_batch),
-            logits=None if labels is not None and self.training else outputs.logits,
+            loss=loss,
+            logits=logits.unflatten(1, (rows, -1))[0] if logits is not None and rows > 1 else logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             visual=None if visual is None else visual.tokens,
         )
         return output if return_dict is not False else output.to_tuple()
+
+    def _packs_one_row_only(self) -> bool:
+        """Whether samples of a row are kept apart only where it is the batch's only one: so transformers calls flash attention."""
+        return "flash" in str(self.language_model.config._attn_implementation)
 
     def prepare_inputs_for_generation(
         self,
@@ -208,6 +223,11 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         if os.path.isfile(save_directory):
             raise NotADirectoryError(f"{save_directory} is a file; name a directory to save to")
         super().save_pretrained(save_directory, max_shard_size=max_shard_size, **kwargs)
+
+
+def in_one_row(value: Tensor | None) -> Tensor | None:
+    """(B, S, ...) -> (1, B * S, ...): packed rows one after the other, which is one packed row."""
+    return None if value is None else value.flatten(0, 1)[None]
 
 
 def is_packed(position_ids: Tensor | None, attention_mask: Tensor | None, past_key_values: Any) -> bool:

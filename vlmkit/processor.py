@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
@@ -33,7 +35,7 @@ class RenderedImage:
 @dataclass(frozen=True)
 class PreparedSample:
     """Images, and one or several laid-out conversations about them. Each conversation becomes a row of its own; the
-    images are encoded once. Every conversation refers to all images, in order."""
+    images are encoded once. A span's `image` is the number of one of these images."""
 
     images: tuple[RenderedImage, ...]
     layouts: tuple[Layout, ...]
@@ -63,15 +65,20 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         specials = self.plain_tokenizer.specials
         return [specials[piece] for piece in split_specials(self.spec.layout.template.assistant[1], specials) if piece in specials][:1]
 
-    def render_image(self, image: Any) -> RenderedImage:
-        """Open, plan and render one image. Raises ImageError, ImageSizeError."""
+    def plan_image(self, size: Size) -> ImageTokens:
+        """What an image of this size becomes: its views and visual tokens. Raises ImageSizeError."""
+        return self.spec.image_tokens(self.spec.policy.plan(size))
+
+    def render_image(self, image: Any, planned: ImageTokens | None = None) -> RenderedImage:
+        """Open, plan and render one image. Raises ImageError, ImageSizeError, and ValueError where the image is not of the
+        size that it was planned for."""
         spec = self.spec
         picture = decode(image)
-        plan = spec.policy.plan(Size(*picture.shape[:2]))
+        tokens = planned or self.plan_image(Size(*picture.shape[:2]))
         patches, grids = render(
-            picture, plan, patch=spec.encoder.patch_size, resample=spec.policy.resample, antialias=spec.policy.antialias
+            picture, tokens.plan, patch=spec.encoder.patch_size, resample=spec.policy.resample, antialias=spec.policy.antialias
         )
-        return RenderedImage(patches, grids, spec.image_tokens(plan))
+        return RenderedImage(patches, grids, tokens)
 
     def lay_out(self, conversation: Conversation, images: Sequence[RenderedImage], *, add_generation_prompt: bool = False) -> Layout:
         """Token ids, labels and spans of a conversation whose images are rendered already."""
@@ -127,41 +134,58 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         """One row a conversation, padded to the longest."""
         rows = list(_rows(samples))
         length = max(len(row.layout.ids) for row in rows)
-        batch = {
-            "input_ids": torch.full((len(rows), length), self.pad_token_id),
-            "attention_mask": torch.zeros(len(rows), length, dtype=torch.long),
-            "position_ids": torch.zeros(len(rows), length, dtype=torch.long),
-            "labels": torch.full((len(rows), length), IGNORE),
-            "visual_index": torch.full((len(rows), length), -1),
-        }
-        if self.spec.fusion.needs_prefix:
-            batch["token_type_ids"] = torch.zeros(len(rows), length, dtype=torch.long)
+        shape = (len(rows), length)
+        ids, mask, positions = np.full(shape, self.pad_token_id), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        labels, index, types = np.full(shape, IGNORE), np.full(shape, -1), np.zeros(shape, np.int64)
         for number, row in enumerate(rows):
             size = len(row.layout.ids)
             place = (number, slice(length - size, length) if padding_side == "left" else slice(size))
-            batch["input_ids"][place] = torch.tensor(row.layout.ids)
-            batch["attention_mask"][place] = 1
-            batch["position_ids"][place] = torch.arange(size)
-            batch["labels"][place] = torch.tensor(row.layout.labels)
-            batch["visual_index"][place] = row.visual_index()
-            if "token_type_ids" in batch:
-                batch["token_type_ids"][place] = row.token_types()
-        return BatchFeature(batch | _pixels(samples))
+            ids[place] = row.layout.ids
+            mask[place] = 1
+            positions[place] = np.arange(size)
+            labels[place] = row.layout.labels
+            index[place] = row.visual_index()
+            types[place] = row.token_types()
+        batch = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "labels": labels, "visual_index": index}
+        if self.spec.fusion.needs_prefix:
+            batch["token_type_ids"] = types
+        return BatchFeature({name: torch.from_numpy(value) for name, value in batch.items()} | _pixels(samples))
 
     def pack(self, samples: Sequence[PreparedSample]) -> BatchFeature:
         """All conversations in one row, one after the other, positions starting again; there is no attention mask:
         the restarts tell the language model where samples end. The first token of a sample is nobody's target."""
-        rows = list(_rows(samples))
-        labels = [torch.tensor((IGNORE, *row.layout.labels[1:])) for row in rows]
-        batch = {
-            "input_ids": torch.cat([torch.tensor(row.layout.ids) for row in rows])[None],
-            "position_ids": torch.cat([torch.arange(len(row.layout.ids)) for row in rows])[None],
-            "labels": torch.cat(labels)[None],
-            "visual_index": torch.cat([row.visual_index() for row in rows])[None],
-        }
+        return self.pack_rows([samples])
+
+    def pack_rows(self, rows: Sequence[Sequence[PreparedSample]], length: int | None = None) -> BatchFeature:
+        """Rows of packed samples, each filled up to `length` (the longest row's, if none is given) with tokens whose
+        positions start again too, so that no sample sees them. Raises LayoutError where a row holds more."""
+        samples = [sample for row in rows for sample in row]
+        found = _rows(samples)
+        packed = [[next(found) for sample in row for _ in sample.layouts] for row in rows]
+        used = [sum(len(conversation.layout.ids) for conversation in row) for row in packed]
+        length = max(used) if length is None else length
+        if max(used) > length:
+            raise LayoutError(f"row {used.index(max(used))} holds {max(used)} tokens, more than its length of {length}")
+        shape = (len(rows), length)
+        ids, positions, index = np.full(shape, self.pad_token_id), np.zeros(shape, np.int64), np.full(shape, -1)
+        labels, types = np.full(shape, IGNORE), np.zeros(shape, np.int64)
+        for number, row in enumerate(packed):
+            start = 0
+            for conversation in row:
+                size = len(conversation.layout.ids)
+                place = (number, slice(start, start + size))
+                ids[place] = conversation.layout.ids
+                positions[place] = np.arange(size)
+                labels[place] = conversation.layout.labels
+                labels[number, start] = IGNORE
+                index[place] = conversation.visual_index()
+                types[place] = conversation.token_types()
+                start += size
+            positions[number, start:] = np.arange(length - start)
+        batch = {"input_ids": ids, "position_ids": positions, "labels": labels, "visual_index": index}
         if self.spec.fusion.needs_prefix:
-            batch["token_type_ids"] = torch.cat([row.token_types() for row in rows])[None]
-        return BatchFeature(batch | _pixels(samples))
+            batch["token_type_ids"] = types
+        return BatchFeature({name: torch.from_numpy(value) for name, value in batch.items()} | _pixels(samples))
 
     def apply_chat_template(
         self,
@@ -190,18 +214,18 @@ class _Row:
     firsts: tuple[int, ...]
     """Row of the first visual token of each image of the conversation."""
 
-    def visual_index(self) -> Tensor:
-        index = torch.full((len(self.layout.ids),), -1)
+    def visual_index(self) -> NDArray[np.int64]:
+        index = np.full(len(self.layout.ids), -1)
         for span in self.layout.spans:
             first = self.firsts[span.image] + span.offset
-            index[span.start : span.start + span.length] = torch.arange(first, first + span.length)
+            index[span.start : span.start + span.length] = np.arange(first, first + span.length)
         for place, number in self.layout.learned:
             index[place] = -2 - number
         return index
 
-    def token_types(self) -> Tensor:
+    def token_types(self) -> NDArray[np.int64]:
         """0 in the prefix, 1 behind it."""
-        return (torch.arange(len(self.layout.ids)) >= self.layout.prefix).long()
+        return (np.arange(len(self.layout.ids)) >= self.layout.prefix).astype(np.int64)
 
 
 def _rows(samples: Sequence[PreparedSample]) -> Iterator[_Row]:

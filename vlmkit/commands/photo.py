@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from pathlib import Path
 
 from vlmkit.commands import UsageError
 from vlmkit.preprocess.geometry import Size
@@ -40,22 +39,9 @@ def named_sizes(arguments: Namespace) -> list[tuple[str, Size]]:
 
 def photo_size(path: str) -> Size:
     """Height and width of a photo as `open_image` gives it, upright, from its header alone where that suffices."""
-    from PIL import ExifTags, Image
+    from vlmkit.preprocess.images import image_size
 
-    from vlmkit.preprocess.images import FORMATS, MAX_PIXELS, open_image, quiet
-
-    if Path(path).is_file():
-        try:
-            with quiet(), Image.open(path, formats=[name for name in FORMATS if name != "TIFF"]) as image:
-                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-                size = Size(image.width, image.height) if turned else Size(image.height, image.width)
-                if size.pixels <= MAX_PIXELS:
-                    return size
-        except Exception:
-            # Whatever the matter is, opening the whole picture finds it again and has the words for it.
-            pass
-    width, height = open_image(path).size
-    return Size(height, width)
+    return image_size(path)
 
 
 def across(size: Size) -> str:

@@ -7,6 +7,8 @@ out and is never searched for again.
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
@@ -288,18 +290,11 @@ class _Writer:
 
 def split_specials(text: str, specials: Mapping[str, int]) -> list[str]:
     """'<a>x<b>' -> ['<a>', 'x', '<b>']; where spellings overlap the longest wins."""
-    pieces: list[str] = []
+    return [piece for piece in _any_of(tuple(specials)).split(text) if piece]
+
+
+@functools.lru_cache(maxsize=64)
+def _any_of(specials: tuple[str, ...]) -> re.Pattern[str]:
+    """Matches one of the spellings, kept by `split`; nothing where there are none."""
     ordered = sorted((special for special in specials if special), key=len, reverse=True)
-    start = position = 0
-    while position < len(text):
-        found = next((special for special in ordered if text.startswith(special, position)), None)
-        if found is None:
-            position += 1
-            continue
-        if start < position:
-            pieces.append(text[start:position])
-        pieces.append(found)
-        start = position = position + len(found)
-    if start < len(text):
-        pieces.append(text[start:])
-    return pieces
+    return re.compile(f"({'|'.join(map(re.escape, ordered))})" if ordered else "(?!)")

@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from vlmkit.preprocess import jpeg
 from vlmkit.preprocess.colour import narrow16, to_rgb
+from vlmkit.preprocess.geometry import Size
 
 Pixels = NDArray[np.uint8]
 
@@ -79,6 +80,28 @@ def decode(source: Any, *, max_pixels: int = MAX_PIXELS) -> Pixels:
             return fast
         return np.array(_open_bytes(data, describe(source), max_pixels))
     return np.array(open_image(source, max_pixels=max_pixels))
+
+
+def image_size(source: Any) -> Size:
+    """Height and width of the picture of `open_image`, upright, from its header alone where that suffices. Raises ImageError."""
+    if _is_array(source) or isinstance(source, Image.Image):
+        width, height = open_image(source).size
+        return Size(height, width)
+    data = _read(source)
+    header = jpeg.read_header(data)
+    if header is not None and 0 < header.height * header.width <= MAX_PIXELS:
+        return Size(header.width, header.height) if header.orientation > 4 else Size(header.height, header.width)
+    try:
+        with quiet(), Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name != "TIFF"]) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            size = Size(image.width, image.height) if turned else Size(image.height, image.width)
+            if size.pixels <= MAX_PIXELS:
+                return size
+    except Exception:
+        # Whatever the matter is, opening the whole picture finds it again and has the words for it.
+        pass
+    width, height = _open_bytes(data, describe(source), MAX_PIXELS).size
+    return Size(height, width)
 
 
 def _open_bytes(data: bytes, name: str, max_pixels: int) -> Image.Image:

@@ -1,0 +1,157 @@
+"""A sample as rows take it: laid out from the sizes of its images, cut where it is too long, its pixels rendered last."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from vlmkit.conversation import Conversation, read_conversation
+from vlmkit.data.sample import DataError, Image, Sample
+from vlmkit.layout.base import ImageTokens, Layout, LayoutError
+from vlmkit.preprocess.geometry import Size
+from vlmkit.preprocess.images import ImageError
+from vlmkit.processor import PreparedSample, RenderedImage
+
+if TYPE_CHECKING:
+    from vlmkit.processor import VLMProcessor
+
+Overlong = Literal["cut", "reject", "raise"]
+"""What becomes of a conversation that no row can hold. `cut`: it loses its last turns, a question always with its answer,
+and the images that only they show, until it fits; where not even the first answer fits, it is rejected."""
+
+
+class OverlongError(DataError):
+    """A conversation that no row can hold, where that is an error."""
+
+
+TOO_LONG = "longer than a row"
+CUT = "lost its last turns"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Conversations of one sample that stand in one row, and the images that they show, not yet rendered."""
+
+    images: tuple[int, ...]
+    """Numbers of the images in the sample."""
+    planned: tuple[ImageTokens, ...]
+    layouts: tuple[Layout, ...]
+    """A span's `image` is a place in `images`."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of all conversations."""
+        return sum(len(layout.ids) for layout in self.layouts)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The pieces of a sample, and what it lost: a reason to count by, and a sentence."""
+
+    pieces: tuple[Piece, ...]
+    rejected: tuple[str, str] | None = None
+    """Some of its conversations are left out, or all."""
+    cut: tuple[str, str] | None = None
+    """Some of its conversations lost turns."""
+
+
+class Preparer:
+    """Plans samples for rows of `length` tokens (None: of any), and renders what was planned."""
+
+    def __init__(self, processor: VLMProcessor, *, length: int | None = None, pack: bool = False, overlong: Overlong = "cut") -> None:
+        """pack: a piece stands in one row with others. Otherwise each conversation has a row of its own."""
+        self.processor = processor
+        self.length = length
+        self.pack = pack
+        self.overlong = overlong
+        self._plan_image = functools.lru_cache(maxsize=1 << 14)(processor.plan_image)
+
+    def plan(self, conversations: Sequence[Conversation], sizes: Sequence[Size]) -> Planned:
+        """Lay out conversations about images of these sizes. Raises LayoutError and ImageSizeError for what cannot be used,
+        and OverlongError for what is too long where that is an error."""
+        planned = [self._plan_image(size) for size in sizes]
+        found: list[tuple[Layout, tuple[int, ...]]] = []
+        rejected = cut = None
+        for number, conversation in enumerate(conversations):
+            layout, shown = self._lay_out(conversation, planned)
+            if self.length is not None and len(layout.ids) > self.length:
+                sentence = f"conversation {number} has {len(layout.ids)} tokens, a row holds {self.length}"
+                if self.overlong == "raise":
+                    raise OverlongError(f"{sentence}; give rows more room, or let it be cut")
+                shorter = self._shortened(conversation, planned) if self.overlong == "cut" else None
+                if shorter is None:
+                    rejected = rejected or (TOO_LONG, sentence)
+                    continue
+                cut = cut or (CUT, sentence)
+                layout, shown = shorter
+            found.append((layout, shown))
+        if not conversations:
+            rejected = ("has no conversation", "nothing is said about its images")
+        return Planned(tuple(self._pieces(found, planned)), rejected, cut)
+
+    def render(self, piece: Piece, sample: Sample) -> PreparedSample:
+        """Decode and render what a piece shows. Raises ImageError for an image that cannot be opened or is of another size
+        than was planned for."""
+        images = zip(piece.images, piece.planned, strict=True)
+        return PreparedSample(tuple(self._render(sample.images[number], planned) for number, planned in images), piece.layouts)
+
+    def _render(self, image: Image, planned: ImageTokens) -> RenderedImage:
+        try:
+            return self.processor.render_image(image, planned)
+        except ImageError:
+            raise
+        except ValueError as error:
+            raise ImageError(f"the image is not what its header says: {error}") from None
+
+    def _lay_out(self, conversation: Conversation, planned: Sequence[ImageTokens]) -> tuple[Layout, tuple[int, ...]]:
+        """The layout, its spans numbered as the conversation shows images, and the number in the sample of each of these."""
+        turns, shown = read_conversation(conversation)
+        for number in shown:
+            if type(number) is not int or not 0 <= number < len(planned):
+                raise LayoutError(f"a conversation shows image {number!r:.80} of a sample that has {len(planned)}")
+        spec = self.processor.spec
+        layout = spec.layout.lay_out(turns, [planned[number] for number in shown], self.processor.plain_tokenizer)
+        return layout, tuple(shown)
+
+    def _shortened(self, conversation: Conversation, planned: Sequence[ImageTokens]) -> tuple[Layout, tuple[int, ...]] | None:
+        """The most whole exchanges from the front that fit; None where not even the first does."""
+        assert self.length is not None
+        roles = [message["role"] for message in conversation]
+        ends = [number for number in range(1, len(roles)) if roles[number - 1 : number + 1] == ["assistant", "user"]]
+        best, low, high = None, 0, len(ends)
+        while low < high:
+            middle = (low + high) // 2
+            tried = self._lay_out(conversation[: ends[middle]], planned)
+            if len(tried[0].ids) <= self.length:
+                best, low = tried, middle + 1
+            else:
+                high = middle
+        return best
+
+    def _pieces(self, found: Sequence[tuple[Layout, tuple[int, ...]]], planned: Sequence[ImageTokens]) -> Iterator[Piece]:
+        """As few pieces as first come, first served gives; an image is encoded once in each that shows it."""
+        group: list[tuple[Layout, tuple[int, ...]]] = []
+        used = 0
+        for layout, shown in found:
+            if self.pack and self.length is not None and group and used + len(layout.ids) > self.length:
+                yield _piece(group, planned)
+                group, used = [], 0
+            group.append((layout, shown))
+            used += len(layout.ids)
+        if group:
+            yield _piece(group, planned)
+
+
+def _piece(group: Sequence[tuple[Layout, tuple[int, ...]]], planned: Sequence[ImageTokens]) -> Piece:
+    images = tuple(sorted({number for _, shown in group for number in shown}))
+    place = {number: place for place, number in enumerate(images)}
+    layouts = tuple(_renumbered(layout, [place[number] for number in shown]) for layout, shown in group)
+    return Piece(images, tuple(planned[number] for number in images), layouts)
+
+
+def _renumbered(layout: Layout, images: Sequence[int]) -> Layout:
+    if list(images) == list(range(len(images))):
+        return layout
+    return replace(layout, spans=tuple(replace(span, image=images[span.image]) for span in layout.spans))

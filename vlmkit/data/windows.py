@@ -1,0 +1,188 @@
+"""Windows: so many consecutive samples of the order, planned and packed together, whatever comes before or after.
+
+A window follows from its number alone. That is why a run goes on from a window and a row without reading what was before,
+and why several processes can share a mixture: each plans the windows that it needs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from vlmkit.data.order import Order
+from vlmkit.data.packing import first_fit
+from vlmkit.data.prepare import OverlongError, Piece, Preparer
+from vlmkit.data.rejections import Rejections
+from vlmkit.data.sample import DataError, Rejected, Sample
+from vlmkit.data.state import Position
+from vlmkit.layout.base import LayoutError
+from vlmkit.preprocess.geometry import ImageSizeError, Size
+from vlmkit.preprocess.images import ImageError, image_size
+
+
+class Samples(Protocol):
+    """Samples by number, for several threads and processes at once. Where there is also `image_sizes(number)` and
+    `without_images(number)`, as shards have them, samples are planned without an image being read."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: int, /) -> Sample: ...
+
+
+class Part(NamedTuple):
+    """A piece, and where its sample is."""
+
+    source: int
+    sample: int
+    piece: Piece
+
+
+Row = tuple[Part, ...]
+
+
+@dataclass
+class Window:
+    rows: list[Row]
+    rejected: Rejections
+    cut: Rejections
+
+
+class Windows:
+    """All windows of a mixture, by number."""
+
+    def __init__(self, order: Order, sources: Sequence[tuple[str, Samples]], preparer: Preparer, size: int) -> None:
+        """size: samples of a window."""
+        self.order = order
+        self.sources = sources
+        self.preparer = preparer
+        self.size = size
+
+    @property
+    def number(self) -> int | None:
+        """How many there are; None where the order does not end."""
+        return None if self.order.length is None else -(-self.order.length // self.size)
+
+    def __getitem__(self, window: int) -> Window:
+        """Plan and pack. Raises DataError for a sample that is too long where that is an error, and OSError as it comes:
+        storage that fails is no bad sample, and may work in a minute."""
+        rejected, cut = Rejections(), Rejections()
+        parts: list[Part] = []
+        for place in self._places(window):
+            source, number, _ = self.order[place]
+            parts += self._plan(source, number, rejected, cut)
+        preparer = self.preparer
+        if not preparer.pack:
+            return Window([(part,) for part in parts], rejected, cut)
+        assert preparer.length is not None
+        packed = first_fit([part.piece.length for part in parts], preparer.length)
+        rows = [tuple(parts[number] for number in row) for row in packed]
+        # First-fit begins with the longest samples; they are spread over the window again.
+        random.Random(f"{self.order.seed} {window}").shuffle(rows)
+        return Window(rows, rejected, cut)
+
+    def _places(self, window: int) -> range:
+        end = (window + 1) * self.size
+        return range(window * self.size, end if self.order.length is None else min(end, self.order.length))
+
+    def _plan(self, source: int, number: int, rejected: Rejections, cut: Rejections) -> list[Part]:
+        name, samples = self.sources[source]
+        rejected.seen(name)
+        cut.seen(name)
+        label = str(number)
+        try:
+            sample, sizes = _without_images(samples, number)
+            label = sample.id
+            planned = self.preparer.plan(sample.conversations, sizes)
+        except OverlongError as error:
+            raise OverlongError(f"{name}, sample {label}: {error}") from None
+        except ValueError as error:
+            rejected.add(Rejected(name, label, _reason(error), f"sample {label}: {error}"))
+            return []
+        if planned.rejected is not None:
+            rejected.add(Rejected(name, label, planned.rejected[0], f"sample {label}: {planned.rejected[1]}"))
+        if planned.cut is not None:
+            cut.add(Rejected(name, label, planned.cut[0], f"sample {label}: {planned.cut[1]}"))
+        return [Part(source, number, piece) for piece in planned.pieces]
+
+
+def _without_images(samples: Any, number: int) -> tuple[Sample, Sequence[Size]]:
+    """A sample, of which only the text is needed, and the sizes of its images."""
+    if hasattr(samples, "image_sizes"):
+        text = samples.without_images if hasattr(samples, "without_images") else samples.__getitem__
+        return text(number), samples.image_sizes(number)
+    sample: Sample = samples[number]
+    return sample, [image_size(image) for image in sample.images]
+
+
+def _reason(error: ValueError) -> str:
+    """What to count an error by."""
+    return next((reason for kind, reason in _REASONS if isinstance(error, kind)), "sample cannot be used")
+
+
+_REASONS = (
+    (ImageError, "image cannot be opened"),
+    (ImageSizeError, "image has a size that the policy does not take"),
+    (LayoutError, "conversation cannot be laid out"),
+    (DataError, "sample cannot be read"),
+)
+
+
+@dataclass
+class Taken:
+    """Rows of one micro-batch, what was rejected on the way to them, and where the stream stands behind them."""
+
+    rows: list[Row]
+    position: Position
+    rejected: Rejections = field(default_factory=Rejections)
+    cut: Rejections = field(default_factory=Rejections)
+
+
+class Stream:
+    """Rows of every so-manieth window, from any position on. The next window is planned while rows of one are taken."""
+
+    def __init__(self, windows: Windows, position: Position, step: int, background: ThreadPoolExecutor) -> None:
+        self.windows = windows
+        self.position = position
+        self.step = step
+        self._background = background
+        self._window: Window | None = None
+        self._ahead: Future[Window] | None = None
+
+    def take(self, count: int) -> Taken:
+        """The next rows, fewer only at the end. Raises DataError where so many samples in a row were rejected that none
+        may be left."""
+        taken = Taken([], self.position)
+        useless = 0
+        while len(taken.rows) < count and not self._is_at_end():
+            window = self._window = self._window or self._planned()
+            if self.position.row == 0:
+                taken.rejected.merge(window.rejected)
+                taken.cut.merge(window.cut)
+            begin, end = self.position.row, self.position.row + count - len(taken.rows)
+            taken.rows += window.rows[begin:end]
+            useless = 0 if window.rows else useless + self.windows.size
+            if useless > max(1000, 2 * sum(self.windows.order.sizes)):
+                raise DataError(f"no sample can be used, {useless} were rejected one after the other:\n{taken.rejected.report()}")
+            if end < len(window.rows):
+                self.position = Position(self.position.window, end)
+            else:
+                self.position = Position(self.position.window + self.step)
+                self._window = None
+        taken.position = self.position
+        return taken
+
+    def _planned(self) -> Window:
+        number = self.position.window
+        window = self._ahead.result() if self._ahead is not None else self.windows[number]
+        following = number + self.step
+        self._ahead = self._background.submit(self.windows.__getitem__, following) if self._exists(following) else None
+        return window
+
+    def _is_at_end(self) -> bool:
+        return not self._exists(self.position.window)
+
+    def _exists(self, window: int) -> bool:
+        number = self.windows.number
+        return number is None or window < number
