@@ -25,7 +25,7 @@ settings.load_profile("vlmkit")
 @pytest.fixture(autouse=True, scope="module")
 def _registries_as_before() -> Iterator[None]:
     vlmkit.list_models()
-    registries = [vlmkit.connectors, vlmkit.encoders, vlmkit.policies, vlmkit.layouts, vlmkit.fusions]
+    registries = [vlmkit.connectors, vlmkit.encoders, vlmkit.policies, vlmkit.layouts, vlmkit.fusions, vlmkit.formats]
     parts, models, modules = [dict(registry._parts) for registry in registries], dict(zoo._models), set(sys.modules)
     yield
     for registry, before in zip(registries, parts, strict=True):

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from vlmkit.config import VLMConfig
     from vlmkit.connectors import connectors
     from vlmkit.conversation import Conversation
+    from vlmkit.data.formats import formats
+    from vlmkit.data.rejections import Rejections
+    from vlmkit.data.sample import DataError, Rejected, Sample
     from vlmkit.encoders import encoders
     from vlmkit.features import Features, Grid, GridError
     from vlmkit.fusion import fusions
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
     list_connectors = connectors.names
     list_encoders = encoders.names
+    list_formats = formats.names
     list_fusions = fusions.names
     list_layouts = layouts.names
     list_policies = policies.names
@@ -52,6 +56,7 @@ __all__ = [
     "Architecture",
     "ArchitectureError",
     "Conversation",
+    "DataError",
     "Features",
     "FusionError",
     "Grid",
@@ -64,6 +69,9 @@ __all__ = [
     "Parameters",
     "PluginError",
     "RegistryError",
+    "Rejected",
+    "Rejections",
+    "Sample",
     "Settings",
     "Size",
     "SpecError",
@@ -74,10 +82,12 @@ __all__ = [
     "build_processor",
     "connectors",
     "encoders",
+    "formats",
     "fusions",
     "layouts",
     "list_connectors",
     "list_encoders",
+    "list_formats",
     "list_fusions",
     "list_layouts",
     "list_models",
@@ -95,6 +105,9 @@ _PUBLIC = {
     "vlmkit.config": ("VLMConfig",),
     "vlmkit.connectors": ("connectors",),
     "vlmkit.conversation": ("Conversation",),
+    "vlmkit.data.formats": ("formats",),
+    "vlmkit.data.rejections": ("Rejections",),
+    "vlmkit.data.sample": ("DataError", "Rejected", "Sample"),
     "vlmkit.encoders": ("encoders",),
     "vlmkit.features": ("Features", "Grid", "GridError"),
     "vlmkit.fusion": ("fusions",),
@@ -115,7 +128,7 @@ _PUBLIC = {
 """Where each public name lives."""
 
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
-_LISTS = {f"list_{registry}": registry for registry in ("connectors", "encoders", "fusions", "layouts", "policies")}
+_LISTS = {f"list_{registry}": registry for registry in ("connectors", "encoders", "formats", "fusions", "layouts", "policies")}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The catalogue: one registry a family of parts (connectors, encoders, ...), exact names, lazy loading."""
+"""The catalogue: one registry a family of parts (connectors, encoders, readers, ...), exact names, lazy loading."""
 
 from __future__ import annotations
 
@@ -9,21 +9,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 
 class RegistryError(LookupError):
     """A name is unknown, or registered twice."""
 
 
-class Registry(Generic[T]):
-    """Names of one family of parts, each the `kind` tag of a class.
+class Catalogue(Generic[P]):
+    """Names of one family of parts, each the `kind` tag of a class or function.
 
     The parts that come with vlmkit are listed by kind and loaded from the module of the same name when they are first
-    asked for, so that listing names costs nothing. Anyone else registers a part by decorating its class:
-
-        @connectors.register("my_connector")
-        @dataclass(frozen=True, kw_only=True)
-        class MyConnector(Connector): ...
+    asked for, so that listing names costs nothing. Anyone else registers a part by decorating it.
     """
 
     def __init__(self, family: str, package: str, builtin: Iterable[str] = ()) -> None:
@@ -32,19 +29,19 @@ class Registry(Generic[T]):
         # package: with the package's name Python finds the submodule all the same.
         self.__name__ = package
         self._builtin = tuple(builtin)
-        self._parts: dict[str, type[T]] = {}
+        self._parts: dict[str, P] = {}
 
-    def register(self, kind: str) -> Callable[[type[T]], type[T]]:
-        """Class decorator: file the class under `kind`. Raises RegistryError where the name is taken."""
+    def register(self, kind: str) -> Callable[[P], P]:
+        """Decorator: file the class or function under `kind`. Raises RegistryError where the name is taken."""
 
-        def file(part: type[T]) -> type[T]:
-            known = self._parts.get(kind)
-            # Running a file twice (a notebook cell, `--plugin` beside an import) redefines the same class: not a clash.
+        def file(part: Any) -> Any:
+            known: Any = self._parts.get(kind)
+            # Running a file twice (a notebook cell, `--plugin` beside an import) redefines the same part: not a clash.
             if known is not None and (known.__module__, known.__qualname__) != (part.__module__, part.__qualname__):
                 raise RegistryError(f"{self.family} {kind!r} is already registered by {known.__module__}.{known.__qualname__}")
             if known is None and kind in self._builtin and part.__module__ != self._module(kind):
                 raise RegistryError(f"{self.family} {kind!r} is already registered by {self._module(kind)}")
-            part.kind = kind  # type: ignore[attr-defined]
+            part.kind = kind
             self._parts[kind] = part
             return part
 
@@ -54,7 +51,7 @@ class Registry(Generic[T]):
         """Registered kinds that match a shell pattern, sorted."""
         return sorted(fnmatch.filter({*self._builtin, *self._parts}, pattern))
 
-    def __getitem__(self, kind: str) -> type[T]:
+    def __getitem__(self, kind: str) -> P:
         if kind not in self._parts and kind in self._builtin:
             importlib.import_module(self._module(kind))
         if kind not in self._parts:
@@ -78,6 +75,15 @@ class Registry(Generic[T]):
 
     def _unknown(self, kind: Any) -> str:
         return f"unknown {self.family} {kind!r};{suggestion(str(kind), self.names())} known: {', '.join(self.names())}"
+
+
+class Registry(Catalogue[type[T]]):
+    """A family of parts that are classes:
+
+    @connectors.register("my_connector")
+    @dataclass(frozen=True, kw_only=True)
+    class MyConnector(Connector): ...
+    """
 
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:

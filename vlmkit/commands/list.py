@@ -14,19 +14,21 @@ from vlmkit.architecture import Architecture
 from vlmkit.commands.choice import add_plugin_option, load_plugins, match
 from vlmkit.commands.table import print_table
 from vlmkit.connectors import connectors
+from vlmkit.data.formats import formats
 from vlmkit.encoders import encoders
 from vlmkit.fusion import fusions
 from vlmkit.layout import layouts
 from vlmkit.preprocess import policies
-from vlmkit.registry import Registry
+from vlmkit.registry import Catalogue
 from vlmkit.zoo import architecture, list_models
 
-FAMILIES: dict[str, Registry[Any]] = {
+FAMILIES: dict[str, Catalogue[Any]] = {
     "policies": policies,
     "encoders": encoders,
     "connectors": connectors,
     "layouts": layouts,
     "fusions": fusions,
+    "formats": formats,
 }
 
 
@@ -71,10 +73,10 @@ def _kinds(model: Architecture) -> list[str]:
     return [*(part.kind for part in parts), model.language_model.model_type]
 
 
-def summary(part: type[Any]) -> str:
-    """The first sentence or line about a part: of its file where the file is its own, of its class otherwise."""
+def summary(part: Any) -> str:
+    """The first sentence or line about a part: of its file where the file is its own, of its class or function otherwise."""
     own_file = part.__module__.rpartition(".")[2] == part.kind
-    text = inspect.getdoc(sys.modules[part.__module__]) if own_file else part.__dict__.get("__doc__")
+    text = inspect.getdoc(sys.modules[part.__module__]) if own_file else _own_doc(part)
     lines: list[str] = []
     for line in (text or "").strip().partition("\n\n")[0].splitlines():
         lines.append(line.strip())
@@ -82,3 +84,8 @@ def summary(part: type[Any]) -> str:
             break
     found = " ".join(lines)
     return "" if found.startswith(f"{part.__name__}(") else found  # what dataclass writes where nobody did
+
+
+def _own_doc(part: Any) -> str | None:
+    """Not that of a class it inherits from."""
+    return part.__dict__.get("__doc__") if isinstance(part, type) else part.__doc__

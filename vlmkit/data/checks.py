@@ -1,0 +1,171 @@
+"""What every reader's samples pass through, vlmkit's own and anybody's: images that are there and inside the folder,
+conversations that can be laid out.
+
+A reader only says which file and which words; it need not look whether they are any good.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vlmkit.conversation import Conversation, read_conversation
+from vlmkit.data.rows import Unusable, brief
+from vlmkit.data.sample import DataError, Image, Rejected, Sample
+from vlmkit.layout.base import LayoutError
+
+LONGEST_TEXT = 200_000
+"""Characters of one conversation, about 50,000 tokens: more is taken for an accident."""
+LONGEST_ID = 1000
+MAX_BYTES = 1 << 30
+"""Of one image file."""
+
+Reader = Callable[..., Iterator[Sample | Rejected]]
+"""A folder -> what it holds. Further arguments are keywords with a default, such as split="train"."""
+
+
+def checked(reader: Reader) -> Reader:
+    """The reader with all it yields looked at: what cannot be used is a Rejected, and nothing else goes missing.
+
+    An image given as a relative path is taken from the folder. Raises DataError for what is no folder, holds no sample at all,
+    or makes the reader fail.
+    """
+
+    @functools.wraps(reader)
+    def read(folder: Path | str, **options: Any) -> Iterator[Sample | Rejected]:
+        root, name = Path(folder).resolve(), str(getattr(read, "kind", reader.__name__))
+        if not root.is_dir():
+            raise DataError(f"{folder} is not a folder; expected one that holds a data set as {name!r} reads it")
+        files = _Files(root)
+        count = 0
+        for item in _running(name, reader(root, **options), root):
+            count += 1
+            if isinstance(item, Rejected):
+                yield item
+            elif isinstance(item, Sample):
+                yield from _examined(item, files)
+            else:
+                raise DataError(f"reader {name!r} yielded {brief(item)}; expected a Sample or a Rejected")
+        if not count:
+            raise DataError(f"reader {name!r} found no sample in {root}")
+
+    return read
+
+
+def _running(name: str, items: Iterator[Sample | Rejected], root: Path) -> Iterator[Sample | Rejected]:
+    """What a reader yields; its own mistakes as DataError."""
+    count = 0
+    try:
+        for item in items:
+            count += 1
+            yield item
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"reader {name!r} failed in {root} after {count} samples: {type(error).__name__}: {str(error)[:300]}. "
+            "A reader yields a Rejected for what it cannot use, or reads its rows with vlmkit.data.rows.each"
+        ) from error
+
+
+def _examined(sample: Sample, files: _Files) -> Iterator[Sample | Rejected]:
+    """The sample with those of its conversations that can be used, a Rejected for each other, or one for a bad image."""
+    source, name = sample.source, sample.id
+    if not (isinstance(name, str) and name and len(name) <= LONGEST_ID and _is_unicode(name)):
+        yield Rejected(source, brief(name), "row has wrong fields", f"the id is {brief(name)}, expected 1 to {LONGEST_ID} letters")
+        return
+    try:
+        images = tuple(files.image(image) for image in sample.images)
+        if not sample.conversations:
+            raise Unusable("no answer", "it has no conversation")
+    except Unusable as error:
+        yield Rejected(source, name, error.reason, f"{name}: {error.detail}")
+        return
+    kept = []
+    for number, conversation in enumerate(sample.conversations):
+        try:
+            _check_conversation(conversation, len(images))
+            kept.append(conversation)
+        except Unusable as error:
+            label = name if len(sample.conversations) == 1 else f"{name}, conversation {number}"
+            yield Rejected(source, label, error.reason, f"{label}: {error.detail}")
+    if kept:
+        yield replace(sample, images=images, conversations=tuple(kept))
+
+
+def _check_conversation(conversation: Conversation, images: int) -> None:
+    """Raises Unusable for what no layout can take or nobody can learn from."""
+    try:
+        turns, shown = read_conversation(conversation)
+    except (LayoutError, RecursionError) as error:
+        raise Unusable("row has wrong fields", str(error)[:300]) from None
+    if shown != list(range(images)):
+        raise Unusable("images and text differ", f"the conversation shows images {brief(shown)}, the sample has {images}")
+    texts = [part for turn in turns for part in turn.content if isinstance(part, str)]
+    length = sum(map(len, texts))
+    if length > LONGEST_TEXT:
+        raise Unusable("text is too long", f"it has {length} characters, allowed are {LONGEST_TEXT}")
+    if not all(map(_is_unicode, texts)):
+        raise Unusable("text is no Unicode", "it has bytes that are not UTF-8, or half of a character")
+    if turns[-1].role != "assistant" or not any(isinstance(part, str) and part.strip() for part in turns[-1].content):
+        raise Unusable("no answer", "it does not end with the assistant's words")
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Files:
+    """Images of one folder. A path may go through links as long as it stays inside."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.inside = f"{root}{os.sep}".replace(os.sep * 2, os.sep)
+        # A data set has few folders and many files: only the folders are followed link by link.
+        self.directory = functools.lru_cache(maxsize=4096)(os.path.realpath)
+
+    def image(self, image: Image) -> Image:
+        """The image, a path made absolute. Raises Unusable for what is not there, not inside, no file, empty or too large."""
+        if isinstance(image, bytes):
+            if not image:
+                raise Unusable("image is empty", "an image has no bytes")
+            return image
+        if not isinstance(image, Path):
+            raise DataError(f"a sample's image is a Path or bytes, got {brief(image)}")
+        try:
+            return self._file(image)
+        except (OSError, ValueError) as error:  # not there, a loop of links, a name that no file system takes
+            problem = getattr(error, "strerror", None) or "not a valid path"
+            raise Unusable("image is missing", f"{brief(str(image))}: {problem}") from None
+
+    def _file(self, image: Path) -> Path:
+        head, tail = os.path.split(self.root / image)
+        path = os.path.join(self.directory(head), tail)
+        self._check_inside(path, image)
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            path = os.path.realpath(path)
+            self._check_inside(path, image)
+            status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise Unusable("image is no file", f"{brief(str(image))} is a directory, device or pipe")
+        if not status.st_size:
+            raise Unusable("image is empty", f"{brief(str(image))} has no bytes")
+        if status.st_size > MAX_BYTES:
+            raise Unusable("image is too large", f"{brief(str(image))} has {status.st_size} bytes, allowed are {MAX_BYTES}")
+        return Path(path)
+
+    def _check_inside(self, path: str, image: Path) -> None:
+        if not path.startswith(self.inside):
+            raise Unusable("image leaves the folder", f"{brief(str(image))} lies outside {self.root}; copy or mount it inside")

@@ -1,0 +1,44 @@
+"""The Cauldron (Laurencon et al. 2024, arXiv:2405.02246) and FineVision (2025): parquet files with the images in them.
+
+Columns `images`, a list of {bytes, path}, and `texts`, a list of {user, assistant}: the turns of one conversation about all
+images, which stand before the first question. One sample a row. A few rows are in memory, and a row group as it is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vlmkit.data.formats import formats
+from vlmkit.data.parquet import parquet_rows
+from vlmkit.data.places import files
+from vlmkit.data.rows import Row, brief, each
+from vlmkit.data.sample import Image, Rejected, Sample
+from vlmkit.data.wording import ask
+
+
+@formats.register("cauldron")
+def read(folder: Path) -> Iterator[Sample | Rejected]:
+    source = folder.name
+
+    def image(row: Row, cell: Any) -> Image:
+        data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (None, None)
+        if isinstance(data, bytes):
+            return data
+        if isinstance(path, str):
+            return folder / path
+        raise row.wrong(f"expected an image {{bytes, path}}, got {brief(cell)}")
+
+    def sample(row: Row) -> Sample:
+        images = tuple(image(row, cell) for cell in row.many("images")) if row.get("images") is not None else ()
+        messages: list[Any] = []
+        for turn in row.many("texts"):
+            user, assistant = (turn.get("user"), turn.get("assistant")) if isinstance(turn, dict) else (None, None)
+            if not isinstance(user, str) or not isinstance(assistant, str):
+                raise row.wrong(f"expected turns {{user, assistant}}, got {brief(turn)}")
+            messages += ask(user, assistant, 0 if messages else len(images))
+        return Sample(images, (messages,), source, row.name)
+
+    found = files(folder, "data/*.parquet", "*.parquet", "*/*.parquet")
+    yield from each(source, parquet_rows(folder, found, ("images", "texts")), sample)

@@ -1,0 +1,42 @@
+"""COCO captions (Chen et al. 2015, arXiv:1504.00325): one sample an image, one conversation a caption.
+
+annotations/captions_<split>.json lists `images` (id, file_name) and `annotations` (image_id, caption); images lie in <split>/
+or images/<split>/. In memory: the captions, about 100 bytes each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from vlmkit.data.formats import formats
+from vlmkit.data.places import first_there, one_file
+from vlmkit.data.rows import Groups, Row, each, json_rows
+from vlmkit.data.sample import Rejected, Sample
+from vlmkit.data.wording import CAPTION, ask
+
+
+@formats.register("coco")
+def read(folder: Path, *, split: str = "train") -> Iterator[Sample | Rejected]:
+    """split: "train", "val", or with the year where several are there, "train2017"."""
+    source = folder.name
+    way_out = "Name the split, such as split='val2017'"
+    file = one_file(folder, f"annotations/captions_{split}*.json", f"captions_{split}*.json", way_out=way_out)
+    release = file.stem.removeprefix("captions_")
+    pictures = first_there(folder / release, folder / "images" / release)
+
+    captions = Groups()
+    for item in each(source, json_rows(source, file, "annotations"), lambda row: (row.key("image_id"), row.text("caption"))):
+        if isinstance(item, Rejected):
+            yield item
+        else:
+            captions.add(*item)
+
+    def sample(row: Row) -> Sample:
+        name = row.key("id")
+        asked = tuple(ask(CAPTION, caption) for (caption,) in captions.pop(name))
+        return Sample((pictures / row.text("file_name"),), asked, source, name)
+
+    yield from each(source, json_rows(source, file, "images"), sample)
+    for name, lost in captions:
+        yield Rejected(source, name, "image is not listed", f"{file.name} has {len(lost)} captions of image {name}, but no such image")

@@ -1,0 +1,33 @@
+"""TextVQA (Singh et al. 2019, arXiv:1904.08920): one sample an image, one conversation a question.
+
+TextVQA_<version>_<split>.json lists `data` (image_id, question, answers of ten people, of which the most frequent is taken).
+Images of train and val are train_images/<image_id>.jpg, of test test_images/<image_id>.jpg; test has no answers. In memory:
+questions and answers, about 100 bytes each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from vlmkit.data.formats import formats
+from vlmkit.data.grouped import by_image
+from vlmkit.data.places import one_file
+from vlmkit.data.rows import Row, Unusable, json_rows
+from vlmkit.data.sample import Rejected, Sample
+from vlmkit.data.wording import agreed
+
+
+@formats.register("textvqa")
+def read(folder: Path, *, split: str = "train") -> Iterator[Sample | Rejected]:
+    """split: "train" or "val"."""
+    source = folder.name
+    file = one_file(folder, f"TextVQA_*_{split}.json", way_out="Name the split, such as split='val'")
+    pictures = folder / ("test_images" if split == "test" else "train_images")
+    yield from by_image(source, json_rows(source, file, "data"), _question, lambda name: pictures / f"{name}.jpg")
+
+
+def _question(row: Row) -> tuple[str, str, str]:
+    if row.get("answers") is None:
+        raise Unusable("no answer", "a question of a split without answers")
+    return row.key("image_id"), row.text("question"), agreed(row.texts("answers"))

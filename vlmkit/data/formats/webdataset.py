@@ -1,0 +1,93 @@
+"""WebDataset (Aizman et al. 2020, arXiv:2001.01858): tars, one sample a key; as img2dataset, other tools and vlmkit write them.
+
+Members that are pictures by their ending are the images, in their order. The words are, first that is there:
+- a .json with `conversations`, a list of conversations in the chat format, or one in LLaVA's;
+- a .json with `messages`, one conversation in the chat format;
+- a .txt, or a .json with `caption`: a caption.
+An image item of a conversation names an image by number or by member, or takes the next. Tars may be compressed. Read as a
+stream: one sample is in memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlmkit.conversation import Conversation
+from vlmkit.data.formats import formats
+from vlmkit.data.formats.chat import named_by, numbered
+from vlmkit.data.formats.llava import conversation
+from vlmkit.data.places import files
+from vlmkit.data.rows import Unusable, brief
+from vlmkit.data.sample import Rejected, Sample
+from vlmkit.data.tars import Members, groups
+from vlmkit.data.wording import CAPTION, ask
+
+PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+
+
+@formats.register("webdataset")
+def read(folder: Path) -> Iterator[Sample | Rejected]:
+    source = folder.name
+    for shard in files(folder, "*.tar", "*.tar.gz", "*.tgz", "*/*.tar"):
+        name = shard.relative_to(folder).as_posix().partition(".tar")[0]
+        for found in groups(source, shard):
+            if isinstance(found, Rejected):
+                yield found
+                continue
+            key, members = found
+            try:
+                yield _sample(source, f"{name}/{key}", members)
+            except Unusable as error:
+                yield Rejected(source, f"{name}/{key}", error.reason, f"{shard.name}, {brief(key)}: {error.detail}")
+
+
+def _sample(source: str, name: str, members: Members) -> Sample:
+    pictures = {ending: data for ending, data in members.items() if ending.rpartition(".")[2] in PICTURES}
+    return Sample(tuple(pictures.values()), tuple(_conversations(members, list(pictures))), source, name)
+
+
+def _conversations(members: Members, pictures: Sequence[str]) -> list[Conversation]:
+    said = _json(members["json"]) if "json" in members else {}
+    if isinstance(turns := said.get("conversations"), list):
+        if turns and isinstance(turns[0], list):
+            return [_numbered(messages, pictures) for messages in turns]
+        return [conversation(turns, len(pictures))]
+    if isinstance(messages := said.get("messages"), list):
+        return [_numbered(messages, pictures)]
+    caption = members["txt"].decode("utf-8", "surrogateescape") if "txt" in members else said.get("caption")
+    if not isinstance(caption, str):
+        raise Unusable("no answer", f"no .txt and no .json with conversations, messages or caption; members: {brief(list(members))}")
+    return [ask(CAPTION, caption, len(pictures))]
+
+
+def _numbered(messages: Any, pictures: Sequence[str]) -> Conversation:
+    """The conversation with images by number. Raises Unusable where it names one that is not there."""
+    if not isinstance(messages, list):
+        raise Unusable("row has wrong fields", f"expected a list of messages, got {brief(messages)}")
+    shown = 0
+
+    def number(item: dict[str, Any]) -> int:
+        nonlocal shown
+        named = named_by(item)
+        # A member's name ends with what it is called here: "photo.0.jpg" is "0.jpg" of the key "photo".
+        place = pictures.index(named) if named in pictures else named
+        place = shown if place is None else place
+        if isinstance(place, bool) or not isinstance(place, int):
+            raise Unusable("images and text differ", f"{brief(named)} is none of {brief(list(pictures))}")
+        shown += 1
+        return place
+
+    return numbered(messages, number)
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(data.decode("utf-8-sig", "surrogateescape"))
+    except (ValueError, RecursionError) as error:
+        raise Unusable("row is not JSON", getattr(error, "msg", None) or type(error).__name__) from None
+    if not isinstance(said, dict):
+        raise Unusable("row has wrong fields", f"expected an object, got {brief(said)}")
+    return said

@@ -1,0 +1,94 @@
+"""Samples of a WebDataset shard: members of a tar whose names agree up to the first dot, which stand side by side.
+
+Nothing is extracted. A shard is read once from front to back; one sample is in memory.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from vlmkit.data.checks import MAX_BYTES
+from vlmkit.data.rows import brief
+from vlmkit.data.sample import Rejected
+
+Members = dict[str, bytes]
+"""What follows the first dot of a member's name -> its bytes, in the order of the shard: {"jpg": ..., "json": ...}."""
+
+
+class _CutShort(Exception):  # noqa: N818 (a state of the file)
+    """Nothing more can be read: why."""
+
+
+def groups(source: str, shard: Path) -> Iterator[tuple[str, Members] | Rejected]:
+    """(key, members) of each sample of a shard. A member that cannot be used costs its sample; a shard that ends early costs
+    the sample at its end and all that would follow, which nobody can count, and is one Rejected."""
+    key: str | None = None
+    members: Members = {}
+    problem: Rejected | None = None
+    try:
+        for info, data in _members(shard):
+            folder, _, name = info.name.rpartition("/")
+            stem, dot, ending = name.partition(".")
+            if not dot:
+                yield Rejected(source, info.name, "tar member has no ending", f"{shard.name}: {brief(info.name)} belongs to no sample")
+                continue
+            found = f"{folder}/{stem}" if folder else stem
+            if found != key:
+                if key is not None:
+                    yield problem or (key, members)
+                key, members, problem = found, {}, None
+            wrong = _wrong(info, ending.lower() in members)
+            if wrong is not None:
+                problem = Rejected(source, found, wrong, f"{shard.name}: {brief(info.name)}")
+            members[ending.lower()] = data
+    except _CutShort as error:
+        last = f" with sample {brief(key)}" if key is not None else ""
+        yield Rejected(source, shard.name, "tar is cut short", f"{shard.name} ends{last}: {error}")
+        return
+    if key is not None:
+        yield problem or (key, members)
+
+
+def _wrong(info: tarfile.TarInfo, repeated: bool) -> str | None:
+    if not info.isreg():
+        return "tar member is no file"
+    if info.size > MAX_BYTES:
+        return "tar member is too large"
+    if info.name.startswith("/") or ".." in PurePosixPath(info.name).parts:
+        return "tar member leaves its folder"
+    return "key occurs twice" if repeated else None
+
+
+def _members(shard: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    """Members but folders, and their bytes (none for what is no file, or too large). Raises _CutShort where the tar does not
+    end as a tar ends: tarfile itself takes any bad header behind the first for the end."""
+    try:
+        with tarfile.open(shard, "r:*") as tar:
+            place = -1
+            while (info := tar.next()) is not None:
+                if info.size < 0 or tar.offset <= place:  # a header made so that reading it never ends
+                    raise _CutShort("a header gives a negative size")
+                place = tar.offset
+                tar.members.clear()  # type: ignore[attr-defined]  # or it keeps every header it has seen
+                if not info.isdir():
+                    yield info, _content(tar, info)
+            assert tar.fileobj is not None
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+                raise _CutShort(f"no end of archive at byte {tar.offset}")
+    except _CutShort:
+        raise
+    except Exception as error:  # on bad bytes tarfile and what decompresses raise nearly anything
+        raise _CutShort(f"{type(error).__name__}: {error}") from None
+
+
+def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    if not info.isreg() or info.size > MAX_BYTES:
+        return b""
+    file = tar.extractfile(info)
+    data = file.read() if file is not None else b""
+    if len(data) != info.size:
+        raise _CutShort(f"{brief(info.name)} has {len(data)} of {info.size} bytes")
+    return data
