@@ -61,7 +61,7 @@ def _strings(cell: Any) -> list[str]:
 
 def _boxes(cell: Any) -> int | None:
     """(2, 4, words), and (2, 4) where there is one word."""
-    shape = getattr(cell, "shape", ())
+    shape: tuple[int, ...] = getattr(cell, "shape", ())
     if shape[:2] != (2, 4) or len(shape) > 3:
         return None
     return int(shape[2]) if len(shape) == 3 else 1
