@@ -33,7 +33,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "timm": {**_VIT, "custom": True},
     "pixtral": {"width": 32, "layers": 2, "heads": 2, "patch": 14, "mlp": 64},
 }
-CONNECTORS: dict[str, dict[str, Any]] = {}
+CONNECTORS: dict[str, dict[str, Any]] = {"perceiver": {"latents": 4, "depth": 2, "heads": 2, "kv_heads": 1, "head_dim": 8}}
 POLICIES: dict[str, dict[str, Any]] = {
     "anyres": {"size": 56},
     "center_crop": {"size": 56},
@@ -48,6 +48,7 @@ POLICIES: dict[str, dict[str, Any]] = {
 }
 LAYOUTS: dict[str, dict[str, Any]] = {
     "bracketed": {"template": CHATML, "placeholder": "<|image|>", "start": "<|image_start|>", "end": "<|image_end|>"},
+    "fenced": {"template": CHATML, "placeholder": "<|image|>", "boundary": "<|image_start|>"},
     "images_first": {"template": CHATML, "placeholder": "<|image|>"},
     "rows": {"template": CHATML, "placeholder": "<|image|>", "row_end": "<|image_start|>", "image_end": "<|image_end|>"},
     "run": {"template": CHATML, "placeholder": "<|image|>", "after_image": "\n"},

@@ -38,6 +38,16 @@ FIELDS = {
             "norm_eps": EPS,
         },
     ),
+    "perceiver": st.fixed_dictionaries(
+        {
+            "latents": st.integers(1, 5),
+            "depth": st.integers(1, 2),
+            "heads": st.sampled_from([2, 4]),
+            "kv_heads": st.integers(1, 2),
+            "head_dim": st.sampled_from([4, 8]),
+        },
+        optional={"hidden": st.none() | st.integers(1, 20), "activation": ACTIVATIONS, "norm_eps": EPS},
+    ),
     "pixel_shuffle": st.fixed_dictionaries(
         {}, optional={"ratio": st.integers(1, 4), "order": st.sampled_from(["dh dw c", "c dh dw"]), "bias": st.booleans()}
     ),
@@ -45,6 +55,8 @@ FIELDS = {
 """Drawn fields of every connector; a new connector adds its line here."""
 TOKEN_WISE = ("linear", "mlp")
 """They take every grid and pass a kept class token."""
+RESAMPLERS = ("perceiver",)
+"""They take every grid, a kept class token too, and give tokens of one row."""
 
 DIM_IN, DIM_OUT = 8, 16
 
@@ -59,7 +71,7 @@ def drawn_connectors(draw: st.DrawFn) -> Connector:
 def taken_grids(draw: st.DrawFn, connector: Connector, most: int = 4) -> tuple[Grid, ...]:
     """Grids that the connector takes, some of them equal, some with several frames, a class token where it passes."""
     merge = connector.merge
-    prefix = draw(st.integers(0, 1)) if connector.kind in TOKEN_WISE else 0
+    prefix = draw(st.integers(0, 1)) if connector.kind in TOKEN_WISE + RESAMPLERS else 0
     few = st.integers(1, 4)
     grid = st.builds(lambda f, r, c: Grid(f, r * merge, c * merge, prefix), st.integers(1, 3), few, few)
     grids = draw(st.lists(grid, max_size=most))
@@ -73,7 +85,7 @@ def random_features(grids: tuple[Grid, ...]) -> Features:
 
 def test_every_connector_is_walked():
     assert sorted(FIELDS) == connectors.names()
-    assert len(connectors) >= 4
+    assert len(connectors) >= 5
 
 
 @settings(max_examples=150, deadline=None)
@@ -85,6 +97,9 @@ def test_grid_out_is_what_the_module_returns(data):
     assert out.grids == tuple(connector.grid_out(grid) for grid in features.grids)
     assert out.tokens.shape == (sum(grid.tokens for grid in out.grids), DIM_OUT)
     for grid, merged in zip(features.grids, out.grids, strict=True):
+        if connector.kind in RESAMPLERS:
+            assert (merged.frames, merged.rows, merged.prefix) == (grid.frames, 1, 0)
+            continue
         assert (merged.rows * connector.merge, merged.columns * connector.merge) == (grid.rows, grid.columns)
 
 
@@ -118,7 +133,9 @@ def test_a_bad_grid_is_refused_by_grid_out_and_by_the_module_alike(data):
     side = st.integers(1, 9)
     grid = data.draw(st.builds(Grid, st.integers(1, 2), side, side, st.integers(0, 1)))
     module = connector.build(DIM_IN, DIM_OUT)
-    if grid.rows % connector.merge == grid.columns % connector.merge == 0 and not (grid.prefix and connector.kind not in TOKEN_WISE):
+    if grid.rows % connector.merge == grid.columns % connector.merge == 0 and not (
+        grid.prefix and connector.kind not in TOKEN_WISE + RESAMPLERS
+    ):
         module(random_features((grid,)))
         return
     for refused in (lambda: connector.grid_out(grid), lambda: module(random_features((grid,)))):

@@ -161,6 +161,19 @@ def test_tiles_stand_behind_their_tags_and_the_whole_image_behind_its_own() -> N
     assert [(span.image, span.offset, span.length) for span in layout.spans] == [*((0, offset, 2) for offset in (0, 2, 4, 6, 8)), (1, 0, 1)]
 
 
+def test_a_fence_stands_once_between_neighbours_and_a_word_behind_it_is_set_off() -> None:
+    spec = vlmkit.layouts["fenced"](template=CHATML, placeholder="<|image|>", boundary="<|image_start|>")
+    content = (0, "", 1, "a", 2, " b", 3, "<b>", 4, "\n", 5)
+    layout = spec.lay_out([Turn("user", content)], [image((1, 2), (1, 1)), *[image((1, 1))] * 5], TOKENIZER)
+    one, fence = "<|image|>", "<|image_start|>"
+    assert text(layout.ids) == (
+        f"<|im_start|>user\n{fence}{one}{one}{fence}{one}{fence}{one}{fence} a{fence}{one}{fence} b{fence}{one}{fence}<b>"
+        f"{fence}{one}{fence}\n{fence}{one}{fence}<|im_end|>\n"
+    )
+    assert layout.extents[:2] == ((6, 12), (12, 14))
+    assert text(layout.truncated(13).ids) == f"<|im_start|>user\n{fence}{one}{one}{fence}{one}{fence}"
+
+
 def test_a_tag_without_a_place_for_row_and_column_is_refused() -> None:
     with pytest.raises(SpecError, match=r"tile_tags\.tile: expected text with \{row\} and \{column\}, got '<\{number\}>'"):
         vlmkit.layouts["tile_tags"](template=CHATML, placeholder="<|image|>", tile="<{number}>")

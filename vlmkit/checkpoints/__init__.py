@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "smolvlm": "smolvlm",
+    "idefics2": "idefics2",
     "idefics3": "idefics3",
     "llava": "llava",
     "paligemma": "paligemma",

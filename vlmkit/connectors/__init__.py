@@ -16,6 +16,7 @@ connectors: Registry[Connector] = Registry(
         "conv_patch_merger",
         "linear",
         "mlp",
+        "perceiver",
         "pixel_shuffle",
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
 Norm = Literal["none", "layer_norm", "rms_norm"]
@@ -32,3 +32,20 @@ def norm(name: Norm, dim: int, eps: float) -> list[nn.Module]:
             return [nn.LayerNorm(dim, eps=eps)]
         case "rms_norm":
             return [nn.RMSNorm(dim, eps=eps)]
+
+
+class GatedMlp(nn.Module):
+    """Two linear layers side by side, the product of one with the activation of the other, a third one: no bias (Shazeer 2020,
+    arXiv:2002.05202; SwiGLU with "silu")."""
+
+    def __init__(self, dim_in: int, hidden: int, dim_out: int, name: Activation) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(dim_in, hidden, bias=False)
+        self.up_proj = nn.Linear(dim_in, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, dim_out, bias=False)
+        self.activation = activation(name)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(..., dim_in) -> (..., dim_out)"""
+        out: Tensor = self.down_proj(self.activation(self.gate_proj(tokens)) * self.up_proj(tokens))
+        return out

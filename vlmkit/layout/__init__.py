@@ -9,4 +9,6 @@ from vlmkit.registry import Registry
 if TYPE_CHECKING:
     from vlmkit.layout.base import TokenLayout
 
-layouts: Registry[TokenLayout] = Registry("layout", package=__name__, builtin=("bracketed", "images_first", "rows", "run", "tile_tags"))
+layouts: Registry[TokenLayout] = Registry(
+    "layout", package=__name__, builtin=("bracketed", "fenced", "images_first", "rows", "run", "tile_tags")
+)

@@ -61,7 +61,14 @@ class Learned:
     name: str
 
 
-Piece = Trusted | Visual | Learned
+@dataclass(frozen=True)
+class Boundary:
+    """A special token that stands once where two of it meet. A word right behind it is set off by a space."""
+
+    text: str
+
+
+Piece = Trusted | Visual | Learned | Boundary
 
 
 @dataclass(frozen=True)
@@ -212,8 +219,12 @@ class _Writer:
     prefix: int | None = None
     pending: str = ""
     pending_supervised: bool = False
+    boundary: int = -1
+    """Where the last boundary ends."""
 
     def plain(self, text: str) -> None:
+        if text and self.at_boundary and not text[0].isspace() and text[0] != "<":
+            text = f" {text}"
         if self.pending and self.pending_supervised != self.supervised:
             self.flush()
         self.pending += text
@@ -256,6 +267,9 @@ class _Writer:
             if isinstance(piece, Trusted):
                 self.trusted(piece.text)
                 continue
+            if isinstance(piece, Boundary):
+                self.fence(piece.text)
+                continue
             self.flush()
             if isinstance(piece, Learned):
                 self.learned.append((len(self.ids), self.tokens.learned.index(piece.name)))
@@ -269,6 +283,16 @@ class _Writer:
         # Text after the image may merge with the words that follow, so the extent ends with the last id that is certain.
         self.extents.append((begin, len(self.ids)))
         self.supervised = supervised
+
+    @property
+    def at_boundary(self) -> bool:
+        return self.boundary == len(self.ids) and not self.pending
+
+    def fence(self, text: str) -> None:
+        if not self.at_boundary:
+            self.trusted(text)
+            self.flush()
+        self.boundary = len(self.ids)
 
     def placeholders(self, count: int) -> None:
         self.extend([self.tokenizer.specials[self.tokens.placeholder]] * count, False)
