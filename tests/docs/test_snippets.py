@@ -14,7 +14,7 @@ from PIL import Image
 
 import vlmkit
 
-REGISTERING = {"connectors.md"}
+REGISTERING = {"connectors.md", "data.md"}
 """Pages that register parts: they run in a process of their own, so that the catalogue of the others stays as it is."""
 
 
@@ -59,3 +59,15 @@ def test_command_lines_of_the_readme_are_those_of_the_page_that_runs_them() -> N
     (page,) = (block for block in pages.blocks(pages.ROOT / "docs" / "connectors.md") if "--plugin" in block.text)
     shown = {line.removeprefix("$ ") for line in page.text.splitlines()}
     assert set(readme.text.splitlines()) <= shown
+
+
+def test_a_reader_of_ones_own_is_twenty_lines() -> None:
+    (reader,) = (block for block in pages.blocks(pages.ROOT / "docs" / "data.md") if block.file is not None)
+    assert len(reader.text.splitlines()) <= 20
+
+
+def test_the_page_on_data_names_every_format() -> None:
+    text = (pages.ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    builtin = [kind for kind in vlmkit.list_formats() if vlmkit.formats[kind].__module__.startswith("vlmkit.data.")]
+    assert builtin
+    assert [kind for kind in builtin if f"| `{kind}` |" not in text] == []

@@ -22,7 +22,7 @@ from vlmkit.data.sample import DataError, Rejected, Sample
 from vlmkit.preprocess.images import ImageError, decode
 
 EXAMPLES = 40
-"""Of each property and format; 1,200 were run when they were written."""
+"""Of each property and format; thirty times as many were run when they were written."""
 
 
 def read(kind: str, folder: Path) -> tuple[list[Sample], list[Rejected]]:
@@ -71,7 +71,7 @@ def test_a_damaged_annotation_file_loses_nothing_uncounted(kind, tmp_path_factor
     content = file.read_bytes()
     whole = conversations(read(kind, folder)[0])
 
-    # A process for every gt.mat takes its time; every damage to it was tried when the test was written.
+    # A process for every gt.mat takes its time.
     @settings(max_examples=4 if kind == "synthtext" else EXAMPLES)
     @given(damages(content))
     def damaged(changed: bytes) -> None:
