@@ -48,6 +48,7 @@ POLICIES: dict[str, dict[str, Any]] = {
 }
 LAYOUTS: dict[str, dict[str, Any]] = {
     "bracketed": {"template": CHATML, "placeholder": "<|image|>", "start": "<|image_start|>", "end": "<|image_end|>"},
+    "bracketed_lines": {"template": CHATML, "placeholder": "<|image|>", "start": "<|image_start|>", "end": "<|image_end|>"},
     "fenced": {"template": CHATML, "placeholder": "<|image|>", "boundary": "<|image_start|>"},
     "images_first": {"template": CHATML, "placeholder": "<|image|>"},
     "rows": {"template": CHATML, "placeholder": "<|image|>", "row_end": "<|image_start|>", "image_end": "<|image_end|>"},

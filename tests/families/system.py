@@ -52,6 +52,8 @@ class System:
     """Sizes that the reference's own processor accepts."""
     logits_within: float = 1e-4
     """Allowed difference of logits; the measured one is in the table."""
+    unread: tuple[str, ...] = ()
+    """Prefixes of the reference's weights that vlmkit does not build."""
     compared_with: str = ""
     """What stands in for a reference that a column lacks, and why."""
 

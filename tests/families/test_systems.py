@@ -190,7 +190,10 @@ def test_an_exported_directory_is_the_references_own(system: System, loaded: Any
     reference = reference_of(system)
     export(model, processor, tmp_path)
     again = type(reference.model).from_pretrained(tmp_path).eval()
-    theirs, ours = reference.model.state_dict(), again.state_dict()
+    theirs, ours = (
+        {name: weight for name, weight in model.state_dict().items() if not name.startswith(system.unread)}
+        for model in (reference.model, again)
+    )
     assert theirs.keys() == ours.keys()
     assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
     read_back = reference.read_processor(type(reference.processor), tmp_path)

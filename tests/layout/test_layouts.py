@@ -228,3 +228,28 @@ def test_specials_are_split_off_and_the_longest_spelling_wins() -> None:
 
 def test_a_template_names_its_special_tokens() -> None:
     assert CHATML.specials == ("<|im_start|>", "<|im_end|>")
+
+
+def test_bracketed_lines_give_each_image_a_line_of_its_own() -> None:
+    spec = part(vlmkit.layouts, "bracketed_lines")
+    between = spec.lay_out([Turn("user", (0, 1, "a", 2))], [image((1, 1))] * 3, TOKENIZER)
+    assert text(between.ids) == "<|im_start|>user\n{0}\n\n{0}\na\n{0}<|im_end|>\n".format("<|image_start|><|image|><|image_end|>")
+
+
+def test_images_first_begins_the_text_behind_the_last_image_before_the_first_answer() -> None:
+    template = Template(begin="<|endoftext|>", user=("", "\n"), assistant=("", "<|im_end|>"))
+    spec = part(vlmkit.layouts, "images_first", template=template)
+    turns = [Turn("user", (0, 1, "a")), Turn("assistant", ("b",)), Turn("user", (2,))]
+    laid_out = spec.lay_out(turns, [image((1, 1))] * 3, TOKENIZER)
+    assert text(laid_out.ids) == "<|image|><|image|><|endoftext|>a\nb<|im_end|><|image|>\n"
+    assert text(laid_out.ids[: laid_out.prefix]) == "<|image|><|image|><|endoftext|>a\n"
+    assert text(spec.lay_out([Turn("user", ("a",))], [], TOKENIZER).ids) == "<|endoftext|>a\n"
+
+
+def test_what_stands_between_role_and_answer_is_supervised_and_not_asked_for() -> None:
+    template = Template(user=("U:", "\n"), assistant=("A:", "<|im_end|>"), before_answer=" ")
+    spec = part(vlmkit.layouts, "run", template=template)
+    turns = [Turn("user", ("a",)), Turn("assistant", ("b",))]
+    answered, asked = spec.lay_out(turns, [], TOKENIZER), spec.lay_out(turns[:1], [], TOKENIZER, add_generation_prompt=True)
+    assert text(asked.ids) == "U:a\nA:"
+    assert text([label for label in answered.labels if label != IGNORE]) == " b<|im_end|>"

@@ -18,6 +18,7 @@ FAMILIES = {
     "smolvlm": "smolvlm",
     "idefics2": "idefics2",
     "idefics3": "idefics3",
+    "janus": "janus",
     "llava": "llava",
     "paligemma": "paligemma",
 }

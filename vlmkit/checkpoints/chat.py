@@ -16,8 +16,11 @@ _PROBE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text
 """Pixtral's published template reads words from "content"."""
 
 
-def chat_template(prompt: Prompt, placeholder: str, *, begin: bool = False) -> str:
-    """The prompt in Jinja. What begins it all is left out unless `begin`: most tokenizers put that there themselves."""
+def chat_template(prompt: Prompt, placeholder: str, *, begin: bool = False, image: str | None = None) -> str:
+    """The prompt in Jinja. What begins it all is left out unless `begin`: most tokenizers put that there themselves.
+
+    image: the Jinja of an image, where it is not the placeholder and the text after it.
+    """
     template, after_image = prompt
     start = _text(template.begin) if begin else ""
     if template.default_system is not None:
@@ -28,13 +31,13 @@ def chat_template(prompt: Prompt, placeholder: str, *, begin: bool = False) -> s
     return (
         f"{start}{{% for message in messages %}}{_by_role(template, 0)}{{% if message['content'] is string %}}{gap}"
         f"{{{{ message['content'] }}}}{{% else %}}{gap_of_items}{{% for item in message['content'] %}}"
-        f"{{% if item['type'] == 'image' %}}{_text(placeholder + after_image)}"
+        f"{{% if item['type'] == 'image' %}}{image or _text(placeholder + after_image)}"
         "{% elif item['type'] == 'text' %}{{ item['text'] }}{% endif %}{% endfor %}{% endif %}"
         f"{_by_role(template, 1)}{{% endfor %}}{{% if add_generation_prompt %}}{_text(template.assistant[0])}{{% endif %}}"
     )
 
 
-def prompt_of(processor: Any, placeholder: str, known: Iterable[Prompt]) -> Prompt:
+def prompt_of(processor: Any, placeholder: str, known: Iterable[Prompt], image: str | None = None) -> Prompt:
     """The known prompt that asks a question about an image as the processor does; the first where it has no template.
 
     Raises SpecError, with the processor's words, where none does.
@@ -44,7 +47,7 @@ def prompt_of(processor: Any, placeholder: str, known: Iterable[Prompt]) -> Prom
         return _beginning(prompts[0], processor)
     asked = _asked(processor, processor.chat_template)
     for prompt in prompts:
-        if _asked(processor, chat_template(prompt, placeholder)) == asked:
+        if _asked(processor, chat_template(prompt, placeholder, image=image)) == asked:
             return _beginning(prompt, processor)
     raise SpecError(f"the processor asks {asked!r}, which is no template of turns that vlmkit has")
 
@@ -61,7 +64,8 @@ def _beginning(prompt: Prompt, processor: Any) -> Prompt:
 
 
 def _by_role(template: Template, side: int) -> str:
-    system, user, assistant = (_text(around[side]) for around in (template.system, template.user, template.assistant))
+    answered = (template.assistant[0] + template.before_answer, template.assistant[1])
+    system, user, assistant = (_text(around[side]) for around in (template.system, template.user, answered))
     return f"{{% if message['role'] == 'system' %}}{system}{{% elif message['role'] == 'user' %}}{user}{{% else %}}{assistant}{{% endif %}}"
 
 

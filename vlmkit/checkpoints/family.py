@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Container, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,10 @@ class Family(ABC):
     Weights keep their values and their order; only names change. So the class of transformers itself reads and writes its
     directories (shards, older names, tied weights), and vlmkit takes the tensors over without copying them.
     """
+
+    unread: ClassVar[tuple[str, ...]] = ()
+    """Modules of transformers' class that vlmkit does not build. Loading says what it leaves out, and an exported directory
+    does not hold their weights."""
 
     @abstractmethod
     def reference(self) -> type[PreTrainedModel]:
@@ -53,7 +58,7 @@ class Family(ABC):
     def load(self, directory: str, dtype: torch.dtype | None = None) -> tuple[VLM, VLMProcessor]:
         """Model and processor of a published directory, in its own dtype unless another is asked for.
 
-        Raises SpecError listing missing and unexpected keys.
+        Raises SpecError listing missing and unexpected keys of what vlmkit builds.
         """
         from transformers import AutoProcessor, initialization
 
@@ -63,11 +68,11 @@ class Family(ABC):
 
         published = AutoProcessor.from_pretrained(directory)
         reference, report = self.reference().from_pretrained(directory, dtype=dtype or "auto", output_loading_info=True)
-        refuse_incomplete(directory, report)
-        architecture = self.architecture(reference.config, published).validate()
+        refuse_incomplete(directory, report, self.unread)
+        theirs = self.read(reference, directory, report["missing_keys"])
+        architecture = with_tied(self.architecture(reference.config, published), reference).validate()
         with initialization.no_init_weights():
             model = VLM(VLMConfig(architecture=architecture.to_dict(), dtype=reference.dtype))
-        theirs = reference.state_dict()
         ours = {translate(name, self.renames(architecture), to_ours=True): tensor for name, tensor in theirs.items()}
         take_over(model, ours, directory)
         model.generation_config = reference.generation_config
@@ -79,12 +84,40 @@ class Family(ABC):
         config.dtype = model.dtype
         with torch.device("meta"):
             reference = self.reference()(config)
+        for name in self.unread:
+            parent, _, module = name.rpartition(".")
+            delattr(reference.get_submodule(parent), module)
+        if self.unread:
+            warnings.warn(f"{directory}: without weights of {', '.join(self.unread)}, which vlmkit does not build", stacklevel=3)
         ours = model.state_dict()
         theirs = {translate(name, self.renames(architecture), to_ours=False): tensor for name, tensor in ours.items()}
         take_over(reference, theirs, architecture.name)
         reference.generation_config = model.generation_config
         reference.save_pretrained(directory, max_shard_size="5GB")
         processor.save_pretrained(directory)
+
+    def read(self, reference: PreTrainedModel, directory: str, missing: Container[str]) -> dict[str, Tensor]:
+        """The weights that vlmkit builds. A warning counts those that it leaves in the directory."""
+        weights: dict[str, Tensor] = reference.state_dict()
+        there = {name: tensor.numel() for name, tensor in weights.items() if name not in missing}
+        left = {module: sum(size for name, size in there.items() if is_within(name, (module,))) for module in self.unread}
+        if any(left.values()):
+            counted = ", ".join(f"{module} ({size:,} values)" for module, size in left.items())
+            warnings.warn(f"{directory}: {counted} are not read, for vlmkit does not build them", stacklevel=3)
+        return {name: tensor for name, tensor in weights.items() if not is_within(name, self.unread)}
+
+
+def with_tied(architecture: Architecture, reference: PreTrainedModel) -> Architecture:
+    """The architecture with embeddings tied as the loaded weights are: where a checkpoint holds two different ones,
+    transformers keeps both, whatever the config says."""
+    tied = reference.get_output_embeddings().weight is reference.get_input_embeddings().weight
+    language_model = architecture.language_model
+    return architecture.replace(language_model=language_model.replace(config=language_model.config | {"tie_word_embeddings": tied}))
+
+
+def is_within(name: str, modules: tuple[str, ...]) -> bool:
+    """Whether a weight belongs to one of the modules."""
+    return any(name.startswith(f"{module}.") for module in modules)
 
 
 def translate(name: str, renames: Renames, *, to_ours: bool) -> str:
@@ -114,10 +147,16 @@ def take_over(model: PreTrainedModel, weights: dict[str, Tensor], source: str) -
     model.tie_weights()
 
 
-def refuse_incomplete(directory: str, report: dict[str, Any]) -> None:
-    """Raise SpecError with the keys that transformers found missing, unexpected or of another shape."""
+def refuse_incomplete(directory: str, report: dict[str, Any], unread: tuple[str, ...] = ()) -> None:
+    """Raise SpecError with the keys that transformers found missing, unexpected or of another shape, outside modules that are
+    not read."""
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
-    problems = [f"{kind.removesuffix('_keys')} {key}" for kind in kinds for key in sorted(map(str, report.get(kind) or ()))]
+    problems = [
+        f"{kind.removesuffix('_keys')} {key}"
+        for kind in kinds
+        for key in sorted(map(str, report.get(kind) or ()))
+        if not is_within(key, unread)
+    ]
     if problems:
         raise SpecError(f"{directory} is not complete: {some(problems)}")
 

@@ -10,5 +10,5 @@ if TYPE_CHECKING:
     from vlmkit.layout.base import TokenLayout
 
 layouts: Registry[TokenLayout] = Registry(
-    "layout", package=__name__, builtin=("bracketed", "fenced", "images_first", "rows", "run", "tile_tags")
+    "layout", package=__name__, builtin=("bracketed", "bracketed_lines", "fenced", "images_first", "rows", "run", "tile_tags")
 )

@@ -155,6 +155,10 @@ class TokenLayout(Spec):
         """The pieces of one image. Every visual token appears in them exactly once, or at most once where `partial`."""
         raise NotImplementedError
 
+    def around_image(self, first: bool, last: bool) -> tuple[str, str]:
+        """Template text before and after an image that is the first or the last thing of its message, or neither."""
+        return "", self.after_image
+
     def begins_behind(self, turns: Sequence[Turn]) -> int | None:
         """Number of the image behind which the template's beginning stands; None: before everything."""
         return None
@@ -187,13 +191,15 @@ class TokenLayout(Spec):
             writer.trusted(before)
             if turn.role == "assistant":
                 writer.begin_answer()
+                writer.plain(template.before_answer)
             if turn.content and isinstance(turn.content[0], str):
                 writer.trusted(template.before_text)
-            for part in turn.content:
+            for number, part in enumerate(turn.content):
                 if isinstance(part, str):
                     writer.plain(part)
                 else:
-                    writer.image(part, images[part], (*self.image_pieces(images[part]), Trusted(self.after_image)))
+                    leading, trailing = map(Trusted, self.around_image(number == 0, number == len(turn.content) - 1))
+                    writer.image(part, images[part], (leading, *self.image_pieces(images[part]), trailing))
                     if part == begins_behind:
                         writer.trusted(template.begin)
             writer.end_of_turn(after)

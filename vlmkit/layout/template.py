@@ -22,6 +22,8 @@ class Template(Spec):
     before_text: str = ""
     """Before a turn's content where that begins with text; an image follows the role at once (the Idefics family). In an
     answer it is the model's to write."""
+    before_answer: str = ""
+    """Before an answer's words, the model's to write as well: a space that no question ends with."""
     default_system: str | None = None
     """System message of a conversation that has none."""
 

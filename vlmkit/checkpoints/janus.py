@@ -1,0 +1,176 @@
+"""Checkpoints of JanusForConditionalGeneration: Janus-Pro (arXiv:2501.17811), its understanding side."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vlmkit.architecture import Architecture
+from vlmkit.checkpoints.chat import Prompt, chat_template, prompt_of
+from vlmkit.checkpoints.family import Family, Renames
+from vlmkit.checkpoints.parts import normalisation, resample_of, resample_number
+from vlmkit.connectors.mlp import Mlp
+from vlmkit.encoders.siglip import Siglip
+from vlmkit.fusion.splice import Splice
+from vlmkit.language_model import LanguageModel
+from vlmkit.layout.bracketed_lines import BracketedLines
+from vlmkit.preprocess.letterbox import Letterbox
+from vlmkit.spec import SpecError
+from vlmkit.zoo.janus import PROMPT
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from vlmkit.model import VLM
+    from vlmkit.processor import VLMProcessor
+
+SILENT = PROMPT.replace(default_system=None)
+IMAGE = "{{% if not loop.first %}}{{{{ '\\n' }}}}{{% endif %}}{}{{% if not loop.last %}}{{{{ '\\n' }}}}{{% endif %}}"
+"""An image in Jinja, on a line of its own."""
+PLAIN = {"use_qk_norm": False, "attention_bias": True, "hidden_act": "gelu"}
+"""Settings of the published tower that vlmkit's has no other choice for."""
+
+
+class Janus(Family):
+    unread: ClassVar[tuple[str, ...]] = (
+        "model.vqmodel",
+        "model.generation_embeddings",
+        "model.generation_aligner",
+        "model.generation_head",
+    )
+
+    def reference(self) -> type[PreTrainedModel]:
+        from transformers import JanusForConditionalGeneration
+
+        return JanusForConditionalGeneration  # type: ignore[no-any-return]
+
+    def renames(self, architecture: Architecture) -> Renames:
+        encoder, connector = architecture.encoder, architecture.connector
+        assert isinstance(encoder, Siglip)
+        assert isinstance(connector, Mlp)
+        blocks = (("encoder.encoder.layers", "model.vision_model.encoder.layers", number) for number in range(encoder.blocks))
+        return (
+            *((f"{ours}.{n}.self_attn.out_proj.", f"{theirs}.{n}.self_attn.projection_layer.") for ours, theirs, n in blocks),
+            ("encoder.", "model.vision_model."),
+            ("connector.layers.0.", "model.aligner.fc1."),
+            *((f"connector.layers.{2 * n}.", f"model.aligner.hidden_layers.{n - 1}.") for n in range(1, connector.depth)),
+            ("language_model.lm_head.", "lm_head."),
+            ("language_model.model.", "model.language_model."),
+        )
+
+    def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
+        vision, images = config.vision_config, processor.image_processor
+        if wrong := [f"{name}={getattr(vision, name)}" for name, value in PLAIN.items() if getattr(vision, name) != value]:
+            raise SpecError(f"vlmkit builds Janus's tower with {PLAIN}, but the checkpoint has {', '.join(wrong)}")
+        template, _ = prompt_of(processor, processor.image_token, self.prompts(), IMAGE.format(processor.image_token))
+        if processor.use_default_system_prompt:
+            template = template.replace(default_system=PROMPT.default_system)
+        return Architecture(
+            name=f"janus-{config.text_config.model_type}",
+            policy=Letterbox(
+                size=images.size["height"],
+                min_side=images.min_size,
+                fill=tuple(images.background_color),
+                resample=resample_of(images),
+            ),
+            encoder=Siglip(
+                width=vision.hidden_size,
+                layers=vision.num_hidden_layers,
+                heads=vision.num_attention_heads,
+                mlp=int(vision.hidden_size * vision.mlp_ratio),
+                patch=vision.patch_size,
+                image_size=vision.image_size,
+                activation=vision.hidden_act,
+                norm_eps=vision.layer_norm_eps,
+                **normalisation(images),
+            ),
+            connector=Mlp(depth=vision.depth),
+            layout=BracketedLines(
+                template=template,
+                placeholder=processor.image_token,
+                start=processor.image_start_token,
+                end=processor.image_end_token,
+            ),
+            fusion=Splice(),
+            language_model=LanguageModel.from_config(config.text_config),
+        )
+
+    def prompts(self) -> tuple[Prompt, ...]:
+        return (SILENT, ""), (PROMPT, "")
+
+    def load(self, directory: str, dtype: torch.dtype | None = None) -> tuple[VLM, VLMProcessor]:
+        model, processor = super().load(directory, dtype)
+        model.generation_config.guidance_scale = None  # of images that are drawn; words would be guided too
+        return model, processor
+
+    def config(self, architecture: Architecture, processor: VLMProcessor) -> PretrainedConfig:
+        from transformers import JanusConfig
+
+        encoder, connector, language_model = architecture.encoder, architecture.connector, architecture.language_model
+        published = {"layer": -1, "final_norm": True, "first_patch": "keep", "positions": "fixed", "activation": "gelu"}
+        if not isinstance(encoder, Siglip) or encoder != encoder.replace(**published):
+            raise SpecError(f"JanusForConditionalGeneration has siglip with {published}, but the encoder is {encoder}")
+        if not isinstance(connector, Mlp) or connector != Mlp(depth=connector.depth):
+            raise SpecError(f"JanusForConditionalGeneration has a plain mlp, but the connector is {connector}")
+        if not isinstance(architecture.layout, BracketedLines) or not isinstance(architecture.fusion, Splice):
+            raise SpecError(
+                f"JanusForConditionalGeneration splices bracketed_lines, but the layout is {architecture.layout.kind!r} and the fusion "
+                f"{architecture.fusion.kind!r}"
+            )
+        if language_model.model_type != "llama":
+            raise SpecError(f"JanusForConditionalGeneration runs llama, but the model type is {language_model.model_type!r}")
+        text = language_model.transformers_config()
+        drawing = {"projection_dim": language_model.dim, "image_token_embed_dim": language_model.dim}
+        return JanusConfig(
+            vision_config={
+                "hidden_size": encoder.width,
+                "num_hidden_layers": encoder.layers,
+                "num_attention_heads": encoder.heads,
+                "mlp_ratio": encoder.mlp / encoder.width,
+                "patch_size": encoder.patch,
+                "image_size": encoder.image_size,
+                "hidden_act": encoder.activation,
+                "layer_norm_eps": encoder.norm_eps,
+                "projection_dim": language_model.dim,
+                "depth": connector.depth,
+                "num_image_tokens": encoder.native_grid.tokens,
+            },
+            text_config=text,
+            vq_config=drawing,
+            image_token_id=processor.plain_tokenizer.specials[architecture.layout.placeholder],
+            tie_word_embeddings=text.tie_word_embeddings,
+        )
+
+    def processor(self, architecture: Architecture, processor: VLMProcessor) -> Any:
+        from transformers import JanusImageProcessor, JanusProcessor
+
+        policy, encoder, layout = architecture.policy, architecture.encoder, architecture.layout
+        assert isinstance(encoder, Siglip)
+        assert isinstance(layout, BracketedLines)
+        background = tuple(int(value * 255) for value in encoder.mean)
+        if not isinstance(policy, Letterbox) or policy != policy.replace(fill=background, view=None, antialias=True):
+            raise SpecError(f"JanusImageProcessor letterboxes on the mean colour {background}, but the policy is {policy}")
+        if layout.after_image:
+            raise SpecError(f"JanusProcessor writes a line break after an image, but the layout writes {layout.after_image!r} as well")
+        tokenizer = copy.deepcopy(processor.tokenizer)
+        named = {"image_token": layout.placeholder, "boi_token": layout.start, "eoi_token": layout.end}
+        tokenizer._set_model_specific_special_tokens(named)
+        tokenizer.bos_token = layout.template.begin or None
+        images = JanusImageProcessor(
+            size={"height": policy.size, "width": policy.size},
+            min_size=policy.min_side,
+            image_mean=list(encoder.mean),
+            image_std=list(encoder.std),
+            resample=resample_number(policy),
+        )
+        return JanusProcessor(
+            images,
+            tokenizer,
+            chat_template=chat_template((layout.template, ""), layout.placeholder, image=IMAGE.format(layout.placeholder)),
+            use_default_system_prompt=False,
+            num_image_tokens=encoder.native_grid.tokens,
+        )
+
+
+FAMILY = Janus()
