@@ -68,6 +68,6 @@ SYSTEMS = (
         tiny="janus-tiny",
         reference=reference,
         unread=UNREAD,
-        compared_with="its understanding side: what draws images is not built",
+        compared_with="the understanding side of JanusForConditionalGeneration: what draws images is not built",
     ),
 )

@@ -66,6 +66,16 @@ class Janus(Family):
         template, _ = prompt_of(processor, processor.image_token, self.prompts(), IMAGE.format(processor.image_token))
         if processor.use_default_system_prompt:
             template = template.replace(default_system=PROMPT.default_system)
+        numbers: dict[str, Any] = {
+            "width": vision.hidden_size,
+            "layers": vision.num_hidden_layers,
+            "heads": vision.num_attention_heads,
+            "mlp": int(vision.hidden_size * vision.mlp_ratio),
+            "patch": vision.patch_size,
+            "image_size": vision.image_size,
+            "activation": vision.hidden_act,
+            "norm_eps": vision.layer_norm_eps,
+        }
         return Architecture(
             name=f"janus-{config.text_config.model_type}",
             policy=Letterbox(
@@ -74,17 +84,7 @@ class Janus(Family):
                 fill=tuple(images.background_color),
                 resample=resample_of(images),
             ),
-            encoder=Siglip(
-                width=vision.hidden_size,
-                layers=vision.num_hidden_layers,
-                heads=vision.num_attention_heads,
-                mlp=int(vision.hidden_size * vision.mlp_ratio),
-                patch=vision.patch_size,
-                image_size=vision.image_size,
-                activation=vision.hidden_act,
-                norm_eps=vision.layer_norm_eps,
-                **normalisation(images),
-            ),
+            encoder=Siglip(**(numbers | normalisation(images))),
             connector=Mlp(depth=vision.depth),
             layout=BracketedLines(
                 template=template,
