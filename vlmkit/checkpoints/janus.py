@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import Prompt, chat_template, prompt_of
 from vlmkit.checkpoints.family import Family, Renames
-from vlmkit.checkpoints.parts import normalisation, resample_of, resample_number
+from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
 from vlmkit.connectors.mlp import Mlp
 from vlmkit.encoders.siglip import Siglip
 from vlmkit.fusion.splice import Splice
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from vlmkit.model import VLM
     from vlmkit.processor import VLMProcessor
 
-SILENT = PROMPT.replace(default_system=None)
+PROMPTS: tuple[Prompt, ...] = ((PROMPT.replace(default_system=None), ""), (PROMPT, ""))
+"""Published processors write the default system message themselves, exported ones leave it to their template."""
 IMAGE = "{{% if not loop.first %}}{{{{ '\\n' }}}}{{% endif %}}{}{{% if not loop.last %}}{{{{ '\\n' }}}}{{% endif %}}"
 """An image in Jinja, on a line of its own."""
 PLAIN = {"use_qk_norm": False, "attention_bias": True, "hidden_act": "gelu"}
@@ -63,7 +64,7 @@ class Janus(Family):
         vision, images = config.vision_config, processor.image_processor
         if wrong := [f"{name}={getattr(vision, name)}" for name, value in PLAIN.items() if getattr(vision, name) != value]:
             raise SpecError(f"vlmkit builds Janus's tower with {PLAIN}, but the checkpoint has {', '.join(wrong)}")
-        template, _ = prompt_of(processor, processor.image_token, self.prompts(), IMAGE.format(processor.image_token))
+        template, _ = prompt_of(processor, processor.image_token, PROMPTS, IMAGE.format(processor.image_token))
         if processor.use_default_system_prompt:
             template = template.replace(default_system=PROMPT.default_system)
         numbers: dict[str, Any] = {
@@ -95,9 +96,6 @@ class Janus(Family):
             fusion=Splice(),
             language_model=LanguageModel.from_config(config.text_config),
         )
-
-    def prompts(self) -> tuple[Prompt, ...]:
-        return (SILENT, ""), (PROMPT, "")
 
     def load(self, directory: str, dtype: torch.dtype | None = None) -> tuple[VLM, VLMProcessor]:
         model, processor = super().load(directory, dtype)
