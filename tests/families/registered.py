@@ -5,4 +5,12 @@ from __future__ import annotations
 from families import idefics2, idefics3, janus, llava, maya, paligemma, pixtral
 from families.system import System
 
-SYSTEMS: tuple[System, ...] = (*idefics2.SYSTEMS, *idefics3.SYSTEMS, *janus.SYSTEMS, *llava.SYSTEMS, *maya.SYSTEMS, *paligemma.SYSTEMS, *pixtral.SYSTEMS)
+SYSTEMS: tuple[System, ...] = (
+    *idefics2.SYSTEMS,
+    *idefics3.SYSTEMS,
+    *janus.SYSTEMS,
+    *llava.SYSTEMS,
+    *maya.SYSTEMS,
+    *paligemma.SYSTEMS,
+    *pixtral.SYSTEMS,
+)
