@@ -18,9 +18,7 @@ SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 
 
 @given(SIZES, st.integers(0, 9), st.integers(1, 3))
-def test_without_weights_every_sample_of_every_source_comes_once_an_epoch_at_the_same_place(
-    sizes: list[int], seed: int, epochs: int
-) -> None:
+def test_without_weights_every_sample_of_every_source_comes_once_an_epoch(sizes: list[int], seed: int, epochs: int) -> None:
     mixed = Order(sizes, seed=seed, epochs=epochs)
     assert mixed.length == epochs * sum(sizes)
     for epoch in range(epochs):

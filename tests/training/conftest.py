@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 import vlmkit
+from vlmkit.data.mixture import Mixture
 from vlmkit.encoders.open_clip import OpenClip
 from vlmkit.training.loop import Trainer
 from vlmkit.training.run import RunDirectory
@@ -53,14 +54,14 @@ class Numbered(Dataset[dict[str, Tensor]]):
 class Setup:
     """A small model in a directory of its own, as a process that was just started would make it."""
 
-    def __init__(self, path: Path, save_seconds: float = 0.0, workers: int = 0) -> None:
+    def __init__(self, path: Path, save_seconds: float = 0.0, workers: int = 0, batches: Mixture | None = None) -> None:
         torch.manual_seed(0)
         self.run = RunDirectory(path)
         self.run.begin({"test": 1})
         self.model = vlmkit.build(small(), seed=0)
         self.head = torch.nn.Linear(32, 1)
         torch.nn.init.constant_(self.head.weight, 0.1)
-        self.batches = Numbered(vlmkit.build_processor(small()))
+        self.batches = batches or Numbered(vlmkit.build_processor(small()))
         self.trainer = Trainer(self.run, self.model, save_seconds=save_seconds, workers=workers)
 
     def train(self, before_step: Callable[[], None] = lambda: None, stages: tuple[Stage, ...] = STAGES) -> Setup:

@@ -6,24 +6,28 @@ goes on to the same bits. The same loop runs in one process, under `accelerate l
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 import torch
 from accelerate import Accelerator, DistributedType
+from accelerate.utils import gather_object
 from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from vlmkit.data.mixture import Batches, Mixture
+from vlmkit.data.state import merge_states
 from vlmkit.layout.base import IGNORE
-from vlmkit.training.checkpoint import State, replace_directory, save_state
+from vlmkit.training.checkpoint import State, StateError, replace_directory, save_state, write_text_atomically
 from vlmkit.training.metrics_log import MetricsLog
 from vlmkit.training.optimizers import build_optimizers, learning_parameters, prepare_parts, set_rates
 from vlmkit.training.progress import StageProgress
@@ -65,17 +69,20 @@ class Trainer:
         console: Console | None = None,
         save_seconds: float = 30.0,
         workers: int = 1,
+        threads: int = 1,
         rebuild: Callable[[Path], nn.Module] | None = None,
     ) -> None:
         """A model whose run was begun before is filled with the weights of its state. `workers` processes prepare
-        batches ahead; with 0 the training process does it. `rebuild`: makes the model from weights that
-        `save_pretrained` wrote; DeepSpeed needs it, for a model that went through it cannot go through it again."""
+        batches ahead; with 0 the training process does it. Each decodes in so many `threads` where batches come from a
+        mixture. `rebuild`: makes the model from weights that `save_pretrained` wrote; DeepSpeed needs it, for a model that
+        went through it cannot go through it again."""
         self.run = run
         self.model: Any = model
         self.accelerator = accelerator or Accelerator()
         self.console = console or Console(quiet=not self.accelerator.is_main_process)
         self.save_seconds = save_seconds
         self.workers = workers
+        self.threads = threads
         self.rebuild = rebuild
         self.sharded = self.accelerator.distributed_type == DistributedType.DEEPSPEED
         self._state: State | ShardedState | None = None
@@ -91,17 +98,28 @@ class Trainer:
         """Steps of all stages."""
         self.seconds: float = position.get("seconds", 0.0)
         """Time spent in stages, over all processes that worked on the run."""
+        self._data: Batches | None = None
+        self._each = 0
         self.log: MetricsLog | None = None
         if self.accelerator.is_main_process:
             self.log = MetricsLog(run.path, keep=position.get("log", 0), step=self.updates)
 
-    def train(self, stage: Stage, batches: Dataset[dict[str, Tensor]], *, loss: Loss = model_loss, head: nn.Module | None = None) -> None:
+    def train(
+        self,
+        stage: Stage,
+        batches: Mixture | Dataset[dict[str, Tensor]],
+        *,
+        loss: Loss = model_loss,
+        head: nn.Module | None = None,
+    ) -> None:
         """Train one stage from where it stands; a finished one is passed over.
 
-        batches: `batches[n]` is micro-batch n of the stage, for any n. loss: the mean loss of a batch, by default the
-        model's own. head: a module that learns in this stage only, at the rate `stage.head`.
+        batches: a mixture that does not end, whose state is saved with the run's; or micro-batch n of the stage as
+        `batches[n]`, for any n. loss: the mean loss of a batch, by default the model's own. head: a module that learns in
+        this stage only, at the rate `stage.head`.
 
-        Raises Interrupted after SIGINT or SIGTERM, with the state saved, and DivergedError.
+        Raises Interrupted after SIGINT or SIGTERM, with the state saved, DivergedError, TooManyRejected, and StateError where
+        an update was made of another number of micro-batches before.
         """
         if stage.name in self.done:
             return
@@ -119,13 +137,15 @@ class Trainer:
         first = self._continue(stage, optimizers, head)
         parameters = [parameter for _, _, parameter in learning_parameters(stage, parts)]
         ahead = self._ahead(stage, batches, first)
+        self._each = stage.accumulate * world
         if isinstance(self._state, State):
             self._state.restore_random()
         self._state = None
         begun, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
         stop = StopSignals()
         samples = stage.batch_size * stage.accumulate * world
-        with stop, StageProgress(self.console, stage.name, steps=stage.steps, first=first, samples=samples) as progress:
+        bar = StageProgress(self.console, stage.name, steps=stage.steps, first=first, samples=samples)
+        with stop, bar as progress, closing(ahead) if isinstance(ahead, Batches) else nullcontext():
             for step in range(first, stage.steps):
                 rate = set_rates(prepared, stage.factor(step))
                 value, norm = self._update(stage, model, prepared, parameters, ahead, loss)
@@ -151,6 +171,9 @@ class Trainer:
             self._export(model)
         self.accelerator.free_memory()
         self._save("", 0, {"model": self.model}, [])
+        if self._data is not None:
+            self._report(self._data)
+            self._data = None
 
     def _continue(self, stage: Stage, optimizers: list[torch.optim.Optimizer], head: nn.Module | None) -> int:
         """The step to begin at, with everything filled from a state that was saved within this stage."""
@@ -162,6 +185,12 @@ class Trainer:
             self._state.load_optimizers(optimizers)
             if head is not None:
                 self._state.load_module("head", head)
+        before, now = self._state.position.get("micro_batches"), stage.accumulate * self.accelerator.num_processes
+        if before not in (None, now):
+            raise StateError(
+                f"stage {stage.name!r} was begun with {before} micro-batches an update, now it has {now} ({stage.accumulate} accumulated "
+                f"in each of {self.accelerator.num_processes} processes); continue with as many in all"
+            )
         return int(self._state.position["step"])
 
     def _export(self, model: Any) -> None:
@@ -182,9 +211,20 @@ class Trainer:
         self.model.train()
         prepare_parts(stage, parts)
 
-    def _ahead(self, stage: Stage, batches: Dataset[dict[str, Tensor]], first: int) -> Iterator[dict[str, Tensor]]:
+    def _ahead(self, stage: Stage, batches: Mixture | Dataset[dict[str, Tensor]], first: int) -> Iterator[dict[str, Tensor]]:
         """This process's micro-batches of the steps from `first` on, prepared ahead by the workers."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        if isinstance(batches, Mixture):
+            self._data = batches.batches(
+                self._state.position["data"] if first and self._state is not None else None,
+                rank=rank,
+                world=world,
+                workers=self.workers,
+                threads=self.threads,
+                pin_memory=self.accelerator.device.type == "cuda",
+                on_worker=_begin_worker,
+            )
+            return self._data
         each = stage.accumulate * world
         numbers = range(first * each + rank, stage.steps * each, world)
         loader = DataLoader(
@@ -242,8 +282,23 @@ class Trainer:
         signals, clocks = self.accelerator.reduce(mine, reduction="sum").tolist()
         return (stopping or signal.SIGTERM) if signals else 0, bool(clocks)
 
+    def _report(self, data: Batches) -> None:
+        """Say what of the stage's data was left out, or cut."""
+        for what, counts in (("left out", data.rejected), ("kept without their last turns", data.cut)):
+            if counts.total():
+                self.console.print(
+                    f"samples {what}, by source and reason:\n{counts.report()}", highlight=False, markup=False, soft_wrap=True
+                )
+
     def _save(self, stage: str, step: int, modules: Mapping[str, nn.Module], optimizers: list[torch.optim.Optimizer]) -> None:
-        position = {"stage": stage, "step": step, "done": self.done, "updates": self.updates, "seconds": self.seconds}
+        position: dict[str, Any] = {"stage": stage, "step": step, "done": self.done, "updates": self.updates, "seconds": self.seconds}
+        position["micro_batches"] = self._each
+        if self._data is not None:
+            states = [self._data.state()]
+            position["data"] = merge_states(gather_object(states) if self.accelerator.num_processes > 1 else states)
+            if self.accelerator.is_main_process:
+                # For people: what is continued from is the same inside the state, which is written in one go.
+                write_text_atomically(self.run.data, json.dumps(position["data"], indent=2, ensure_ascii=False) + "\n")
         if self.log is not None:
             position["log"] = self.log.flush()
         if self.sharded:

@@ -37,6 +37,11 @@ class RunDirectory:
         return self.path / "weights"
 
     @property
+    def data(self) -> Path:
+        """Where the data stands, and what of it was left out: a copy to read of what the state holds."""
+        return self.path / "data.json"
+
+    @property
     def finished(self) -> bool:
         return (self.path / "results.json").is_file() and (self.path / "report.html").is_file()
 

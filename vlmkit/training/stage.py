@@ -37,7 +37,7 @@ class Stage(Spec):
     steps: int
     """Updates of the weights."""
     batch_size: int
-    """Samples in one micro-batch of one process; an update sees `batch_size * accumulate * processes` of them."""
+    """Samples in one micro-batch of one process, or packed rows; an update sees `batch_size * accumulate * processes` of them."""
     data: tuple[Source, ...]
     encoder: float | None = None
     """Peak learning rate of the vision tower; None freezes it. The next three fields alike."""
@@ -64,9 +64,9 @@ class Stage(Spec):
     clip: float = 1.0
     """Norm that the gradient of all learning parameters is cut to."""
     pack: bool = False
-    """Put the samples of a micro-batch into one row, one after the other, instead of padding them to the longest."""
+    """Put as many samples into a row of `max_length` tokens as it holds, instead of padding each to the longest."""
     max_length: int | None = None
-    """Longest sample in tokens; longer ones lose their end, images only whole."""
+    """Longest conversation in tokens, and the length of packed rows; a longer one loses its last turns, with the images of these."""
     recompute: bool = False
     """Recompute activations in the backward pass (gradient checkpointing): a third more work, far less memory."""
 
@@ -86,6 +86,8 @@ class Stage(Spec):
         for field, fits in (("final", 0 <= self.final <= 1), ("weight_decay", self.weight_decay >= 0), ("clip", self.clip > 0)):
             if not fits:
                 raise SpecError(f"{where}: {field} cannot be {getattr(self, field)}")
+        if self.pack and self.max_length is None:
+            raise SpecError(f"{where}: packed rows are all of one length; give max_length")
         if not self.data or len({source.name for source in self.data}) < len(self.data):
             raise SpecError(f"{where}: it needs data, each source once; got {[source.name for source in self.data]}")
 
