@@ -18,7 +18,7 @@ FONTS = (
     "cmr10.ttf", "cmb10.ttf", "cmss10.ttf", "cmtt10.ttf", "cmti10.ttf", "cmmi10.ttf",
     "",  # Pillow's own
 )  # fmt: skip
-SHAPES = ("circle", "square", "triangle", "cross")
+SHAPES = ("circle", "square", "triangle", "plus")
 
 _EM = 96  # every letter is drawn once at this size and scaled down from there
 
@@ -67,7 +67,7 @@ def shape_mask(shape: str, size: int) -> np.ndarray:
         "circle": x * x + y * y <= 1,
         "square": (abs(x) <= 0.9) & (abs(y) <= 0.9),
         "triangle": (abs(x) <= (y + 1) / 2),
-        "cross": ((abs(x) <= 0.33) | (abs(y) <= 0.33)),
+        "plus": ((abs(x) <= 0.3) | (abs(y) <= 0.3)),
     }[shape]
     mask: np.ndarray = inside.reshape(size, 4, size, 4).mean((1, 3), dtype=np.float32)
     return mask

@@ -42,7 +42,7 @@ PICTOGRAMS = {(c, s): 128 + i * len(SHAPES) + j for i, c in enumerate(COLOURS) f
 GRIDS = ((4, 4), (3, 5), (3, 6), (4, 5), (5, 4))
 """Rows and columns of cells that pictures have."""
 
-Kind = Literal["word", "lines", "scene"]
+Kind = Literal["word", "lines", "scene", "pair"]
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,11 @@ class Picture:
 
 
 def compose(rng: random.Random, kind: Kind, grid: tuple[int, int], *, held_out: bool = False) -> Picture:
-    """Draw a picture's content: one word; lines full of letters (only to learn letters from); or a scene of shapes."""
+    """Draw a picture's content: one word; lines full of letters (only to learn letters from); a scene of
+    one or two shapes; or a pair of them (only to learn from: it is the harder case)."""
     rows, columns = grid
-    if kind == "scene":
-        return Picture(rows, columns, shapes=_scene(rng, rows, columns))
+    if kind in ("scene", "pair"):
+        return Picture(rows, columns, shapes=_shapes(rng, rows, columns, 2 if kind == "pair" else rng.randint(1, 2)))
     if kind == "word":
         length = rng.choice([n for n in (3, 4, 5) if n <= columns])
         text = rng.choice(HELD_OUT[length]) if held_out else training_word(rng, length)
@@ -145,9 +146,8 @@ def _place(rng: random.Random, text: str, columns: int, row: int) -> Word:
     return Word(text, x, y, CELL, rng.randint(16, 26), rng.choice(FONTS))
 
 
-def _scene(rng: random.Random, rows: int, columns: int) -> tuple[Shape, ...]:
+def _shapes(rng: random.Random, rows: int, columns: int, count: int) -> tuple[Shape, ...]:
     """One shape, or two side by side or one above the other. They do not touch."""
-    count = rng.randint(1, 2)
     beside = rng.random() < 0.5
     while True:
         cells = [(rng.randrange(rows), rng.randrange(columns)) for _ in range(count)]
@@ -164,7 +164,7 @@ def _scene(rng: random.Random, rows: int, columns: int) -> tuple[Shape, ...]:
 
 def _shape(rng: random.Random, row: int, column: int, shift: float = SHAPE_SHIFT, largest: int = 40) -> Shape:
     x, y = (CELL * (i + 0.5) + rng.uniform(-shift, shift) for i in (column, row))
-    return Shape(rng.choice(tuple(COLOURS)), rng.choice(SHAPES), x, y, rng.randint(24, largest))
+    return Shape(rng.choice(tuple(COLOURS)), rng.choice(SHAPES), x, y, rng.randint(28, largest))
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------

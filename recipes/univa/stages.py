@@ -38,10 +38,16 @@ class Recipe(Spec):
 
 
 LETTERS = (Source(name="letters", weight=0.5), Source(name="words", weight=0.1), Source(name="captions", weight=0.4))
-PAGES = (Source(name="words", weight=0.25), Source(name="captions", weight=0.3), Source(name="answers", weight=0.45))
-PICTURES = (Source(name="words"), Source(name="captions"))
+PAGES = (
+    Source(name="words", weight=0.2),
+    Source(name="captions", weight=0.15),
+    Source(name="pairs", weight=0.15),
+    Source(name="answers", weight=0.1),
+    Source(name="pair-answers", weight=0.4),
+)
+PICTURES = (Source(name="words", weight=0.4), Source(name="captions", weight=0.3), Source(name="pairs", weight=0.3))
 """In the place of SynthText, COCO and RedCaps: what a word over a texture says, and descriptions of scenes."""
-QUESTIONS = (Source(name="words"), Source(name="questions"))
+QUESTIONS = (Source(name="words", weight=0.4), Source(name="questions", weight=0.6))
 """In the place of SynthText, GQA, TextVQA and DocVQA: questions about scenes beside them."""
 
 TINY = Recipe(
@@ -103,7 +109,7 @@ TINY = Recipe(
         ),
         Stage(
             name="sft",
-            steps=150,
+            steps=180,
             batch_size=24,
             encoder=1e-3,
             connector=1e-3,

@@ -159,7 +159,7 @@ def _begin(model: vlmkit.VLM) -> None:
     embedding: Any = model.get_input_embeddings()
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
-        embedding.weight.normal_(0, 0.5)
+        embedding.weight.normal_(0, 1.0)
 
 
 def _warm_up(stage: Stage, model: vlmkit.VLM) -> dict[str, Any]:
