@@ -42,7 +42,7 @@ def architectures(draw: st.DrawFn) -> Architecture:
             vlmkit.encoders, draw(st.sampled_from(["open_clip", "clip", "siglip"])), layer=draw(st.sampled_from([-1, -2, (-1, -2)]))
         ),
         connector=part(vlmkit.connectors, connector, **draw(st.fixed_dictionaries(CHANGES[connector]))),
-        layout=draw(st.sampled_from(["run", "bracketed"])),
+        layout=draw(st.sampled_from(["run", "bracketed", "unpadded_rows"])),
         language=language_model(draw(st.sampled_from(sorted(LANGUAGE_MODELS))), rms_norm_eps=draw(st.floats(1e-9, 1e-2))),
     )
 
@@ -73,19 +73,29 @@ def test_univa_takes_64_to_256_tokens_for_every_image_up_to_an_aspect_ratio_of_2
 
 
 @functools.cache
-def built_with(connector: str) -> tuple[VLM, VLMProcessor]:
-    arch = architecture(connector=connector)
+def built_with(connector: str, policy: str, layout: str) -> tuple[VLM, VLMProcessor]:
+    arch = architecture(connector=connector, policy=policy, layout=layout)
     return model(arch), vlmkit.build_processor(arch)
 
 
 @settings(max_examples=200)
-@given(height=st.integers(8, 300), width=st.integers(8, 300), connector=st.sampled_from(["conv_patch_merger", "mlp"]))
-def test_the_tokens_that_an_architecture_declares_are_those_that_the_model_consumes(height: int, width: int, connector: str) -> None:
-    built, processor = built_with(connector)
+@given(
+    height=st.integers(8, 300),
+    width=st.integers(8, 300),
+    connector=st.sampled_from(["conv_patch_merger", "mlp"]),
+    views=st.sampled_from([("smart_resize", "run"), ("anyres", "unpadded_rows")]),
+)
+def test_the_tokens_that_an_architecture_declares_are_those_that_the_model_consumes(
+    height: int, width: int, connector: str, views: tuple[str, str]
+) -> None:
+    built, processor = built_with(connector, *views)
     batch = processor([[user(picture(height, width), "?")]])
-    declared = built.config.spec.tokens(Size(height, width))
-    assert built.get_image_features(batch["pixel_values"], batch["grids"]).tokens.shape == (declared, 32)
-    assert int((batch["visual_index"] >= 0).sum()) == declared == int((batch["input_ids"] == 260).sum())
+    spec = built.config.spec
+    encoded = built.get_image_features(batch["pixel_values"], batch["grids"]).tokens
+    assert encoded.shape == (spec.image_tokens(spec.plan(Size(height, width))).count, 32)
+    declared = spec.tokens(Size(height, width))
+    assert int((batch["visual_index"] != -1).sum()) == declared == int((batch["input_ids"] == 260).sum())
+    assert spec.layout.partial or len(encoded) == declared
 
 
 def test_a_part_is_replaced_by_a_spec_or_by_its_name() -> None:

@@ -169,10 +169,9 @@ def test_tokens_as_json_are_those_of_the_architecture(capsys):
                     model.tokens(size)
             else:
                 assert row["visual_tokens"] == model.tokens(size)
-                assert (
-                    sum(view["tokens"]["rows"] * view["tokens"]["columns"] + view["tokens"]["prefix"] for view in row["views"])
-                    == row["visual_tokens"]
-                )
+                if not model.layout.partial and not model.layout.learned:
+                    grids = (view["tokens"] for view in row["views"])
+                    assert sum(grid["rows"] * grid["columns"] + grid["prefix"] for grid in grids) == row["visual_tokens"]
 
 
 def test_a_size_that_cannot_be_served_has_its_reason_in_the_row(capsys):

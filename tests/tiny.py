@@ -54,6 +54,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "rows": {"template": CHATML, "placeholder": "<|image|>", "row_end": "<|image_start|>", "image_end": "<|image_end|>"},
     "run": {"template": CHATML, "placeholder": "<|image|>", "after_image": "\n"},
     "tile_tags": {"template": CHATML, "placeholder": "<|image|>", "boundary": "<|image_start|>"},
+    "unpadded_rows": {"template": CHATML, "placeholder": "<|image|>"},
 }
 _DECODER: dict[str, Any] = {
     "vocab_size": 264,

@@ -68,8 +68,9 @@ class Architecture(Spec):
         return ImageTokens(plan, tuple(self._grid_out(grid) for grid in plan.grids(self.encoder.patch_size)))
 
     def tokens(self, size: Size) -> int:
-        """Visual tokens T of one image of this size: 234 for 480x640 under univa-vl."""
-        return self.image_tokens(self.policy.plan(size)).count
+        """Visual tokens of one image of this size that the language model receives: 234 for 480x640 under univa-vl. Learned
+        embeddings among them count, and those that the layout leaves out do not."""
+        return self.layout.places(self.image_tokens(self.policy.plan(size)))
 
     def problems(self) -> list[str]:
         """Everything that keeps the parts from working together, in words; empty where they fit. Needs no weights."""

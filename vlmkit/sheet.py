@@ -38,16 +38,23 @@ class Cut:
     def names(self) -> list[str]:
         return [model.name for model in self.models]
 
+    @property
+    def count(self) -> int:
+        """Visual tokens that each of the language models receives; none of a refused image."""
+        return 0 if isinstance(self.tokens, str) else self.models[0].layout.places(self.tokens)
+
 
 def alike(models: Sequence[tuple[Architecture, ImageTokens | str]]) -> list[Cut]:
-    """The models with what an image is for each, grouped by what their encoders get of it; most tokens first, refusals
+    """The models with what an image is for each, grouped by what they get of it; most tokens first, refusals
     last."""
     groups: dict[object, tuple[list[Architecture], ImageTokens | str]] = {}
     for model, tokens in models:
-        key = (tokens, model.encoder.patch_size, model.policy.resample, model.policy.antialias)
-        groups.setdefault(tokens if isinstance(tokens, str) else key, ([], tokens))[0].append(model)
+        key: object = tokens
+        if not isinstance(tokens, str):
+            key = (tokens, model.layout.places(tokens), model.encoder.patch_size, model.policy.resample, model.policy.antialias)
+        groups.setdefault(key, ([], tokens))[0].append(model)
     cuts = [Cut(tuple(members), tokens) for members, tokens in groups.values()]
-    return sorted(cuts, key=lambda cut: 0 if isinstance(cut.tokens, str) else -cut.tokens.count)
+    return sorted(cuts, key=lambda cut: -cut.count)
 
 
 def draw_sheet(photo: Pixels, cuts: Sequence[Cut], title: str) -> Image.Image:
@@ -58,7 +65,7 @@ def draw_sheet(photo: Pixels, cuts: Sequence[Cut], title: str) -> Image.Image:
         if isinstance(cut.tokens, str):
             cells.append(_Cell(None, cut.names, "", cut.tokens))
         else:
-            cells.append(_Cell(picture(see(photo, cut.models[0])), cut.names, f"{cut.tokens.count:,} visual tokens", _words(cut)))
+            cells.append(_Cell(picture(see(photo, cut.models[0])), cut.names, f"{cut.count:,} visual tokens", _words(cut)))
     columns = min(COLUMNS, len(cells))
     rows = [cells[first : first + columns] for first in range(0, len(cells), columns)]
     heights = [max(cell.height for cell in row) for row in rows]

@@ -229,7 +229,7 @@ def grids_across(grids: tuple[Grid, ...]) -> str:
 
 
 def _stats(sight: Sight) -> list[Stat]:
-    plan, count = sight.plan, sight.tokens.count
+    plan, count = sight.plan, sight.architecture.layout.places(sight.tokens)
     each = "" if len(sight.views) == 1 else " of each view"
     main = max(plan.renders, key=lambda part: sum(tile.size.pixels for tile in part.tiles))
     return [

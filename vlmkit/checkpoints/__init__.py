@@ -20,6 +20,7 @@ FAMILIES = {
     "idefics3": "idefics3",
     "janus": "janus",
     "llava": "llava",
+    "llava_next": "llava_next",
     "paligemma": "paligemma",
 }
 """transformers' `model_type` -> the file of this folder that reads and writes it."""

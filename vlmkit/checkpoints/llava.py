@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import chat_template, prompt_of
 from vlmkit.checkpoints.family import Family, Renames
-from vlmkit.checkpoints.parts import encoder_config, encoder_from, image_policy, image_processor, normalisation, strategy_of
-from vlmkit.connectors.mlp import Mlp
+from vlmkit.checkpoints.parts import image_policy, image_processor, strategy_of
+from vlmkit.checkpoints.projector import RENAMES, config_fields, parts_of
 from vlmkit.encoders.pixtral import Pixtral
-from vlmkit.fusion.splice import Splice
-from vlmkit.language_model import LanguageModel
 from vlmkit.layout.base import TokenLayout
 from vlmkit.layout.rows import Rows
 from vlmkit.layout.run import Run
@@ -37,55 +35,26 @@ class Llava(Family):
         return LlavaForConditionalGeneration  # type: ignore[no-any-return]
 
     def renames(self, architecture: Architecture) -> Renames:
-        return (
-            ("encoder.", "model.vision_tower."),
-            ("connector.layers.0.", "model.multi_modal_projector.linear_1."),
-            ("connector.layers.2.", "model.multi_modal_projector.linear_2."),
-            ("language_model.lm_head.", "lm_head."),
-            ("language_model.model.", "model.language_model."),
-        )
+        return RENAMES
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
         return Architecture(
             name=f"llava-{config.text_config.model_type}",
             policy=image_policy(processor.image_processor),
-            encoder=encoder_from(
-                config.vision_config,
-                layer=config.vision_feature_layer,
-                strategy=config.vision_feature_select_strategy,
-                **normalisation(processor.image_processor),
-            ),
-            connector=Mlp(depth=2, activation=config.projector_hidden_act, bias=config.multimodal_projector_bias),
             layout=layout_of(processor),
-            fusion=Splice(),
-            language_model=LanguageModel.from_config(config.text_config),
+            **parts_of(config, processor.image_processor),
         )
 
     def config(self, architecture: Architecture, processor: VLMProcessor) -> PretrainedConfig:
         from transformers import LlavaConfig
 
-        connector, layout = architecture.connector, architecture.layout
-        if not isinstance(connector, Mlp) or connector != Mlp(depth=2, activation=connector.activation, bias=connector.bias):
-            raise SpecError(f"LlavaForConditionalGeneration has a plain 2-layer mlp, but the connector is {connector}")
-        encoder = architecture.encoder
+        name = "LlavaForConditionalGeneration"
+        fields = config_fields(name, architecture, processor)
+        encoder, layout = architecture.encoder, architecture.layout
         expected = Rows if isinstance(encoder, Pixtral) else Run
-        if not isinstance(layout, expected) or not isinstance(architecture.fusion, Splice):
-            raise SpecError(
-                f"LlavaForConditionalGeneration splices {expected.kind!r} of a {encoder.kind!r} tower's tokens, "
-                f"but the layout is {layout.kind!r} and the fusion {architecture.fusion.kind!r}"
-            )
-        if getattr(encoder, "final_norm", False):
-            raise SpecError(f"LlavaForConditionalGeneration reads layers before the final norm, but the {encoder.kind!r} tower applies it")
-        layer = getattr(encoder, "layer", -1)
-        return LlavaConfig(
-            vision_config=encoder_config(encoder, architecture.policy),
-            text_config=architecture.language_model.transformers_config(),
-            image_token_index=processor.plain_tokenizer.specials[layout.placeholder],
-            projector_hidden_act=connector.activation,
-            vision_feature_select_strategy=strategy_of(encoder),
-            vision_feature_layer=list(layer) if isinstance(layer, tuple) else layer,
-            multimodal_projector_bias=connector.bias,
-        )
+        if not isinstance(layout, expected):
+            raise SpecError(f"{name} splices {expected.kind!r} of a {encoder.kind!r} tower's tokens, but the layout is {layout.kind!r}")
+        return LlavaConfig(**fields)
 
     def processor(self, architecture: Architecture, processor: VLMProcessor) -> Any:
         from transformers import LlavaProcessor, PixtralProcessor

@@ -39,7 +39,7 @@ def run(arguments: Namespace) -> None:
             "patch": model.encoder.patch_size,
             "patch_grids": [grid_json(grid) for grid in tokens.plan.grids(model.encoder.patch_size)],
             "token_grids": [grid_json(grid) for grid in tokens.grids],
-            "visual_tokens": tokens.count,
+            "visual_tokens": model.layout.places(tokens),
         }
         print(json.dumps(found, indent=2))
     else:
@@ -68,7 +68,7 @@ def _lines(model: Architecture, tokens: ImageTokens) -> Iterator[str]:
                 f"  view {number}: {across(tile.size)} at {tile.left}, {tile.top} -> "
                 f"{grid_across(patches)} patches -> {grid_across(merged)} = {merged.tokens} tokens"
             )
-    yield f"{tokens.count:,} visual tokens"
+    yield f"{model.layout.places(tokens):,} visual tokens"
 
 
 def _rgb(render: Render) -> str:

@@ -93,7 +93,7 @@ def _row(model: Architecture, size: Size) -> tuple[str, ...]:
     plan = tokens.plan
     return (
         model.name,
-        f"{tokens.count:,}",
+        f"{model.layout.places(tokens):,}",
         counted(across(render.resize) for render in plan.renders),
         counted(across(view) for view in plan.views),
         counted(grid_across(grid) for grid in plan.grids(model.encoder.patch_size)),
@@ -110,7 +110,7 @@ def as_json(model: Architecture, size: Size) -> dict[str, Any]:
     plan, patch = tokens.plan, model.encoder.patch_size
     return {
         "model": model.name,
-        "visual_tokens": tokens.count,
+        "visual_tokens": model.layout.places(tokens),
         "resized": [{"width": render.resize.width, "height": render.resize.height} for render in plan.renders],
         "views": [
             {"width": view.width, "height": view.height, "patches": grid_json(patches), "tokens": grid_json(merged)}

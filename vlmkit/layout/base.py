@@ -80,6 +80,7 @@ class ImageTokens:
 
     @property
     def count(self) -> int:
+        """Visual tokens as the connector returns them, those that a layout leaves out included."""
         return sum(grid.tokens for grid in self.grids)
 
 
@@ -162,6 +163,11 @@ class TokenLayout(Spec):
     def begins_behind(self, turns: Sequence[Turn]) -> int | None:
         """Number of the image behind which the template's beginning stands; None: before everything."""
         return None
+
+    def places(self, image: ImageTokens) -> int:
+        """Places that an image takes in the sequence: its visual tokens and learned embeddings, without the text around."""
+        pieces = self.image_pieces(image)
+        return sum(piece.length if isinstance(piece, Visual) else isinstance(piece, Learned) for piece in pieces)
 
     def required_specials(self) -> tuple[str, ...]:
         """Special tokens that the tokenizer must have."""

@@ -1,0 +1,107 @@
+"""Checkpoints of LlavaNextForConditionalGeneration: LLaVA-1.6 (llava-vl.github.io/blog/2024-01-30-llava-next)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vlmkit.architecture import Architecture
+from vlmkit.checkpoints.chat import chat_template, prompt_of
+from vlmkit.checkpoints.family import Family, Renames
+from vlmkit.checkpoints.parts import resample_number, resample_of, strategy_of
+from vlmkit.checkpoints.projector import RENAMES, config_fields, parts_of
+from vlmkit.layout.unpadded_rows import UnpaddedRows
+from vlmkit.preprocess.anyres import AnyRes
+from vlmkit.preprocess.geometry import Size
+from vlmkit.spec import SpecError
+from vlmkit.zoo.llava import VICUNA_V1
+from vlmkit.zoo.llava_next import CHATML_DIRECT, MISTRAL_INSTRUCT
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from vlmkit.processor import VLMProcessor
+
+PROMPTS = ((VICUNA_V1, "\n"), (MISTRAL_INSTRUCT, "\n"), (CHATML_DIRECT, "\n"), (CHATML_DIRECT.replace(default_system=None), "\n"))
+"""Templates of turns in the checkpoints of this class, each with the text after an image; the first where none is stated."""
+
+
+class LlavaNext(Family):
+    def reference(self) -> type[PreTrainedModel]:
+        from transformers import LlavaNextForConditionalGeneration
+
+        return LlavaNextForConditionalGeneration  # type: ignore[no-any-return]
+
+    def renames(self, architecture: Architecture) -> Renames:
+        return (*RENAMES, ("learned.newline", "model.image_newline"))
+
+    def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
+        template, after_image = prompt_of(processor, processor.image_token, PROMPTS)
+        return Architecture(
+            name=f"llava-next-{config.text_config.model_type}",
+            policy=policy_of(config, processor.image_processor),
+            layout=UnpaddedRows(template=template, placeholder=processor.image_token, after_image=after_image),
+            **parts_of(config, processor.image_processor),
+        )
+
+    def config(self, architecture: Architecture, processor: VLMProcessor) -> PretrainedConfig:
+        from transformers import LlavaNextConfig
+
+        name = "LlavaNextForConditionalGeneration"
+        fields = config_fields(name, architecture, processor)
+        policy, encoder, layout = architecture.policy, architecture.encoder, architecture.layout
+        if not isinstance(layout, UnpaddedRows):
+            raise SpecError(f"{name} splices 'unpadded_rows', but the layout is {layout.kind!r}")
+        if not isinstance(policy, AnyRes) or policy != AnyRes(size=policy.size, grids=policy.grids, resample=policy.resample):
+            raise SpecError(f"{name} sees whole tiles of 'anyres' with black beside the image, but the policy is {policy}")
+        side, own = policy.size, getattr(encoder, "image_size", None)
+        tile = Size(side, side).grid(encoder.patch_size)
+        if own != side or encoder.grid_out(tile) != tile:
+            raise SpecError(
+                f"{name} has a token for each of the {tile} patches of a tile as large as the tower's own images, but tiles have "
+                f"{side} pixels, the {encoder.kind!r} tower's images {own}, and it gives {encoder.grid_out(tile)} tokens"
+            )
+        return LlavaNextConfig(image_grid_pinpoints=pinpoints(policy), **fields)
+
+    def processor(self, architecture: Architecture, processor: VLMProcessor) -> Any:
+        from transformers import LlavaNextImageProcessor, LlavaNextProcessor
+
+        policy, encoder, layout = architecture.policy, architecture.encoder, architecture.layout
+        assert isinstance(policy, AnyRes)
+        images = LlavaNextImageProcessor(
+            size={"shortest_edge": policy.size},
+            crop_size={"height": policy.size, "width": policy.size},
+            image_grid_pinpoints=pinpoints(policy),
+            image_mean=list(encoder.mean),
+            image_std=list(encoder.std),
+            resample=resample_number(policy),
+        )
+        return LlavaNextProcessor(
+            image_processor=images,
+            tokenizer=processor.tokenizer,
+            patch_size=encoder.patch_size,
+            vision_feature_select_strategy=strategy_of(encoder),
+            image_token=layout.placeholder,
+            num_additional_image_tokens=getattr(encoder, "class_positions", 0),
+            chat_template=chat_template((layout.template, layout.after_image), layout.placeholder),
+        )
+
+
+def policy_of(config: PretrainedConfig, processor: Any) -> AnyRes:
+    """The policy of a published image processor. Raises SpecError where its tiles are not those that the model expects."""
+    side, points = processor.crop_size["height"], [list(point) for point in config.image_grid_pinpoints]
+    theirs = [list(point) for point in processor.image_grid_pinpoints]
+    if side != config.vision_config.image_size or points != theirs or any(length % side for point in points for length in point):
+        raise SpecError(
+            f"the processor cuts tiles of {side} pixels for {theirs}, but the model expects tiles of "
+            f"{config.vision_config.image_size} pixels for {points}"
+        )
+    grids = tuple((height // side, width // side) for height, width in points)
+    return AnyRes(size=side, grids=grids, resample=resample_of(processor))
+
+
+def pinpoints(policy: AnyRes) -> list[list[int]]:
+    """Grids of tiles by their pixels, as transformers names them."""
+    return [[rows * policy.size, columns * policy.size] for rows, columns in policy.grids]
+
+
+FAMILY = LlavaNext()
