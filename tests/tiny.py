@@ -27,6 +27,7 @@ _VIT: dict[str, Any] = {"width": 32, "layers": 2, "heads": 2, "patch": 14, "imag
 _HF: dict[str, Any] = {**_VIT, "mlp": 64, "positions": "bicubic_antialias"}
 
 ENCODERS: dict[str, dict[str, Any]] = {
+    "aimv2": _HF,
     "open_clip": _VIT,
     "clip": _HF,
     "siglip": _HF,

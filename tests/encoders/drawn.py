@@ -12,6 +12,7 @@ from vlmkit.encoders.base import Encoder
 from vlmkit.features import Grid
 
 TINY: dict[str, dict[str, Any]] = {
+    "aimv2": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20, "mlp": 64, "positions": "bicubic_antialias"},
     "open_clip": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20},
     "clip": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20, "mlp": 64, "positions": "bicubic_antialias"},
     "siglip": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20, "mlp": 64, "positions": "bicubic_antialias"},

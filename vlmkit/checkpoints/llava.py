@@ -15,6 +15,7 @@ from vlmkit.layout.rows import Rows
 from vlmkit.layout.run import Run
 from vlmkit.preprocess.edge_cap import EdgeCap
 from vlmkit.spec import SpecError
+from vlmkit.zoo.aimv2 import LLAMA_3
 from vlmkit.zoo.llava import VICUNA_V1
 from vlmkit.zoo.maya import AYA_23
 from vlmkit.zoo.pixtral import MISTRAL_TEKKEN
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from vlmkit.processor import VLMProcessor
 
-PROMPTS = ((VICUNA_V1, "\n"), (AYA_23, "\n"), (MISTRAL_TEKKEN, ""))
+PROMPTS = ((VICUNA_V1, "\n"), (AYA_23, "\n"), (LLAMA_3, "\n"), (MISTRAL_TEKKEN, ""))
 """Templates of turns in the checkpoints of this class, each with the text after an image; the first where none is stated."""
 
 

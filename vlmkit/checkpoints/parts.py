@@ -16,7 +16,7 @@ from vlmkit.spec import SpecError
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-TOWERS = {"clip_vision_model": "clip", "pixtral": "pixtral", "siglip_vision_model": "siglip"}
+TOWERS = {"aimv2_vision_model": "aimv2", "clip_vision_model": "clip", "pixtral": "pixtral", "siglip_vision_model": "siglip"}
 """transformers' `model_type` of a vision tower -> the encoder of that kind."""
 
 FIRST_TOKEN = {"clip": "class_token", "siglip": "first_patch"}
@@ -90,7 +90,7 @@ def encoder_config(encoder: Encoder, policy: ImagePolicy) -> PretrainedConfig:
         raise SpecError(f"encoder {encoder.kind!r} cannot be exported: use one of {', '.join(TOWERS.values())} with keep_unused=True")
     cls: Any = encoder.model_class().config_class  # type: ignore[attr-defined]
     size = {"image_size": policy.longest} if isinstance(policy, EdgeCap) else {}
-    made: PretrainedConfig = cls(**(size | encoder.numbers()), vision_use_head=False)  # type: ignore[attr-defined]
+    made: PretrainedConfig = cls(**(size | encoder.numbers() | encoder.headless))  # type: ignore[attr-defined]
     return made
 
 

@@ -13,6 +13,7 @@ encoders: Registry[Encoder] = Registry(
     "encoder",
     package=__name__,
     builtin=(
+        "aimv2",
         "clip",
         "open_clip",
         "pixtral",

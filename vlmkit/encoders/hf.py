@@ -51,6 +51,8 @@ class TransformersEncoder(BlockEncoder):
     """Fields under transformers' names."""
     blocks_at: ClassVar[str]
     """Where transformers' model has its blocks."""
+    headless: ClassVar[dict[str, Any]] = {"vision_use_head": False}
+    """What a config says so that no pooling head is made."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,7 +87,7 @@ class TransformersEncoder(BlockEncoder):
     def make(self) -> Any:
         """transformers' model with random weights and the blocks that the tower has."""
         cls = self.model_class()
-        numbers = self.numbers() | {"num_hidden_layers": self.blocks, "vision_use_head": False}
+        numbers = self.numbers() | self.headless | {"num_hidden_layers": self.blocks}
         model = cls(cls.config_class(**numbers, attn_implementation=self.attention))
         return getattr(model, "vision_model", model)
 
@@ -119,6 +121,8 @@ class TransformersViT(TransformersEncoder, ViT):
 
     names: ClassVar[dict[str, str]] = TransformersEncoder.names | {"image_size": "image_size", "norm_eps": "layer_norm_eps"}
     blocks_at: ClassVar[str] = "encoder.layers"
+    norm_at: ClassVar[str] = "post_layernorm"
+    """Where it has the norm after the last block."""
     class_positions: ClassVar[int] = 0
     """Entries of the table of positions before those of the patches."""
 
@@ -128,7 +132,7 @@ class TransformersViT(TransformersEncoder, ViT):
 
     def needs(self, name: str) -> bool:
         part, _, _ = name.partition(".")
-        return super().needs(name) and part != "head" and (self.final_norm or self.keep_unused or part != "post_layernorm")
+        return super().needs(name) and part != "head" and (self.final_norm or self.keep_unused or part != self.norm_at)
 
 
 class TransformersTower(ViTTower):

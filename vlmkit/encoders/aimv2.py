@@ -1,0 +1,117 @@
+"""AIMv2's vision transformer (Fini et al. 2024, arXiv:2411.14402) as transformers' Aimv2VisionModel computes it, without the
+pooling head.
+
+Norms are RMSNorm, one of them between patches and positions; MLPs are gated; only the patches have a bias. `layer=-1,
+final_norm=True` is transformers' last_hidden_state; none of its hidden_states carries the last norm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from vlmkit.connectors.positions import sincos_2d
+from vlmkit.encoders import encoders
+from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, Positions, refuse_frames
+from vlmkit.encoders.hf import Activation, TransformersTower, TransformersViT
+from vlmkit.encoders.positions import resample
+from vlmkit.encoders.tower import Tower
+from vlmkit.features import Grid
+from vlmkit.spec import SpecError
+
+_WITHOUT = {"qkv_bias": False, "mlp_bias": False}
+"""What every published config says, and the tower relies on."""
+
+
+@encoders.register("aimv2")
+@dataclass(frozen=True, kw_only=True)
+class Aimv2(TransformersViT):
+    """The defaults are the numbers of apple/aimv2-large-patch14-336: 309,525,504 parameters."""
+
+    width: int = 1024
+    layers: int = 24
+    heads: int = 8
+    mlp: int = 2816
+    patch: int = 14
+    image_size: int = 336
+    activation: Activation = "silu"
+    """Of the gate."""
+    norm_eps: float = 1e-5
+    final_norm: bool = True
+    table: Literal["learned", "sincos"] = "learned"
+    """Learned positions of one grid, or sines and cosines of any, as aimv2-large-patch14-native has them: `positions` and
+    `image_size` then mean nothing."""
+    positions: Positions = "fixed"
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+    names: ClassVar[dict[str, str]] = TransformersViT.names | {"norm_eps": "rms_norm_eps"}
+    norm_at: ClassVar[str] = "rms_norm"
+    headless: ClassVar[dict[str, Any]] = {"use_head": False}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.table == "sincos" and self.width % 4:
+            raise SpecError(f"aimv2.width: sines and cosines of rows and columns need a multiple of 4, got {self.width}")
+
+    def grid_out(self, grid: Grid) -> Grid:
+        if self.table == "learned":
+            return super().grid_out(grid)
+        refuse_frames(self.kind, grid)
+        return grid
+
+    @staticmethod
+    def model_class() -> Any:
+        from transformers import Aimv2VisionModel
+
+        return Aimv2VisionModel
+
+    def numbers(self) -> dict[str, Any]:
+        return super().numbers() | {"is_native": self.table == "sincos"} | _WITHOUT
+
+    @classmethod
+    def from_config(cls, config: Any, **fields: Any) -> Self:
+        """The spec of a transformers vision config. Raises SpecError for biases that the tower does not have."""
+        if said := [name for name, value in _WITHOUT.items() if getattr(config, name) != value]:
+            raise SpecError(f"vlmkit's 'aimv2' tower has no {' and no '.join(said)}, but the config asks for it")
+        return super().from_config(config, **({"table": "sincos" if config.is_native else "learned"} | fields))
+
+    def build(self) -> Tower:
+        return Aimv2Tower(self, self.make())
+
+
+class Aimv2Tower(TransformersTower):
+    spec: Aimv2
+
+    def __init__(self, spec: Aimv2, model: Any) -> None:
+        super().__init__(spec)
+        self.embeddings = Aimv2Embeddings(spec, model.embeddings)
+        self.encoder: nn.Module = model.encoder
+        self.rms_norm: nn.Module | None = model.rms_norm if spec.final_norm or spec.keep_unused else None
+
+    def encode(self, images: Tensor, grid: Grid) -> Tensor:
+        return self.selected(self.layers, self.embeddings(images, grid), self.rms_norm if self.spec.final_norm else None)
+
+
+class Aimv2Embeddings(nn.Module):
+    """Patches, their norm and positions, with the parameters of transformers' module."""
+
+    def __init__(self, spec: Aimv2, made: Any) -> None:
+        super().__init__()
+        self.spec = spec
+        self.patch_embed: nn.Module = made.patch_embed
+        self.rms_norm: nn.Module = made.rms_norm
+        if spec.table == "learned":
+            self.position_embedding: nn.Module = made.position_embedding
+
+    def forward(self, images: Tensor, grid: Grid) -> Tensor:
+        """(V, 3, rows * p, columns * p) -> (V, rows * columns, D)"""
+        tokens: Tensor = self.rms_norm(self.patch_embed(images).flatten(2).transpose(1, 2))
+        if self.spec.table == "sincos":
+            return tokens + sincos_2d(grid.rows, grid.columns, self.spec.width, device=tokens.device).to(tokens.dtype)
+        native = self.spec.native_grid
+        table = self.position_embedding(torch.arange(native.tokens, device=images.device))
+        return tokens + resample(table, native, grid, self.spec.positions)
