@@ -5,4 +5,14 @@ from __future__ import annotations
 from families import aimv2, idefics2, idefics3, janus, llava, llava_next, maya, paligemma, pixtral
 from families.system import System
 
-SYSTEMS: tuple[System, ...] = (*aimv2.SYSTEMS, *idefics2.SYSTEMS, *idefics3.SYSTEMS, *janus.SYSTEMS, *llava.SYSTEMS, *llava_next.SYSTEMS, *maya.SYSTEMS, *paligemma.SYSTEMS, *pixtral.SYSTEMS)
+SYSTEMS: tuple[System, ...] = (
+    *aimv2.SYSTEMS,
+    *idefics2.SYSTEMS,
+    *idefics3.SYSTEMS,
+    *janus.SYSTEMS,
+    *llava.SYSTEMS,
+    *llava_next.SYSTEMS,
+    *maya.SYSTEMS,
+    *paligemma.SYSTEMS,
+    *pixtral.SYSTEMS,
+)

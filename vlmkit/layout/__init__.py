@@ -9,4 +9,8 @@ from vlmkit.registry import Registry
 if TYPE_CHECKING:
     from vlmkit.layout.base import TokenLayout
 
-layouts: Registry[TokenLayout] = Registry("layout", package=__name__, builtin=("bracketed", "bracketed_lines", "fenced", "images_first", "rows", "run", "tile_tags", "unpadded_rows"))
+layouts: Registry[TokenLayout] = Registry(
+    "layout",
+    package=__name__,
+    builtin=("bracketed", "bracketed_lines", "fenced", "images_first", "rows", "run", "tile_tags", "unpadded_rows"),
+)
