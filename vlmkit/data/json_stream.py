@@ -36,14 +36,9 @@ def elements(file: Path, key: str | None = None) -> Iterator[tuple[str, Any]]:
         document = _Document(stream)
         if key is None:
             yield from document.container()
-            return
-        document.expect("{")
-        for name in document.names():
-            if name == key:
-                yield from document.container()
-                return
-            document.skip()
-        raise BrokenJson(f"it has no {key!r}")
+        else:
+            yield from document.member(key)
+        document.end()
 
 
 class _Document:
@@ -64,6 +59,28 @@ class _Document:
             return
         for number in self.until("]"):
             yield str(number), self.value(",]")
+
+    def member(self, key: str) -> Iterator[tuple[str, Any]]:
+        """The elements under a key of the object that begins here. What follows is read too: an array that a damaged byte
+        closes early would be taken for whole."""
+        self.expect("{")
+        found = False
+        for name in self.names():
+            if name == key and not found:
+                found = True
+                yield from self.container()
+            else:
+                self.skip()
+        if not found:
+            raise BrokenJson(f"it has no {key!r}")
+
+    def end(self) -> None:
+        """Nothing but space is left."""
+        while not self.text[self.at :].strip(_SPACE):
+            self.at = len(self.text)
+            if not self.more():
+                return
+        raise self.broken("the document has ended")
 
     def names(self) -> Iterator[str]:
         """Keys of the object whose brace was read; the value of each has to be read before the next is asked for."""
