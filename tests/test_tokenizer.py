@@ -180,6 +180,20 @@ def test_runs_of_spaces_and_single_characters_that_were_added_remain_words() -> 
     assert set(plain.specials) == set(BYTES_SPECIALS)
 
 
+def test_words_of_the_vocabulary_that_a_layout_requires_are_special_and_no_text_spells_them() -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", *(f"<0x{value:02X}>" for value in range(256)), "|SPEAKER|", "cat"]
+    model = models.Unigram([(piece, -float(number)) for number, piece in enumerate(pieces)], unk_id=0, byte_fallback=True)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model), unk_token="<unk>")
+    assert tokenizer("|SPEAKER|cat<0x04>", add_special_tokens=False)["input_ids"] == [257, 258, 5]
+    plain = PlainTokenizer(tokenizer, ("|SPEAKER|", "<0x04>", "cat", "<image>"))
+    assert plain.specials == {"<unk>": 0, "|SPEAKER|": 257, "<0x04>": 5}
+    assert plain.encode("|cat<0x04>") == [1 + ord("|"), 258, *(1 + value for value in b"<0x04>")]
+    assert not {257, 5} & {*plain.encode("|SPEAKER|"), *plain.encode("\x04")}
+
+
 def test_byte_ids_are_bytes_and_specials_follow() -> None:
     tokenizer = bytes_tokenizer()
     assert PlainTokenizer(tokenizer).encode("é\n") == [*"é\n".encode()]

@@ -32,6 +32,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "clip": _HF,
     "siglip": _HF,
     "timm": {**_VIT, "custom": True},
+    "patches": {"patch": 14},
     "pixtral": {"width": 32, "layers": 2, "heads": 2, "patch": 14, "mlp": 64},
 }
 CONNECTORS: dict[str, dict[str, Any]] = {"perceiver": {"latents": 4, "depth": 2, "heads": 2, "kv_heads": 1, "head_dim": 8}}
@@ -53,6 +54,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "fenced": {"template": CHATML, "placeholder": "<|image|>", "boundary": "<|image_start|>"},
     "images_first": {"template": CHATML, "placeholder": "<|image|>"},
     "rows": {"template": CHATML, "placeholder": "<|image|>", "row_end": "<|image_start|>", "image_end": "<|image_end|>"},
+    "rows_first": {"template": CHATML, "placeholder": "<|image|>", "row_end": "<|image_start|>"},
     "run": {"template": CHATML, "placeholder": "<|image|>", "after_image": "\n"},
     "tile_tags": {"template": CHATML, "placeholder": "<|image|>", "boundary": "<|image_start|>"},
     "unpadded_rows": {"template": CHATML, "placeholder": "<|image|>"},

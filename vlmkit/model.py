@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -82,7 +82,10 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
 
     def get_image_features(self, pixel_values: Tensor, grids: Tensor) -> Features:
         """Patches (N, 3*p*p) and grids (V, 3) -> visual tokens (T, D_lm) with the grid of each view."""
-        features: Features = self.connector(self.encoder(pixel_values, grids))
+        seen: Features = self.encoder(pixel_values, grids)
+        if next(self.encoder.parameters(), None) is None:  # float32, where there are no weights to follow
+            seen = replace(seen, tokens=seen.tokens.to(self.dtype))
+        features: Features = self.connector(seen)
         return features
 
     def _with_learned(self, visual: Features, visual_index: Tensor) -> tuple[Features, Tensor]:

@@ -50,8 +50,9 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         super().__init__(tokenizer)
         self.architecture = architecture
         self.spec = Architecture.from_dict(architecture)
-        self.plain_tokenizer = PlainTokenizer(tokenizer)
-        check_specials(self.plain_tokenizer, self.spec.layout.required_specials(), self.spec.language_model.vocabulary)
+        required = self.spec.layout.required_specials()
+        self.plain_tokenizer = PlainTokenizer(tokenizer, required)
+        check_specials(self.plain_tokenizer, required, self.spec.language_model.vocabulary)
 
     @property
     def pad_token_id(self) -> int:

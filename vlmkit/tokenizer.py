@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from vlmkit.layout.template import MARK
 from vlmkit.spec import SpecError
 
 if TYPE_CHECKING:
@@ -22,18 +23,22 @@ BYTES_SPECIALS = ("<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|i
 class PlainTokenizer:
     """A transformers tokenizer that satisfies `vlmkit.layout.base.Tokenizer`.
 
-    Text is encoded by a copy of the tokenizer that has no special tokens at all, so whatever a text spells, and whatever
-    a normalizer makes of it, no special id can come out (but the unknown token's, where the vocabulary lacks a character).
+    Special are its added tokens, and the words of its vocabulary that a layout requires and spells <...> or |...|: Fuyu's
+    tokenizer has |SPEAKER| beside all other words. Text is encoded by a copy of the tokenizer that has no special tokens at
+    all, so whatever a text spells, and whatever a normalizer makes of it, no special id can come out (but the unknown token's,
+    where the vocabulary lacks a character).
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, required: Iterable[str] = ()) -> None:
         if not tokenizer.is_fast:
             raise SpecError(
                 f"{type(tokenizer).__name__} has no tokenizer.json; use a tokenizer of the tokenizers library, such as AutoTokenizer gives"
             )
         named = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         added = {text: token for text, token in tokenizer.get_added_vocab().items() if not _is_ordinary(text)}
-        self.specials: Mapping[str, int] = added | named
+        spelled = {text: tokenizer.backend_tokenizer.token_to_id(text) for text in required if MARK.fullmatch(text)}
+        words = {text: token for text, token in spelled.items() if token is not None}
+        self.specials: Mapping[str, int] = words | added | named
         self._first, self._following = _without(tokenizer.backend_tokenizer, set(self.specials))
 
     def encode(self, text: str, *, first: bool = True) -> list[int]:

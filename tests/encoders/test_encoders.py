@@ -32,8 +32,8 @@ def towers():
 
 
 def test_the_catalogue_is_whole():
-    assert KINDS == ["aimv2", "clip", "open_clip", "pixtral", "siglip", "timm"] == sorted(TINY)
-    assert WITH_BLOCKS == KINDS
+    assert KINDS == ["aimv2", "clip", "open_clip", "patches", "pixtral", "siglip", "timm"] == sorted(TINY)
+    assert WITH_BLOCKS == ["aimv2", "clip", "open_clip", "pixtral", "siglip", "timm"]
     assert WITH_A_TABLE == ["aimv2", "clip", "open_clip", "siglip", "timm"]
     for kind in KINDS:
         assert encoders[kind].kind == kind
@@ -54,6 +54,7 @@ assert not {{"open_clip", "timm", "torchvision", "transformers.models"}} & set(s
         "aimv2 14 1024 24x24",
         "clip 14 1024 24x24",
         "open_clip 14 1280 27x27",
+        "patches 30 2700 3x4",
         "pixtral 16 1024 3x4",
         "siglip 14 1152 27x27",
         "timm 14 1280 27x27",
@@ -62,7 +63,8 @@ assert not {{"open_clip", "timm", "torchvision", "transformers.models"}} & set(s
 
 @every_kind
 def test_json_round_trip(kind):
-    for spec in (encoders[kind](), tiny(kind, layer=(-1, 1), checkpoint="a/b")):
+    changes = {"layer": (-1, 1), "checkpoint": "a/b"} if kind in WITH_BLOCKS else {}
+    for spec in (encoders[kind](), tiny(kind, **changes)):
         assert Encoder.from_json(spec.to_json()) == spec
 
 
@@ -100,7 +102,7 @@ def test_pixels_are_normalised_and_floats_are_taken_as_they_are(towers, kind):
     assert torch.equal(tower.normalise(normalised), normalised)
 
 
-@every_kind
+@with_blocks
 def test_features_move_with_the_image_and_with_its_place(towers, kind):
     tower = towers[kind]
     grid = Grid(1, 3, 4)
@@ -123,7 +125,7 @@ def test_patches_land_where_they_were_cut(towers, kind):
     assert torch.equal(seen[0], images)
 
 
-@every_kind
+@with_blocks
 def test_half_precision(towers, kind):
     """bfloat16 keeps 8 bits: measured 0.009 of the features' norm."""
     tower = copy.deepcopy(towers[kind]).bfloat16()
@@ -256,7 +258,7 @@ def test_what_no_tower_can_take_is_said(towers, kind):
         tower.spec.grid_out(Grid(2, 5, 5))
     with pytest.raises(ValueError, match="hold 25 patches, but pixel_values has 24"):
         tower(pixels((NATIVE,), 4)[1:], (NATIVE,))
-    assert tower(pixels((), 4), ()).tokens.shape == (0, 32)
+    assert tower(pixels((), 4), ()).tokens.shape == (0, tower.spec.dim_out)
 
 
 @with_blocks
@@ -278,7 +280,7 @@ def test_dropout_is_off(towers, kind):
     assert torch.allclose(tower(pixels((NATIVE,), 4), (NATIVE,)).tokens, towers[kind](pixels((NATIVE,), 4), (NATIVE,)).tokens, atol=1e-5)
 
 
-@every_kind
+@with_blocks
 def test_without_a_checkpoint_nothing_is_loaded(towers, kind):
     with pytest.raises(SpecError, match=f"{kind}.checkpoint: no checkpoint is named"):
         tiny(kind).load_pretrained(towers[kind])

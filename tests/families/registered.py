@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from families import aimv2, idefics2, idefics3, janus, llava, llava_next, maya, paligemma, pixtral
+from families import aimv2, fuyu, idefics2, idefics3, janus, llava, llava_next, maya, paligemma, pixtral
 from families.system import System
 
 SYSTEMS: tuple[System, ...] = (
+    *fuyu.SYSTEMS,
     *aimv2.SYSTEMS,
     *idefics2.SYSTEMS,
     *idefics3.SYSTEMS,

@@ -19,6 +19,7 @@ FAMILIES = {
     "idefics2": "idefics2",
     "idefics3": "idefics3",
     "janus": "janus",
+    "fuyu": "fuyu",
     "llava": "llava",
     "llava_next": "llava_next",
     "paligemma": "paligemma",

@@ -49,9 +49,10 @@ def strategy_of(encoder: Encoder) -> str:
     return "default" if getattr(encoder, FIRST_TOKEN.get(encoder.kind, ""), "keep") == "drop" else "full"
 
 
-def normalisation(processor: Any) -> dict[str, tuple[float, ...]]:
-    """Mean and std of a published image processor, as fields of an encoder."""
-    return {"mean": tuple(map(float, processor.image_mean)), "std": tuple(map(float, processor.image_std))}
+def normalisation(processor: Any) -> dict[str, Any]:
+    """Mean and std of a published image processor, as fields of an encoder. A single number is that of all three colours."""
+    stated = {"mean": processor.image_mean, "std": processor.image_std}
+    return {name: tuple(map(float, value)) if isinstance(value, list | tuple) else (float(value),) * 3 for name, value in stated.items()}
 
 
 def image_policy(processor: Any) -> ImagePolicy:

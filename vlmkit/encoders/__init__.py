@@ -16,6 +16,7 @@ encoders: Registry[Encoder] = Registry(
         "aimv2",
         "clip",
         "open_clip",
+        "patches",
         "pixtral",
         "siglip",
         "timm",

@@ -20,9 +20,14 @@ class ImagesFirst(Run):
     none."""
 
     def begins_behind(self, turns: Sequence[Turn]) -> int | None:
-        last = None
-        for turn in turns:
-            if turn.role == "assistant":
-                break
-            last = next((part for part in reversed(turn.content) if isinstance(part, int)), last)
-        return last
+        return last_image(turns)
+
+
+def last_image(turns: Sequence[Turn]) -> int | None:
+    """Number of the last image before the first answer."""
+    last = None
+    for turn in turns:
+        if turn.role == "assistant":
+            break
+        last = next((part for part in reversed(turn.content) if isinstance(part, int)), last)
+    return last

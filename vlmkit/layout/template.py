@@ -8,6 +8,9 @@ from typing import Literal
 
 from vlmkit.spec import Spec
 
+MARK = re.compile(r"<[^<>\s]+>|\|[A-Z]+\|")
+"""How special tokens are spelled: <...>, or |...| as Adept does."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Template(Spec):
@@ -29,9 +32,9 @@ class Template(Spec):
 
     @property
     def specials(self) -> tuple[str, ...]:
-        """Spellings of the form <...> that the template uses: the tokenizer has to know each as one token."""
+        """Special tokens that the template spells: the tokenizer has to know each as one token."""
         text = " ".join((self.begin, *self.system, *self.user, *self.assistant))
-        return tuple(dict.fromkeys(re.findall(r"<[^<>\s]+>", text)))
+        return tuple(dict.fromkeys(MARK.findall(text)))
 
     def around(self, role: Literal["system", "user", "assistant"]) -> tuple[str, str]:
         if role == "system":

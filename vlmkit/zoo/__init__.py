@@ -11,7 +11,7 @@ from vlmkit.registry import RegistryError, suggestion
 if TYPE_CHECKING:
     from vlmkit.architecture import Architecture
 
-FAMILIES = ("aimv2", "idefics2", "idefics3", "janus", "llava", "llava_next", "maya", "paligemma", "pixtral", "smolvlm", "univa")
+FAMILIES = ("fuyu", "aimv2", "idefics2", "idefics3", "janus", "llava", "llava_next", "maya", "paligemma", "pixtral", "smolvlm", "univa")
 """Files of this folder; each one has a tuple MODELS."""
 
 _models: dict[str, Architecture] = {}
