@@ -37,7 +37,7 @@ def features(tower, grid):
     ("native", "grid"), [(False, NATIVE), (True, NATIVE), (True, Grid(1, 3, 7)), (True, Grid(1, 9, 2))], ids=lambda value: str(value)
 )
 def test_features_are_transformers(native, grid):
-    """Measured 2e-6 in features of size 5: positions are float32 here and float64 there."""
+    """Measured 0 with a table and 1.4e-6 in features of size 6 without: sines are float32 here and float64 there."""
     model = theirs(is_native=native)
     with torch.no_grad():
         out = model(images(grid), output_hidden_states=True)
