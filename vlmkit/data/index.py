@@ -1,0 +1,152 @@
+"""The index of shards: where each sample stands and how large its parts are, in two tables that are mapped, not read.
+
+    index.json      what there is, in words: shards, sources, counts. Written last: where it is, all of it is there.
+    rows.npy        one row a sample, see ROW
+    sizes.npy       height and width of every image, in the order of the rows
+
+Opening costs the same whatever the number of rows, and memory holds only the pages that were looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from vlmkit.data.sample import DataError
+
+VERSION = 1
+INDEX, ROWS, SIZES = "index.json", "rows.npy", "sizes.npy"
+ROW = np.dtype(
+    [
+        ("offset", "<u8"),  # of the first byte in the shard
+        ("first_image", "<u8"),  # row of sizes.npy
+        ("shard", "<u4"),
+        ("source", "<u4"),
+        ("text", "<u4"),  # bytes of the .json member, with its header and padding
+        ("pictures", "<u4"),  # bytes of the images likewise, which follow at once
+        ("text_check", "<u4"),  # CRC-32 of these bytes
+        ("pictures_check", "<u4"),
+        ("images", "<u4"),
+        ("conversations", "<u4"),
+        ("text_bytes", "<u4"),  # of what is said in all conversations, UTF-8
+    ]
+)
+"""52 bytes a sample."""
+SIDE = np.dtype("<u4")
+Table = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar beside the index."""
+
+    name: str
+    samples: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What index.json says."""
+
+    samples: int
+    images: int
+    sources: tuple[str, ...]
+    shards: tuple[Shard, ...]
+    job: dict[str, Any]
+    """What was asked for when the shards were written."""
+    rejections: dict[str, Any]
+    """What was left out, as `Rejections` writes it."""
+
+
+@dataclass(frozen=True)
+class Index:
+    summary: Summary
+    rows: Table
+    sizes: Table
+
+
+def open_index(directory: Path) -> Index:
+    """Raises DataError where there is no whole index."""
+    summary = read_summary(directory)
+    rows = _mapped(directory / ROWS, ROW, (summary.samples,))
+    return Index(summary, rows, _mapped(directory / SIZES, SIDE, (summary.images, 2)))
+
+
+def read_summary(directory: Path) -> Summary:
+    """Raises DataError."""
+    file = directory / INDEX
+    if not file.is_file():
+        what = "was not packed to its end; run the same command again" if directory.is_dir() else "is no directory of shards"
+        raise DataError(f"{str(directory)!r} {what} ({INDEX} is not there)")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found["version"] != VERSION:
+            raise DataError(f"{file} is of version {found['version']!r}, expected {VERSION}; pack the data again")
+        given = {field.name: found[field.name] for field in fields(Summary)}
+        shards = tuple(Shard(**shard) for shard in given["shards"])
+        return Summary(**given | {"shards": shards, "sources": tuple(given["sources"])})
+    except DataError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} cannot be read ({type(error).__name__}: {error}); pack the data again") from None
+
+
+def write_index(directory: Path, parts: Iterable[tuple[Table, Table]], summary: Summary) -> None:
+    """Tables of shards, one after the other, as one; a part's `first_image` counts from its own first."""
+    row, image = 0, 0
+    rows = open_memmap(_new(directory / ROWS), mode="w+", dtype=ROW, shape=(summary.samples,))
+    sizes = open_memmap(_new(directory / SIZES), mode="w+", dtype=SIDE, shape=(summary.images, 2))
+    for part_rows, part_sizes in parts:
+        here = slice(row, row + len(part_rows))
+        rows[here] = part_rows
+        rows["first_image"][here] += np.uint64(image)
+        sizes[image : image + len(part_sizes)] = part_sizes
+        row, image = here.stop, image + len(part_sizes)
+    assert (row, image) == (summary.samples, summary.images)
+    for table, name in ((rows, ROWS), (sizes, SIZES)):
+        table.flush()
+        commit(_new(directory / name), directory / name)
+    text = json.dumps({"version": VERSION} | asdict(summary), indent=1, ensure_ascii=False)
+    write_whole(directory / INDEX, text.encode("utf-8", "backslashreplace"))
+
+
+def write_whole(file: Path, data: bytes) -> None:
+    """Whole or not at all."""
+    _new(file).write_bytes(data)
+    commit(_new(file), file)
+
+
+def commit(written: Path, file: Path) -> None:
+    """Call a file by its name once it is safe on disk."""
+    with open(written, "rb+") as opened:
+        os.fsync(opened.fileno())
+    os.replace(written, file)
+    directory = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _new(file: Path) -> Path:
+    return file.with_name(f"{file.name}.partial")
+
+
+def _mapped(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Table:
+    try:
+        table = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{file} cannot be read ({type(error).__name__}: {error}); pack the data again") from None
+    if table.dtype != dtype or table.shape != shape:
+        raise DataError(f"{file} holds {table.shape} of {table.dtype}, {INDEX} says {shape} of {dtype}; pack the data again")
+    # A plain array over the same pages: numpy's memmap costs several microseconds an access.
+    return np.asarray(table)
