@@ -82,22 +82,28 @@ def exchange(model: Architecture, arguments: Namespace) -> Architecture:
 
 
 def read_part(family: str, text: str) -> Spec:
-    """'mlp' or 'mlp:depth=3' -> the part. Values are JSON where they can be, text where not.
+    """'mlp' or 'mlp:depth=3' -> the part.
 
     Raises RegistryError for an unknown kind, UsageError for fields that do not fit.
     """
-    kind, _, rest = text.partition(":")
+    kind, fields = read_fields(family, text)
     part: type[Spec] = EXCHANGEABLE[family][kind]
-    fields: dict[str, Any] = {}
-    for assignment in re.split(r",(?=\s*\w+\s*=)", rest) if rest else []:
-        name, equals, value = assignment.partition("=")
-        if not equals:
-            raise UsageError(f"--{family} {text}: expected FIELD=VALUE after the colon, got {assignment!r}")
-        fields[name.strip()] = _value(value.strip())
     try:
         return part.from_dict({"kind": kind} | fields, family)
     except SpecError as error:
         raise UsageError(f"--{family} {text}: {error}") from None
+
+
+def read_fields(option: str, text: str) -> tuple[str, dict[str, Any]]:
+    """'mlp:depth=3' -> ('mlp', {'depth': 3}). Values are JSON where they can be, text where not. Raises UsageError."""
+    kind, _, rest = text.partition(":")
+    fields: dict[str, Any] = {}
+    for assignment in re.split(r",(?=\s*\w+\s*=)", rest) if rest else []:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--{option} {text}: expected FIELD=VALUE after the colon, got {assignment!r}")
+        fields[name.strip()] = _value(value.strip())
+    return kind, fields
 
 
 def _value(text: str) -> Any:

@@ -7,6 +7,7 @@ len(shards), shards[7], shards.image_sizes(7)       # the last without reading a
 from __future__ import annotations
 
 import functools
+import json
 import os
 import zlib
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import overload
 
 from vlmkit.data.index import Index, Shard, Summary, open_index
 from vlmkit.data.members import from_members
+from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError, Sample
 from vlmkit.data.shard_writer import ShardWriter
 from vlmkit.preprocess.geometry import Size
@@ -45,6 +47,11 @@ class Shards(Sequence[Sample]):
     def summary(self) -> Summary:
         """Shards, sources, counts, and what was left out."""
         return self._index.summary
+
+    @property
+    def rejections(self) -> Rejections:
+        """What was left out when the samples were packed."""
+        return Rejections.from_json(json.dumps(self.summary.rejections))
 
     def __len__(self) -> int:
         return self.summary.samples
