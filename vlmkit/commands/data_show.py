@@ -27,7 +27,9 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--count", metavar="N", type=positive, default=12, help="samples drawn at random (12)")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the draw (0)")
     parser.add_argument("--source", metavar="NAME", help="only samples of this source")
-    parser.add_argument("-o", "--output", metavar="FILE.png", help="where to write the picture; SHARDS.samples.png in this directory without")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE.png", help="where to write the picture; SHARDS.samples.png in this directory without"
+    )
     add_force_option(parser)
     add_plugin_option(parser)
 

@@ -140,13 +140,16 @@ def _print(title: str, found: Content, spent: Cost | None, told: dict[str, Any])
     print_table(("", *columns), [(name, *map(_number, row.values())) for name, row in spreads.items()], right=columns)
     if len(found.sources) > 1:
         print()
-        rows = [(name, f"{source.samples:,}", f"{source.images:,}", f"{source.text_bytes:,}") for name, source in found.sources.items()]
-        print_table(("source", "samples", "images", "bytes of text"), rows, right=("samples", "images", "bytes of text"))
+        columns = ["source", "samples", "images", "bytes of text"]
+        sources = [(name, *(f"{number:,}" for number in vars(source).values())) for name, source in found.sources.items()]
+        print_table(columns, sources, right=columns[1:])
     if spent is not None:
         print()
         tokens = told["tokens"]
         rows = [(f"padded to the longest, {name}", f"{share:.1%}") for name, share in tokens["padding"].items()]
-        rows += [(name.replace("padding_", "").replace("_", " "), f"{share:.1%}") for name, share in tokens.items() if "padding_packed" in name]
+        rows += [
+            (name.replace("padding_", "").replace("_", " "), f"{share:.1%}") for name, share in tokens.items() if "padding_packed" in name
+        ]
         print_table(("rows", "share of padding"), rows, right=("share of padding",))
         for name, number in tokens.items():
             if name.startswith("conversations_longer") and number:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,9 @@ _BARS = 48
 def draw(title: str, found: Content, cost: Cost | None, length: int) -> Image.Image:
     """A panel a question; those about tokens where there is a model. `length`: of packed rows, in tokens."""
     from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = [
+    panels: list[Callable[[Any], None]] = [
         lambda axes: _sizes(axes, found),
         lambda axes: _histogram(
             axes, found.per_image(lambda size: size.width / size.height), "images by aspect ratio", "width / height", log=True, mark=1.0
@@ -45,7 +45,6 @@ def draw(title: str, found: Content, cost: Cost | None, length: int) -> Image.Im
     style |= {"xtick.color": MUTED, "ytick.color": MUTED, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11}
     with rc_context(style | {"axes.titlelocation": "left", "axes.titleweight": "bold"}):
         figure = Figure(figsize=(14, 0.9 + 3.4 * rows), dpi=100, layout="constrained")
-        canvas = FigureCanvasAgg(figure)
         figure.suptitle(_headline(title, found, cost), x=0.01, ha="left", fontsize=14, fontweight="bold", parse_math=False)
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for panel, axes in zip(panels, grid, strict=False):
@@ -53,7 +52,7 @@ def draw(title: str, found: Content, cost: Cost | None, length: int) -> Image.Im
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
         file = io.BytesIO()
-        canvas.print_png(file)
+        figure.savefig(file, format="png")
     return Image.open(file).convert("RGB")
 
 

@@ -24,6 +24,8 @@ from vlmkit.data.sample import DataError
 
 VERSION = 1
 INDEX, ROWS, SIZES = "index.json", "rows.npy", "sizes.npy"
+PACKING = ".packing"
+"""Beside them as long as they are being made."""
 ROW = np.dtype(
     [
         ("offset", "<u8"),  # of the first byte in the shard
@@ -85,8 +87,9 @@ def read_summary(directory: Path) -> Summary:
     """Raises DataError."""
     file = directory / INDEX
     if not file.is_file():
-        what = "was not packed to its end; run the same command again" if directory.is_dir() else "is no directory of shards"
-        raise DataError(f"{str(directory)!r} {what} ({INDEX} is not there)")
+        if (directory / PACKING).is_dir():
+            raise DataError(f"{str(directory)!r} was not packed to its end: the same 'vlmkit data pack' again goes on with it")
+        raise DataError(f"{str(directory)!r} is no directory that 'vlmkit data pack' wrote: {INDEX} is not there")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         if found["version"] != VERSION:

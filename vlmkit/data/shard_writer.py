@@ -26,14 +26,13 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from vlmkit.data.index import INDEX, ROW, ROWS, SIDE, SIZES, Shard, Summary, Table, commit, write_index, write_whole
+from vlmkit.data.index import INDEX, PACKING, ROW, ROWS, SIDE, SIZES, Shard, Summary, Table, commit, write_index, write_whole
 from vlmkit.data.members import BLOCK, Members, member_names, to_members
 from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError, Rejected, Sample
 
 SHARD_BYTES = 256 << 20
 """A shard ends with the sample that takes it to this size."""
-PACKING = ".packing"
 _END = bytes(2 * BLOCK)
 _JOB, _LOCK = "job.json", "lock"
 
