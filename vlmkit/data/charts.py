@@ -34,7 +34,7 @@ def draw(title: str, found: Content, cost: Cost | None, length: int) -> Image.Im
         panels[2:] = [
             lambda axes: _histogram(axes, cost.visual, "images by visual tokens", "visual tokens"),
             panels[2],
-            lambda axes: _histogram(axes, lengths, "conversations by length", "tokens, images included", mark=float(length)),
+            lambda axes: _histogram(axes, lengths, "conversations by length", "tokens", mark=float(length)),
             lambda axes: _padding(axes, cost, length),
         ]
     if found.rejections.total():
@@ -99,11 +99,11 @@ def _histogram(
 
 def _padding(axes: Any, cost: Cost, length: int) -> None:
     """How much of a batch is nobody's token, with rows padded to the longest and with packed ones."""
-    names = [*(f"padded,\nbatch {batch}" for batch in BATCHES), f"packed\nto {length:,}"]
+    names = [*(f"batch\n{batch}" for batch in BATCHES), f"packed\n{length:,}"]
     shares = [*(100 * cost.padding(batch) for batch in BATCHES), 100 * cost.packed_padding(length)]
     bars = axes.bar(names, shares, color=[GREY] * len(BATCHES) + [BLUE])
     axes.bar_label(bars, [f"{share:.1f} %" for share in shares])
-    axes.set(title="share of padding", ylabel="%")
+    axes.set(title="share of padding: padded batches, packed rows", ylabel="%")
     axes.margins(y=0.15)
 
 
@@ -113,11 +113,11 @@ def _rejected(axes: Any, found: Content) -> None:
         for source in found.rejections.sources
         for reason, number in found.rejections.by_reason(source).items()
     ]
-    rows = sorted(rows, key=lambda row: -row[1])[:10][::-1]
-    bars = axes.barh([name[:60] for name, _ in rows], [number for _, number in rows], color=RED)
-    axes.bar_label(bars, [f" {number:,}" for _, number in rows])
-    axes.margins(x=0.15)
-    axes.set(title="rejected when packing")
+    rows = sorted(rows, key=lambda row: row[1])[-8:]
+    axes.barh(range(len(rows)), [number for _, number in rows], height=0.4, color=RED)
+    for place, (name, number) in enumerate(rows):
+        axes.text(0, place + 0.25, f"{number:,}  {name}"[:70], parse_math=False)
+    axes.set(title="rejected when packing", yticks=[], ylim=(-0.5, max(4, len(rows)) - 0.2))
     axes.xaxis.set_major_formatter(lambda value, _: _short(value))
 
 
@@ -128,7 +128,10 @@ def _edges(low: float, high: float, log: bool) -> Any:
 
 
 def _plain(axis: Any) -> None:
-    """300 in place of 3 x 10^2."""
+    """1, 2, 5, 10 in place of powers of ten alone."""
+    from matplotlib.ticker import LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(lambda value, _: _short(value))
     axis.set_minor_formatter(lambda value, _: "")
 
