@@ -262,14 +262,13 @@ def _claim(directory: Path, job: Mapping[str, Any]) -> BinaryIO:
         raise DataError(f"{str(directory)!r} is being written by another process") from None
     file = packing / _JOB
     wanted = json.loads(json.dumps(job))
-    if not file.is_file():
-        write_whole(file, json.dumps(wanted, indent=1).encode())
-    begun = json.loads(file.read_text(encoding="utf-8"))
-    if begun != wanted:
+    begun = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else wanted
+    if begun != wanted and any(packing.glob("[0-9]*.json")):
         lock.close()
         differing = [name for name in {**begun, **wanted} if begun.get(name) != wanted.get(name)]
         told = ", ".join(f"{name} was {begun.get(name)!r}, is {wanted.get(name)!r}" for name in differing)
         raise DataError(f"{str(directory)!r} was begun otherwise: {told}. Go on with the same, name another directory, or remove it")
+    write_whole(file, json.dumps(wanted, indent=1).encode())
     return lock
 
 
