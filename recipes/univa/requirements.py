@@ -45,13 +45,15 @@ def _packages() -> Iterator[str]:
 
 
 def _data(recipe: Recipe, data: Path | None) -> Iterator[str]:
+    from vlmkit.data.index import INDEX
+
     names = list(dict.fromkeys(source.name for stage in recipe.stages for source in stage.data))
-    layout = 'a folder for each data set with a data.jsonl in it (one {"messages": [...]} a line, images beside it)'
+    layout = "the shards of each data set, as 'vlmkit data pack' writes them, in a folder of its name"
     if data is None:
         yield f"the data: give its directory with --data; it holds {layout}: {', '.join(names)}"
     elif not data.is_dir():
         yield f"the data: --data {data} is no directory; it holds {layout}: {', '.join(names)}"
     else:
-        absent = [name for name in names if not (data / name / "data.jsonl").is_file()]
+        absent = [name for name in names if not (data / name / INDEX).is_file()]
         if absent:
-            yield f"data sets in {data}: {', '.join(f'{name}/data.jsonl' for name in absent)}"
+            yield f"data sets in {data} ({layout}): {', '.join(absent)}"

@@ -126,6 +126,8 @@ TINY = Recipe(
 
 PROCESSES = 64
 """GPUs that the step counts of `full` are reckoned for; on fewer the run sees proportionally fewer images."""
+ROW = 2048
+"""Tokens of a packed row: about eight captions or six questions with their images, which take 64 to 256 tokens each."""
 
 PRETRAINING = (Source(name="redcaps", weight=5_225_145), Source(name="synthtext", weight=858_750), Source(name="coco", weight=118_287))
 """6,202,182 images. The total is published; the split assumes that COCO train2017 and SynthText are complete."""
@@ -149,20 +151,20 @@ FULL = Recipe(
         # A tenth of the images is customary for a connector alone (LLaVA-1.5 used 558,128).
         Stage(
             name="align",
-            steps=620_218 // (32 * PROCESSES),
-            batch_size=32,
+            steps=620_218 // (8 * 4 * PROCESSES),
+            batch_size=4,
             connector=1e-3,
             warmup=20,
             final=0.1,
             data=PRETRAINING,
             pack=True,
-            max_length=2048,
+            max_length=ROW,
             recompute=True,
         ),
         Stage(
             name="pretrain",
-            steps=6_202_182 // (32 * PROCESSES),
-            batch_size=32,
+            steps=6_202_182 // (8 * 4 * PROCESSES),
+            batch_size=4,
             encoder=2e-6,
             connector=2e-5,
             language_model=1e-5,
@@ -170,13 +172,13 @@ FULL = Recipe(
             final=0.1,
             data=PRETRAINING,
             pack=True,
-            max_length=2048,
+            max_length=ROW,
             recompute=True,
         ),
         Stage(
             name="sft",
-            steps=164_602 // (8 * PROCESSES),
-            batch_size=8,
+            steps=164_602 // (6 * PROCESSES),
+            batch_size=1,
             encoder=1e-6,
             connector=1e-5,
             language_model=5e-6,
@@ -184,7 +186,7 @@ FULL = Recipe(
             final=0.0,
             data=FINE_TUNING,
             pack=True,
-            max_length=2048,
+            max_length=ROW,
             recompute=True,
         ),
     ),

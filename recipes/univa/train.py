@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import os
+import random
 import shutil
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import Dataset
 
+    from vlmkit.data.mixture import Mixture
     from vlmkit.evaluation.tasks import Task, TaskResult
     from vlmkit.training.loop import Batch, Trainer
     from vlmkit.training.stage import Stage
@@ -135,14 +137,15 @@ def train(
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-def batches(stage: Stage, processor: vlmkit.VLMProcessor, seed: int, data: Path | None) -> Dataset[dict[str, Tensor]]:
-    """The stage's micro-batches by number: rendered pictures, or conversations from the folders under `data`."""
+def batches(stage: Stage, processor: vlmkit.VLMProcessor, seed: int, data: Path | None) -> Mixture | Dataset[dict[str, Tensor]]:
+    """The stage's micro-batches: rendered pictures by their number, or a mixture of the shards under `data`."""
     if data is not None:
-        from vlmkit.data.chat_jsonl import ChatJsonl
-        from vlmkit.data.mixture import ChatBatches
+        from vlmkit.data.mixture import DataSource, Mixture
+        from vlmkit.data.shards import Shards
 
-        sources = [(ChatJsonl(data / source.name), source.weight) for source in stage.data]
-        return ChatBatches(sources, processor, batch_size=stage.batch_size, seed=seed, pack=stage.pack, max_length=stage.max_length)
+        sources = [DataSource(source.name, Shards(data / source.name), source.weight) for source in stage.data]
+        own = random.Random(f"{seed} {stage.name}").getrandbits(32)
+        return Mixture(sources, processor, rows=stage.batch_size, length=stage.max_length, pack=stage.pack, seed=own)
     import pictures
 
     make = {"warmup-tower": pictures.cells, "warmup-text": pictures.typed_pages}.get(stage.name, pictures.questions_and_answers)
@@ -254,17 +257,17 @@ def evaluate(recipe: Recipe, model: vlmkit.VLM, processor: vlmkit.VLMProcessor, 
 
 
 def evaluation_tasks(recipe: Recipe, data: Path | None) -> list[Task]:
-    """Held-out pictures; for data from a directory the first question about each image of `eval.jsonl`, where there is one."""
+    """Held-out pictures; for data from a directory the first question about each image of the shards in `eval`."""
     if data is None:
         from pictures import evaluation_tasks as rendered
 
         return rendered(recipe.evaluation)
-    from vlmkit.data.chat_jsonl import ChatJsonl
-    from vlmkit.evaluation.tasks import task_from_conversations
+    from vlmkit.data.shards import Shards
+    from vlmkit.evaluation.tasks import task_from_samples
 
     names = dict.fromkeys(source.name for stage in recipe.stages for source in stage.data)
-    found = [name for name in names if (data / name / "eval.jsonl").is_file()]
-    return [task_from_conversations(name, ChatJsonl(data / name, "eval.jsonl"), recipe.evaluation) for name in found]
+    found = {name: data / "eval" / name for name in names if (data / "eval" / name).is_dir()}
+    return [task_from_samples(name, Shards(folder), recipe.evaluation) for name, folder in found.items()]
 
 
 def _table(results: list[TaskResult]) -> Any:
@@ -299,7 +302,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", type=Path, metavar="DIR", help="directory of the run; runs/<model> unless given")
     parser.add_argument("--fresh", action="store_true", help="remove the run in that directory and start anew")
     parser.add_argument("--seed", type=int, default=0, help="of weights and data")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="a folder for each data set; the tiny preset renders its own pictures")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="shards of each data set; the tiny preset renders its own pictures")
     parser.add_argument("--plugin", action="append", default=[], metavar="FILE", help="a file or module that registers parts of your own")
     part = 'another {}: its kind, or its JSON such as \'{{"kind": "{}", ...}}\''
     parser.add_argument("--connector", metavar="KIND", help=part.format("connector", "mlp"))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import vlmkit
 from tests.training.conftest import small
-from vlmkit.evaluation.tasks import Question, Task, derangement, evaluate, task_from_conversations
+from vlmkit.evaluation.tasks import Question, Task, derangement, evaluate, task_from_samples
 
 
 @given(st.integers(2, 40), st.integers())
@@ -80,14 +80,15 @@ def test_the_model_answers(processor):
         assert answer.blind == model.chat(processor, images[answer.swapped], answer.question.question, max_new_tokens=4)
 
 
-def test_conversations_become_a_task():
-    def row(image: str, question: str) -> list[dict]:
-        content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
-        return [{"role": "user", "content": content}, {"role": "assistant", "content": "yes"}]
+def test_samples_become_a_task():
+    def sample(number: int, *images: bytes) -> vlmkit.Sample:
+        content = [*({"type": "image", "image": place} for place in range(len(images))), {"type": "text", "text": f"{number}?"}]
+        conversation = [{"role": "user", "content": content}, {"role": "assistant", "content": "yes"}]
+        return vlmkit.Sample(images, (conversation,), "t", str(number))
 
-    rows = [row("a.png", "1?"), row("b.png", "2?"), row("a.png", "3?")]
-    task = task_from_conversations("t", rows)
-    assert task == Task("t", ("a.png", "b.png"), (Question(0, "1?", "yes"), Question(1, "2?", "yes"), Question(0, "3?", "yes")))
-    assert len(task_from_conversations("t", rows, limit=2).questions) == 2
-    with pytest.raises(ValueError, match="t, conversation 0: an evaluation takes a question about one image"):
-        task_from_conversations("t", [[{"role": "user", "content": "no image"}, {"role": "assistant", "content": "no"}]])
+    samples = [sample(1, b"a"), sample(2, b"b"), sample(3, b"a")]
+    task = task_from_samples("t", samples)
+    assert task == Task("t", (b"a", b"b", b"a"), tuple(Question(image, f"{image + 1}?", "yes") for image in range(3)))
+    assert len(task_from_samples("t", samples, limit=2).questions) == 2
+    with pytest.raises(ValueError, match="t, sample 4: an evaluation takes a question about one image"):
+        task_from_samples("t", [sample(4)])

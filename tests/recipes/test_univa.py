@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 
 import vlmkit
 from tests.training.conftest import small
+from vlmkit.data.shards import ShardWriter
 from vlmkit.preprocess.smart_resize import SmartResize
 from vlmkit.training.metrics_log import read_metrics
 from vlmkit.training.run import RunDirectory
@@ -111,37 +113,36 @@ class Module(nn.Module):
 def test_the_full_preset_says_all_that_is_missing_and_touches_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    (tmp_path / "data" / "coco").mkdir(parents=True)
-    (tmp_path / "data" / "coco" / "data.jsonl").write_text("{}\n")
+    write_shards(tmp_path / "data" / "coco", 1)
     assert train.main(["--preset", "full", "--data", "data"]) == 1
     said = capsys.readouterr().err
     assert "32.9 billion parameters take 490 GiB" in said
     assert "DeepSpeed" in said
-    for name in ("redcaps", "synthtext", "gqa", "textvqa", "docvqa"):
-        assert f"{name}/data.jsonl" in said
-    assert "coco/data.jsonl" not in said
+    assert "in a folder of its name): redcaps, synthtext, gqa, textvqa, docvqa" in said
     assert train.main(["--preset", "full"]) == 1
     assert "give its directory with --data" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_the_stages_of_the_full_preset_train_on_chat_folders(tmp_path):
+def write_shards(folder: Path, samples: int) -> None:
+    """Shards of noise, each picture with its number as the answer."""
+    rng = np.random.default_rng(0)
+    with ShardWriter(folder) as writer:
+        for number in range(samples):
+            height, width = rng.integers(80, 200, 2)
+            picture = io.BytesIO()
+            Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(picture, "PNG")
+            content = [{"type": "image", "image": 0}, {"type": "text", "text": "What number is it?"}]
+            conversation = [{"role": "user", "content": content}, {"role": "assistant", "content": str(number)}]
+            writer.write(vlmkit.Sample((picture.getvalue(),), (conversation,), folder.name, str(number)))
+
+
+def test_the_stages_of_the_full_preset_train_on_shards(tmp_path):
     recipe = in_small(stages.FULL, steps=2)
     assert [stage.pack and stage.recompute for stage in recipe.stages] == [True] * 3
-    rng = np.random.default_rng(0)
     for source in {source.name for stage in recipe.stages for source in stage.data}:
-        folder = tmp_path / "data" / source
-        folder.mkdir(parents=True)
-        rows = []
-        for number in range(20):
-            height, width = rng.integers(80, 200, 2)
-            Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(folder / f"{number}.png")
-            content = [{"type": "image", "path": f"{number}.png"}, {"type": "text", "text": "What number is it?"}]
-            rows.append({"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": str(number)}]})
-        text = "\n".join(map(json.dumps, rows))
-        (folder / "data.jsonl").write_text(text)
-        if source == "gqa":
-            (folder / "eval.jsonl").write_text(text)
+        write_shards(tmp_path / "data" / source, 20)
+    write_shards(tmp_path / "data" / "eval" / "gqa", 20)
     run = RunDirectory(tmp_path / "run")
     run.begin({"preset": "full"})
     assert train.train(recipe, SMALL, run, seed=0, threads=1, data=tmp_path / "data") == 0

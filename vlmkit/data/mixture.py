@@ -20,14 +20,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vlmkit.conversation import Conversation
 from vlmkit.data.order import Order
 from vlmkit.data.prepare import Overlong, Preparer
 from vlmkit.data.rejections import Rejections
@@ -369,51 +368,3 @@ def _digest(processor: VLMProcessor) -> str:
     parts = {name: spec[name] for name in ("policy", "encoder", "connector", "layout", "fusion")}
     text = json.dumps(parts, sort_keys=True) + processor.tokenizer.backend_tokenizer.to_str()
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-class Conversations(Protocol):
-    """Conversations by number."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Conversation: ...
-
-
-class ChatBatches(Dataset[dict[str, Tensor]]):
-    """Batch number n holds samples n * batch_size and on of the mix. It never ends: a source that is used up begins anew
-    in another order."""
-
-    def __init__(
-        self,
-        sources: Sequence[tuple[Conversations, float]],
-        processor: VLMProcessor,
-        *,
-        batch_size: int,
-        seed: int,
-        pack: bool = False,
-        max_length: int | None = None,
-    ) -> None:
-        """sources: conversations that end with the assistant's words, and the weight of each source in the mix."""
-        import grain
-
-        shuffled = [grain.MapDataset.source(source).seed(seed + number).shuffle().repeat() for number, (source, _) in enumerate(sources)]
-        self.mix = grain.MapDataset.mix(shuffled, weights=[weight for _, weight in sources])
-        self.processor = processor
-        self.batch_size = batch_size
-        self.pack = pack
-        self.max_length = max_length
-        self.blank = processor.render_image(np.zeros((64, 64, 3), np.uint8))
-
-    def __getitem__(self, number: int) -> dict[str, Tensor]:
-        samples = [self._sample(self.mix[number * self.batch_size + place]) for place in range(self.batch_size)]
-        batch: dict[str, Tensor] = dict(self.processor.pack(samples) if self.pack else self.processor.collate(samples))
-        # An image that no token refers to: under ZeRO-3 every process has to run the tower in every step, or all wait
-        # for one another for ever. Its gradient is zero.
-        return batch if "pixel_values" in batch else batch | {"pixel_values": self.blank.pixel_values, "grids": self.blank.grids}
-
-    def _sample(self, conversation: Any) -> PreparedSample:
-        sample = self.processor.sample(conversation)
-        if self.max_length is None:
-            return sample
-        layouts = tuple(layout.truncated(self.max_length) for layout in sample.layouts)
-        shown = max((span.image + 1 for layout in layouts for span in layout.spans), default=0)
-        return PreparedSample(sample.images[:shown], layouts)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vlmkit.conversation import read_conversation
-from vlmkit.data.mixture import Conversations
+from vlmkit.data.sample import Sample
 from vlmkit.evaluation.metrics import character_error_rate, exact_match, word_error_rate
 from vlmkit.processor import PreparedSample, RenderedImage
 
@@ -105,18 +105,18 @@ def evaluate(
     return TaskResult(task, score(sighted, references), score(blind, references), answers)
 
 
-def task_from_conversations(name: str, conversations: Conversations, limit: int = 0) -> Task:
-    """A task of conversations about one image each: the first question is asked, its answer is the right one. `limit`: at
-    most so many, all with 0. Raises ValueError for a conversation of another form."""
-    images: dict[Any, int] = {}
-    questions = []
-    for number, conversation in enumerate(conversations[index] for index in range(min(limit or len(conversations), len(conversations)))):
-        turns, shown = read_conversation(conversation)
+def task_from_samples(name: str, samples: Sequence[Sample], limit: int = 0) -> Task:
+    """A task of samples with one image each: the first question about it is asked, its answer is the right one. `limit`: at
+    most so many, all with 0. Raises ValueError for a sample of another form."""
+    images, questions = [], []
+    for sample in (samples[number] for number in range(min(limit or len(samples), len(samples)))):
+        turns, _ = read_conversation(sample.conversations[0])
         turns = tuple(turn for turn in turns if turn.role != "system")
-        if len(shown) != 1 or [turn.role for turn in turns[:2]] != ["user", "assistant"]:
-            raise ValueError(f"{name}, conversation {number}: an evaluation takes a question about one image, and its answer")
+        if len(sample.images) != 1 or [turn.role for turn in turns[:2]] != ["user", "assistant"]:
+            raise ValueError(f"{name}, sample {sample.id}: an evaluation takes a question about one image, and its answer")
         asked, answer = ("".join(part for part in turn.content if isinstance(part, str)) for turn in turns[:2])
-        questions.append(Question(images.setdefault(shown[0], len(images)), asked, answer))
+        questions.append(Question(len(images), asked, answer))
+        images.append(sample.images[0])
     return Task(name, tuple(images), tuple(questions))
 
 
