@@ -108,7 +108,8 @@ def evaluate(
 def task_from_samples(name: str, samples: Sequence[Sample], limit: int = 0) -> Task:
     """A task of samples with one image each: the first question about it is asked, its answer is the right one. `limit`: at
     most so many, all with 0. Raises ValueError for a sample of another form."""
-    images, questions = [], []
+    images: list[Any] = []
+    questions = []
     for sample in (samples[number] for number in range(min(limit or len(samples), len(samples)))):
         turns, _ = read_conversation(sample.conversations[0])
         turns = tuple(turn for turn in turns if turn.role != "system")
