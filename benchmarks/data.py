@@ -1,0 +1,220 @@
+"""From image files to packed batches on one core: packing, raw reading, decode + resize + patches, the mixture.
+
+    python benchmarks/data.py --json data.json
+
+Photographs of several sizes with a few words each are written as a folder of files, packed, read back, and turned into packed
+rows. Figures are images for each second of processor time of the process and all its threads, which others on the same machine
+disturb less than the time that passed, beside which it stands. The last two alternate on the same images, so that their ratio
+holds on a busy machine; the mixture's share holds all that it adds: reading, checksums, order, laying out, packing, collating.
+At the end a synthetic index of ten million rows is opened and read in the order of a mixture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+import vlmkit
+from vlmkit.data.formats import formats
+from vlmkit.data.index import INDEX, ROW, ROWS, SIZES, VERSION
+from vlmkit.data.mixture import DataSource, Mixture
+from vlmkit.data.order import Order
+from vlmkit.data.pack import pack
+from vlmkit.data.shards import Shards
+
+SIZES_DRAWN = ((480, 640), (640, 480), (427, 640), (500, 375), (768, 1024), (300, 300))
+"""Height and width, as in a mix of photographs for questions and answers."""
+WORDS = "the a dog sits on wooden table beside bright window while people walk past small shop with red sign"
+LENGTH = 4096
+
+
+@dataclass
+class Result:
+    what: str
+    images: int
+    seconds: float
+    processor_seconds: float
+
+    @property
+    def rate(self) -> float:
+        return self.images / self.processor_seconds
+
+
+class Clock:
+    """Adds up the time of pieces of work."""
+
+    def __init__(self) -> None:
+        self.seconds = self.processor_seconds = 0.0
+
+    def __call__(self, work: Callable[[], Any]) -> Any:
+        begun, busy = time.perf_counter(), time.process_time()
+        result = work()
+        self.seconds += time.perf_counter() - begun
+        self.processor_seconds += time.process_time() - busy
+        return result
+
+
+def timed(what: str, images: int, work: Callable[[], Any]) -> Result:
+    clock = Clock()
+    clock(work)
+    return Result(what, images, clock.seconds, clock.processor_seconds)
+
+
+def render(folder: Path, count: int) -> None:
+    """A data set in the chat format: crops of scikit-learn's two photographs, all different, with short questions and answers."""
+    from sklearn.datasets import load_sample_images
+
+    drawn = random.Random(0)
+    photos = [Image.fromarray(photo) for photo in load_sample_images().images]
+    words = WORDS.split()
+    (folder / "images").mkdir(parents=True)
+    with (folder / "data.jsonl").open("w") as file:
+        for number in range(count):
+            photo, (height, width) = drawn.choice(photos), drawn.choice(SIZES_DRAWN)
+            side = drawn.randint(240, 420)
+            left, top = drawn.randint(0, photo.width - side), drawn.randint(0, photo.height - side)
+            crop = photo.resize((width, height), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
+            crop.save(folder / "images" / f"{number}.jpg", quality=85)
+            image = {"type": "image", "path": f"images/{number}.jpg"}
+            messages = []
+            for turn in range(drawn.randint(1, 3)):
+                question = {"type": "text", "text": " ".join(drawn.choices(words, k=drawn.randint(4, 12))) + "?"}
+                messages.append({"role": "user", "content": [question] if turn else [image, question]})
+                messages.append({"role": "assistant", "content": " ".join(drawn.choices(words, k=drawn.randint(1, 30)))})
+            file.write(json.dumps({"messages": messages}) + "\n")
+
+
+def measure_packing(folder: Path, packed: Path, count: int) -> list[Result]:
+    def run(directory: Path, whole: bool) -> None:
+        done = pack(formats["chat"](folder), directory, workers=0, whole=whole)
+        assert done.samples == count, done.rejections.report()
+
+    return [
+        timed("packing, every image decoded", count, lambda: run(packed, True)),
+        timed("packing, headers only", count, lambda: run(packed.with_name("headers"), False)),
+    ]
+
+
+def measure_reading(shards: Shards) -> Result:
+    order = random.Random(0).sample(range(len(shards)), len(shards))
+
+    def run() -> None:
+        for number in order:
+            assert shards[number].images
+
+    return timed("raw reading in random order", len(shards), run)
+
+
+def measure_batches(shards: Shards, rounds: int) -> tuple[list[Result], list[float], float]:
+    """Decode + resize + patches of the images of a window, and its packed batches; what the mixture costs beside in each
+    round; the share of real tokens in a row. The next window is planned in the background while one is taken."""
+    tiny = vlmkit.architecture("univa-vl-tiny")
+    processor = vlmkit.build_processor(tiny.replace(policy=vlmkit.architecture("univa-vl").policy))
+    mixture = Mixture([DataSource("photographs", shards)], processor, rows=1, length=LENGTH, pack=True, seed=0)
+    batches = mixture.batches()
+    decoding, mixing = Clock(), Clock()
+    ratios, images, real, room = [], 0, 0, 0
+    for number in range(rounds + 1):
+        rows = mixture.windows[number].rows
+        encoded = [shards[part.sample].images[image] for row in rows for part in row for image in part.piece.images]
+        if not number:  # the first is planned while nobody waits for another
+            for _ in rows:
+                next(batches)
+            continue
+        before = mixing.processor_seconds, decoding.processor_seconds
+        mixing(lambda rows=rows: [len(next(batches)) for _ in rows])
+        decoding(lambda encoded=encoded: [len(processor.render_image(image).grids) for image in encoded])
+        ratios.append((mixing.processor_seconds - before[0]) / (decoding.processor_seconds - before[1]) - 1)
+        images += len(encoded)
+        real += sum(part.piece.length for row in rows for part in row)
+        room += LENGTH * len(rows)
+    batches.close()
+    results = [
+        Result("decode + resize + patches", images, decoding.seconds, decoding.processor_seconds),
+        Result(f"packed batches of {LENGTH} tokens", images, mixing.seconds, mixing.processor_seconds),
+    ]
+    return results, ratios, real / room
+
+
+def measure_index(folder: Path, rows: int) -> dict[str, float]:
+    """Seconds to open an index, and memory that is not a file's while samples are looked up in the order of a mixture."""
+    folder.mkdir()
+    table = open_memmap(folder / ROWS, mode="w+", dtype=ROW, shape=(rows,))
+    table["images"], table["first_image"] = 1, np.arange(rows)
+    open_memmap(folder / SIZES, mode="w+", dtype="<u4", shape=(rows, 2))[:] = (480, 640)
+    del table
+    summary = {"samples": rows, "images": rows, "sources": ["a"], "shards": [], "job": {}, "rejections": {}}
+    (folder / INDEX).write_text(json.dumps({"version": VERSION} | summary))
+    before, begun = _memory(), time.perf_counter()
+    shards = Shards(folder)
+    opened = time.perf_counter() - begun
+    order = Order([rows], None, seed=0, epochs=None)
+    begun, looked = time.process_time(), 100_000
+    for place in range(looked):
+        shards.image_sizes(order[place].sample)
+    return {
+        "rows": rows,
+        "seconds to open": opened,
+        "look-ups a second in shuffled order": looked / (time.process_time() - begun),
+        "megabytes of memory": (_memory() - before) / 1e6,
+    }
+
+
+def _memory() -> int:
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon:")]
+    return int(line.split()[1]) * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=5, help="windows of 2048 samples in which the last two alternate")
+    parser.add_argument("--rows", type=int, default=10**7, help="of the synthetic index")
+    parser.add_argument("--directory", type=Path, help="where to write; a temporary directory without")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    console = Console()
+    with tempfile.TemporaryDirectory(dir=arguments.directory) as name:
+        folder, packed = Path(name) / "photographs", Path(name) / "packed"
+        render(folder, arguments.images)
+        results = measure_packing(folder, packed, arguments.images)
+        shards = Shards(packed)
+        results.append(measure_reading(shards))
+        more, ratios, real = measure_batches(shards, arguments.rounds)
+        results += more
+        index = measure_index(Path(name) / "index", arguments.rows)
+    table = Table(title="images a second, one core", caption="of processor time; beside it, of time that passed")
+    for column in ("work", "images", "images/s a core", "images/s passed"):
+        table.add_column(column, justify="left" if column == "work" else "right", no_wrap=True)
+    for result in results:
+        table.add_row(result.what, f"{result.images:,}", f"{result.rate:,.0f}", f"{result.images / result.seconds:,.0f}")
+    console.print(table)
+    cost = statistics.median(ratios)
+    console.print(
+        f"the mixture costs {cost:+.1%} over decode + resize + patches (median of {len(ratios)} rounds; asked for: at most +10 %)"
+    )
+    console.print(f"real tokens in a row: {real:.2%} (asked for: at least 99 %)")
+    console.print(", ".join(f"{what} {value:,.4g}" for what, value in index.items()))
+    if arguments.json:
+        figures = {"results": [asdict(result) for result in results], "mixture_cost": cost, "real_tokens": real, "index": index}
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
