@@ -84,7 +84,7 @@ def compared() -> Iterator[str]:
     """What stands in for a reference that is not there."""
     notes = [f"- **{title}**: {row['compared_with']}." for title, row in seen().items() if row["compared_with"]]
     if notes:
-        yield "Where the published implementation cannot be run, or not in every column:"
+        yield "Where the published class is not all of the reference, or another stands in for it:"
         yield "\n".join(notes)
 
 

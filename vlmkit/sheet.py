@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -16,6 +17,8 @@ from vlmkit.layout.base import ImageTokens
 from vlmkit.page import ACCENT, INK, MUTED, RULE, text_width, write_text
 from vlmkit.preprocess.geometry import Size
 from vlmkit.show import Lines, Pixels, Sight, across, boards, covered, grids_across, see
+
+Item = TypeVar("Item")
 
 CELL_WIDTH, PICTURE_HEIGHT = 400, 300
 """Pixels of a cell, and of the picture in it at most."""
@@ -80,21 +83,36 @@ def draw_sheet(photo: Pixels, cuts: Sequence[Cut], title: str) -> Image.Image:
 
 
 def picture(sight: Sight) -> Image.Image:
-    """The views of every render side by side, as large as a cell."""
-    renders = sight.plan.renders
-    longest = max(max(render.canvas.height, render.canvas.width) for render in renders)
-    scale = max(1, PICTURE_HEIGHT // longest)
-    shrunk = min(1.0, _fit(sum(part.canvas.width for part in renders) * scale, max(part.canvas.height for part in renders) * scale))
-    line = max(1, round(0.6 / shrunk))
+    """The views of every render side by side, in as many rows as make them largest in a cell."""
+    canvases = [render.canvas for render in sight.plan.renders]
+    scale = max(1, PICTURE_HEIGHT // max(max(canvas.height, canvas.width) for canvas in canvases))
+    across_at_best = max(range(1, len(canvases) + 1), key=lambda count: _fit(*_extent(_in_rows(canvases, count))))
+    width, height = _extent(_in_rows(canvases, across_at_best))
+    shrunk = min(1.0, _fit(width * scale, height * scale))
+    line, gap = max(1, round(0.6 / shrunk)), round(8 / shrunk)
     on_grid = covered(sight.patches[0], sight.tokens.grids[0]) is not None
     parts = boards(sight, scale, Lines(patch=0 if on_grid else line, token=line))
-    gap = round(8 / shrunk)
+    rows = [_beside(row, gap) for row in _in_rows(parts, across_at_best)]
+    return _within(Image.fromarray(_beside([row.swapaxes(0, 1) for row in rows], gap).swapaxes(0, 1)))
+
+
+def _in_rows(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
+    return [items[first : first + count] for first in range(0, len(items), count)]
+
+
+def _extent(rows: Sequence[Sequence[Size]]) -> tuple[int, int]:
+    """Width and height of canvases in rows."""
+    return max(sum(canvas.width for canvas in row) for row in rows), sum(max(canvas.height for canvas in row) for row in rows)
+
+
+def _beside(parts: Sequence[Pixels], gap: int) -> Pixels:
+    """Pictures from left to right on white, their upper edges on one line."""
     board = np.full((max(len(part) for part in parts), sum(part.shape[1] + gap for part in parts) - gap, 3), 255, np.uint8)
     left = 0
     for part in parts:
         board[: part.shape[0], left : left + part.shape[1]] = part
         left += part.shape[1] + gap
-    return _within(Image.fromarray(board))
+    return board
 
 
 @dataclass(frozen=True)
