@@ -1,21 +1,30 @@
-"""Rendered pictures as training batches and as an evaluation. Batch number n is the same in every run and every process."""
+"""Rendered pictures: drawn as they are needed for the warm-ups, once into shards for the published stages, and as an evaluation."""
 
 from __future__ import annotations
 
+import io
+import math
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 from render import GRIDS, Kind, Picture, Question, picture_at
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vlmkit.conversation import Conversation
+from vlmkit.data.index import INDEX
+from vlmkit.data.sample import Sample
+from vlmkit.data.shards import ShardWriter
 from vlmkit.evaluation import tasks
 from vlmkit.features import Grid
-from vlmkit.processor import PreparedSample as Sample
+from vlmkit.processor import PreparedSample
 from vlmkit.training.stage import Stage
 
 if TYPE_CHECKING:
@@ -47,8 +56,12 @@ Pictures = list[tuple[Picture, np.ndarray, list[Question]]]
 Batch = dict[str, Tensor]
 
 
+# --- for the warm-ups: labels that no conversation holds ---------------------------------------------------------------
+
+
 class PictureBatches(Dataset[Batch]):
-    """Batch n holds pictures n * batch_size and on, all of one size; `make` turns them into tensors."""
+    """Batch n holds pictures n * batch_size and on, all of one size; `make` turns them into tensors. It is the same in every
+    run and every process."""
 
     def __init__(self, processor: VLMProcessor, stage: Stage, seed: int, make: Callable[[VLMProcessor, Pictures], Batch]) -> None:
         self.processor = processor
@@ -64,21 +77,14 @@ class PictureBatches(Dataset[Batch]):
         first = number * self.stage.batch_size
         pictures = []
         for place, name in enumerate(chosen):
-            asked = SOURCES[name]
-            picture, pixels = picture_at(self.seed, first + place, asked.kind, grid)
-            one, *others = picture.questions()
-            pictures.append((picture, pixels, [one] * asked.first + rng.sample(others, min(asked.others, len(others)))))
+            picture, pixels = picture_at(self.seed, first + place, SOURCES[name].kind, grid)
+            pictures.append((picture, pixels, _drawn(SOURCES[name], picture, rng)))
         return self.make(self.processor, pictures)
 
 
-def questions_and_answers(processor: VLMProcessor, pictures: Pictures) -> Batch:
-    """What the model is trained on: pictures, questions about them and the answers."""
-    return dict(processor.collate(_samples(processor, pictures)))
-
-
 def typed_pages(processor: VLMProcessor, pictures: Pictures) -> Batch:
-    """The same conversations without a pixel: in each visual token's place stands the character of its cell."""
-    samples = _samples(processor, pictures)
+    """Conversations without a pixel: in each visual token's place stands the character of its cell."""
+    samples = prepared(processor, pictures)
     batch = dict(processor.collate(samples))
     grids = [grid for sample in samples for image in sample.images for grid in image.tokens.grids]
     typed = torch.cat([_typed(picture.page(), grid) for (picture, _, _), grid in zip(pictures, grids, strict=True)])
@@ -99,6 +105,46 @@ def cells(processor: VLMProcessor, pictures: Pictures) -> Batch:
     }
 
 
+WARM_UP = {"warmup-tower": cells, "warmup-text": typed_pages}
+"""What a batch of these stages is made by."""
+
+
+# --- for the published stages: shards ----------------------------------------------------------------------------------
+
+
+def counts(stages: Iterable[Stage]) -> dict[str, int]:
+    """Pictures of each source: as many as the stages show."""
+    shown: Counter[str] = Counter()
+    for stage in stages:
+        total = sum(source.weight for source in stage.data)
+        for source in stage.data:
+            shown[source.name] += math.ceil(stage.steps * stage.batch_size * source.weight / total)
+    return dict(shown)
+
+
+def write_shards(folder: Path, source: str, count: int, seed: int, written: Callable[[], None] = lambda: None) -> None:
+    """Render `count` pictures of a source, unless that was done before."""
+    if (folder / INDEX).is_file():
+        return
+    with ShardWriter(folder, job={"source": source, "count": count, "seed": seed}) as writer:
+        for index in range(writer.samples, count):
+            writer.write(sample_at(source, index, seed), whole=False)
+            written()
+
+
+def sample_at(source: str, index: int, seed: int) -> Sample:
+    """A picture as a JPEG, and what is asked and said about it."""
+    rng = random.Random(f"{seed} {source} {index}")
+    picture, pixels = picture_at(rng.getrandbits(32), index, SOURCES[source].kind, rng.choice(GRIDS))
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=95, subsampling=0)
+    asked = _drawn(SOURCES[source], picture, rng)
+    return Sample((file.getvalue(),), tuple(_conversation(question) for question in asked), source, str(index))
+
+
+# --- for the evaluation ------------------------------------------------------------------------------------------------
+
+
 def evaluation_tasks(count: int) -> list[tasks.Task]:
     """`count` pictures a task, with words that are held out from training, and at most two questions about each."""
     kinds: list[tuple[str, Kind]] = [("description", "scene"), ("vqa", "scene"), ("ocr", "word")]
@@ -115,15 +161,24 @@ def _task(name: str, kind: Kind, count: int, seed: int) -> tasks.Task:
     return tasks.Task(name, tuple(pixels for _, pixels in pictures), tuple(asked))
 
 
-def _samples(processor: VLMProcessor, pictures: Pictures) -> list[Sample]:
+# --- for all of them ---------------------------------------------------------------------------------------------------
+
+
+def prepared(processor: VLMProcessor, pictures: Pictures) -> list[PreparedSample]:
+    """What the model is trained on: pictures, questions about them and the answers."""
     samples = []
     for _, pixels, questions in pictures:
         image = processor.render_image(pixels)
-        samples.append(Sample((image,), tuple(processor.lay_out(_conversation(question), (image,)) for question in questions)))
+        samples.append(PreparedSample((image,), tuple(processor.lay_out(_conversation(question), (image,)) for question in questions)))
     return samples
 
 
-def _conversation(question: Question) -> list[dict[str, Any]]:
+def _drawn(asked: Asked, picture: Picture, rng: random.Random) -> list[Question]:
+    one, *others = picture.questions()
+    return [one] * asked.first + rng.sample(others, min(asked.others, len(others)))
+
+
+def _conversation(question: Question) -> Conversation:
     content = [{"type": "image", "image": 0}, {"type": "text", "text": question.text}]
     return [{"role": "user", "content": content}, {"role": "assistant", "content": question.answer}]
 

@@ -24,6 +24,7 @@ from stages import RECIPES, Recipe
 
 import vlmkit
 from vlmkit.connectors.base import Connector
+from vlmkit.data.sample import DataError
 from vlmkit.encoders.base import Encoder
 from vlmkit.plugins import PluginError
 from vlmkit.preprocess.base import ImagePolicy
@@ -68,9 +69,12 @@ def main(arguments: list[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":
             run.begin(configuration)
         return train(recipe, architecture, run, seed=args.seed, threads=configuration["threads"], data=args.data)
-    except (RunError, OSError, ArithmeticError) as error:
+    except (RunError, DataError, OSError, ArithmeticError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from there", file=sys.stderr)
+        return 130
 
 
 def train(
@@ -120,12 +124,16 @@ def train(
         workers=recipe.workers,
         rebuild=build,
     )
+    shards = data
+    if shards is None:
+        with accelerator.main_process_first():
+            shards = rendered(recipe, run.path / "pictures", seed, console)
     try:
         for number, stage in enumerate(recipe.stages, start=1):
             if stage.name in trainer.done:
                 continue
             _announce(console, number, stage, recipe, trainer)
-            trainer.train(stage, batches(stage, processor, seed, data), **_warm_up(stage, trainer.model))
+            trainer.train(stage, batches(stage, processor, seed, shards), **_warm_up(stage, trainer.model))
     except Interrupted as stop:
         console.print(f"{stop}; the state is saved. The same command goes on from there.")
         return 128 + stop.signal
@@ -137,19 +145,33 @@ def train(
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-def batches(stage: Stage, processor: vlmkit.VLMProcessor, seed: int, data: Path | None) -> Mixture | Dataset[dict[str, Tensor]]:
-    """The stage's micro-batches: rendered pictures by their number, or a mixture of the shards under `data`."""
-    if data is not None:
-        from vlmkit.data.mixture import DataSource, Mixture
-        from vlmkit.data.shards import Shards
-
-        sources = [DataSource(source.name, Shards(data / source.name), source.weight) for source in stage.data]
-        own = random.Random(f"{seed} {stage.name}").getrandbits(32)
-        return Mixture(sources, processor, rows=stage.batch_size, length=stage.max_length, pack=stage.pack, seed=own)
+def rendered(recipe: Recipe, folder: Path, seed: int, console: Console) -> Path:
+    """The pictures of the published stages, rendered once into the shards that they are trained from."""
     import pictures
+    from rich.progress import Progress
 
-    make = {"warmup-tower": pictures.cells, "warmup-text": pictures.typed_pages}.get(stage.name, pictures.questions_and_answers)
-    return pictures.PictureBatches(processor, stage, seed, make)
+    wanted = pictures.counts(stage for stage in recipe.stages if stage.name not in pictures.WARM_UP)
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("rendering pictures", total=sum(wanted.values()))
+        for source, count in wanted.items():
+            pictures.write_shards(folder / source, source, count, seed, written=lambda: progress.advance(bar))
+            progress.update(bar, refresh=True)
+    console.print(f"{sum(wanted.values()):,} pictures in {folder}", highlight=False, soft_wrap=True)
+    return folder
+
+
+def batches(stage: Stage, processor: vlmkit.VLMProcessor, seed: int, shards: Path) -> Mixture | Dataset[dict[str, Tensor]]:
+    """The stage's micro-batches: a mixture of the shards of its sources, or pictures drawn on the way for a warm-up."""
+    from vlmkit.data.mixture import DataSource, Mixture
+    from vlmkit.data.shards import Shards
+
+    if stage.name.startswith("warmup"):
+        import pictures
+
+        return pictures.PictureBatches(processor, stage, seed, pictures.WARM_UP[stage.name])
+    sources = [DataSource(source.name, Shards(shards / source.name), source.weight) for source in stage.data]
+    own = random.Random(f"{seed} {stage.name}").getrandbits(32)
+    return Mixture(sources, processor, rows=stage.batch_size, length=stage.max_length, pack=stage.pack, seed=own)
 
 
 # --- stage 0: what a published tower and language model would know already --------------------------------------------

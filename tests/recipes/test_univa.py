@@ -17,7 +17,7 @@ from PIL import Image
 
 import vlmkit
 from tests.training.conftest import small
-from vlmkit.data.shards import ShardWriter
+from vlmkit.data.shards import Shards, ShardWriter
 from vlmkit.preprocess.smart_resize import SmartResize
 from vlmkit.training.metrics_log import read_metrics
 from vlmkit.training.run import RunDirectory
@@ -193,10 +193,13 @@ def test_a_batch_follows_from_its_number_and_pages_stand_where_the_pictures_stoo
     def batch(make, number: int, seed: int = 0) -> dict[str, torch.Tensor]:
         return pictures.PictureBatches(processor, stage, seed, make)[number]
 
-    shown, typed = batch(pictures.questions_and_answers, 7), batch(pictures.typed_pages, 7)
-    again = batch(pictures.questions_and_answers, 7)
+    def with_pixels(processor, drawn):
+        return dict(processor.collate(pictures.prepared(processor, drawn)))
+
+    shown, typed = batch(with_pixels, 7), batch(pictures.typed_pages, 7)
+    again = batch(with_pixels, 7)
     assert all(torch.equal(value, again[name]) for name, value in shown.items())
-    other = batch(pictures.questions_and_answers, 7, seed=1)["pixel_values"]
+    other = batch(with_pixels, 7, seed=1)["pixel_values"]
     assert other.shape != shown["pixel_values"].shape or not torch.equal(shown["pixel_values"], other)
     places = shown["visual_index"] >= 0
     assert torch.equal(typed["visual_index"], shown["visual_index"])
@@ -207,6 +210,20 @@ def test_a_batch_follows_from_its_number_and_pages_stand_where_the_pictures_stoo
     assert torch.equal(cells["pixel_values"], shown["pixel_values"])
 
 
+def test_pictures_are_rendered_once_and_all_of_them_are_read_back(tmp_path):
+    stage = stages.TINY.stages[-1].replace(steps=5, batch_size=4, warmup=0)
+    wanted = pictures.counts([stage, stage])
+    assert wanted == {"words": 16, "questions": 24}
+    folder = tmp_path / "questions"
+    calls: list[int] = []
+    for _ in range(2):
+        pictures.write_shards(folder, "questions", 24, seed=3, written=lambda: calls.append(1))
+    assert len(calls) == 24
+    shards = Shards(folder)
+    assert shards[7] == pictures.sample_at("questions", 7, seed=3) != pictures.sample_at("questions", 7, seed=4)
+    assert {len(sample.conversations) for sample in shards[:]} == {3}
+
+
 def test_every_source_of_the_tiny_preset_is_known():
     named = {source.name for stage in stages.TINY.stages for source in stage.data}
     assert named == set(pictures.SOURCES)
@@ -215,9 +232,7 @@ def test_every_source_of_the_tiny_preset_is_known():
 def test_the_words_of_the_evaluation_are_never_trained_on():
     tasks = {task.name: task for task in pictures.evaluation_tasks(20)}
     words = {question.answer for question in tasks["ocr"].questions}
-    processor = vlmkit.build_processor(SMALL)
-    batches = pictures.PictureBatches(processor, stages.TINY.stages[-1], 0, pictures.questions_and_answers)
-    trained = {text for number in range(3) for row in processor.batch_decode(batches[number]["input_ids"]) for text in row.split("\n")}
+    trained = {sample.conversations[0][1]["content"] for sample in (pictures.sample_at("words", index, seed=0) for index in range(400))}
     assert words
     assert not words & trained
     assert {name: len(task.images) for name, task in tasks.items()} == {"description": 20, "vqa": 20, "ocr": 20}
