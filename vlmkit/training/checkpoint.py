@@ -21,10 +21,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vlmkit.training.run import RunError
+
 SCHEMA = 1
 
 
-class StateError(ValueError):
+class StateError(RunError, ValueError):
     """A state that cannot be continued from."""
 
 
