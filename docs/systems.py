@@ -55,7 +55,7 @@ def short_table() -> str:
     for title, row in seen().items():
         both = yes(row, "loads") if yes(row, "loads") == yes(row, "exports") else f"{yes(row, 'loads')}, {yes(row, 'exports')}"
         cells = (number(row, "logits"), number(row, "pixels"), same(row, "layout"), same(row, "generates"), both, yes(row, "trains"))
-        rows.append((linked(title, row, "docs/"), reference(row), *cells))
+        rows.append((linked(title, row, "docs/"), reference(row, "in part"), *cells))
     return table(head, rows)
 
 
@@ -118,9 +118,9 @@ def linked(title: str, row: dict[str, Any], folder: str = "") -> str:
     return title
 
 
-def reference(row: dict[str, Any]) -> str:
+def reference(row: dict[str, Any], note: str = "see below") -> str:
     name = f"`{row['reference']}`" if "reference" in row else "-"
-    return f"{name} (see below)" if row["compared_with"] else name
+    return f"{name} ({note})" if row["compared_with"] else name
 
 
 def number(row: dict[str, Any], column: str) -> str:
