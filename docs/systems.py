@@ -55,7 +55,7 @@ def short_table() -> str:
     for title, row in seen().items():
         both = yes(row, "loads") if yes(row, "loads") == yes(row, "exports") else f"{yes(row, 'loads')}, {yes(row, 'exports')}"
         cells = (number(row, "logits"), number(row, "pixels"), same(row, "layout"), same(row, "generates"), both, yes(row, "trains"))
-        rows.append((linked(title, row, "docs/"), reference(row, "in part"), *cells))
+        rows.append((linked(title, row, "docs/"), reference(row, "see its page"), *cells))
     return table(head, rows)
 
 

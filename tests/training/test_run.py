@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,19 @@ def test_leftovers_of_a_crash_are_removed(tmp_path):
 def test_describing_a_run_loads_no_torch():
     code = "import sys; import vlmkit.training.run, vlmkit.training.stage; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+
+
+def test_a_worker_that_outlives_its_process_does_not_keep_the_directory(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.begin({})
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+    worker = context.Process(target=lambda: (begun.set(), time.sleep(60)))
+    worker.start()
+    assert begun.wait(30)
+    run.unlock()
+    again = RunDirectory(tmp_path / "run")
+    again.lock()
+    again.unlock()
+    worker.kill()
+    worker.join()

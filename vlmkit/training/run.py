@@ -106,6 +106,8 @@ class RunDirectory:
             except OSError:
                 file.close()
                 raise RunError(f"another process is training in {self.path}; wait for it, or choose another directory with --run") from None
+            # A worker that prepares data outlives a killed process by seconds, in which the run could not be continued.
+            os.register_at_fork(after_in_child=file.close)
             self._lock = file
 
     def unlock(self) -> None:
