@@ -143,11 +143,16 @@ def test_too_many_rejected_stops_and_goes_on_with_another_limit(straight, tmp_pa
 
 
 PACKING_PROGRAM = """
-import sys
+import sys, time
 from tests.data.packs import items
 from vlmkit.data.pack import pack
+
+def waiting_at_the_end(count):
+    yield from items(count)
+    time.sleep(600)
+
 if __name__ == "__main__":
-    pack(items(int(sys.argv[2])), sys.argv[1], shard_bytes=20_000, limit=0.5, workers=2)
+    pack(waiting_at_the_end(int(sys.argv[2])), sys.argv[1], shard_bytes=20_000, limit=0.5, workers=2)
 """
 
 
