@@ -16,7 +16,7 @@ from vlmkit.layout.template import Template
 from vlmkit.preprocess.pad_square import PadSquare
 from vlmkit.spec import Settings
 
-VICUNA_V1 = Template(begin="<s>", user=("USER: ", " "), assistant=("ASSISTANT:", "</s>"))
+VICUNA_V1 = Template(begin="<s>", user=("USER: ", " "), assistant=("ASSISTANT:", "</s>"), before_answer=" ")
 """The turns of Vicuna v1.1 without its system message, as the published processors write them."""
 
 CLIP_L_336 = Clip(checkpoint="openai/clip-vit-large-patch14-336", layer=-2, keep_unused=True)
