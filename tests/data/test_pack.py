@@ -143,7 +143,7 @@ def test_too_many_rejected_stops_and_goes_on_with_another_limit(straight, tmp_pa
 
 
 PACKING_PROGRAM = """
-import sys, time
+import signal, sys, time
 from tests.data.packs import items
 from vlmkit.data.pack import pack
 
@@ -152,6 +152,7 @@ def waiting_at_the_end(count):
     time.sleep(600)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     pack(waiting_at_the_end(int(sys.argv[2])), sys.argv[1], shard_bytes=20_000, limit=0.5, workers=2)
 """
 
