@@ -58,6 +58,11 @@ def test_what_cannot_be_used_is_rejected(folder, sample, reason):
     [
         ({"image": "a.jpg"}, r"reader 'mine' yielded \{'image': 'a\.jpg'\}; expected a Sample or a Rejected"),
         (Sample(("a.jpg",), (ask("?", "!"),), "s", "1"), r"a sample's image is a Path or bytes, got 'a\.jpg'"),
+        (Sample(Path("a.jpg"), (ask("?", "!"),), "s", "1"), r"images .*Path\('a\.jpg'\) .* a single one is written \(image,\)"),
+        (Sample((), None, "s", "1"), r"conversations None; expected tuples"),
+        (Sample((), (ask("?", "!", 0),), None, "1"), r"calls the source None; expected a text"),
+        (Sample((), (ask("?", "!", 0),), "d\udcff", "1"), r"calls the source 'd\\udcff'; .* called as its folder is"),
+        (Rejected("s", "1", "bad", ValueError("x")), r"expected texts in all fields of a Rejected"),
     ],
 )
 def test_what_is_no_sample_is_a_mistake_of_the_reader(folder, item, words):
@@ -76,6 +81,19 @@ def test_a_reader_that_fails_is_named_with_what_it_did(folder):
         next(items)
     with pytest.raises(DataError, match="reader 'mine' found no sample in"):
         given(folder)
+
+    def at_once(folder: Path) -> list[Sample]:
+        return [Sample((), (ask((folder / "absent").read_text(), "!", 0),), "s", "1")]
+
+    with pytest.raises(DataError, match=r"reader 'at_once' failed in .* after 0 samples: FileNotFoundError"):
+        list(checked(at_once)(folder))
+
+
+def test_a_folder_that_cannot_be_one_is_a_sentence(folder):
+    (folder / "loop").symlink_to("loop")
+    for name in (folder / "loop", "x" * 5000, "a\0b", folder / "a.jpg" / "b"):
+        with pytest.raises(DataError, match=r"is not a folder; expected one that holds a data set as 'chat' reads it"):
+            list(vlmkit.formats["chat"](name))
 
 
 def test_rows_of_the_wrong_kind_are_named(folder):

@@ -7,6 +7,7 @@ A reader only says which file and which words; it need not look whether they are
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -38,30 +39,50 @@ def checked(reader: Reader) -> Reader:
 
     @functools.wraps(reader)
     def read(folder: Path | str, **options: Any) -> Iterator[Sample | Rejected]:
-        root, name = Path(folder).resolve(), str(getattr(read, "kind", reader.__name__))
-        if not root.is_dir():
-            raise DataError(f"{folder} is not a folder; expected one that holds a data set as {name!r} reads it")
+        name = str(getattr(read, "kind", reader.__name__))
+        if not os.path.isdir(folder):  # Path.resolve and is_dir raise where a link leads to itself
+            raise DataError(f"{str(folder)[:300]} is not a folder; expected one that holds a data set as {name!r} reads it")
+        root = Path(folder).resolve()
+        inspect.signature(reader).bind(root, **options)  # an option that it does not have is the caller's mistake
         files = _Files(root)
         count = 0
-        for item in _running(name, reader(root, **options), root):
+        for item in _running(name, lambda: reader(root, **options), root):
             count += 1
+            _check_kinds(name, item)
             if isinstance(item, Rejected):
                 yield item
-            elif isinstance(item, Sample):
-                yield from _examined(item, files)
             else:
-                raise DataError(f"reader {name!r} yielded {brief(item)}; expected a Sample or a Rejected")
+                yield from _examined(item, files)
         if not count:
             raise DataError(f"reader {name!r} found no sample in {root}")
 
     return read
 
 
-def _running(name: str, items: Iterator[Sample | Rejected], root: Path) -> Iterator[Sample | Rejected]:
+def _check_kinds(name: str, item: Any) -> None:
+    """Raises DataError for what nobody could count or look at: a reader's mistake, and not one of the data."""
+    if not isinstance(item, Sample | Rejected):
+        raise DataError(f"reader {name!r} yielded {brief(item)}; expected a Sample or a Rejected")
+    if not (isinstance(item.source, str) and item.source and _is_unicode(item.source)):
+        raise DataError(
+            f"reader {name!r} calls the source {brief(item.source)}; expected a text in Unicode. "
+            "A data set is called as its folder is: give that another name"
+        )
+    if isinstance(item, Rejected):
+        if not all(isinstance(text, str) for text in (item.id, item.reason, item.detail)):
+            raise DataError(f"reader {name!r} yielded {brief(item)}; expected texts in all fields of a Rejected")
+    elif not all(isinstance(field, tuple | list) for field in (item.images, item.conversations)):
+        raise DataError(
+            f"reader {name!r} yielded a Sample with images {brief(item.images)} and conversations {brief(item.conversations)}; "
+            "expected tuples: a single one is written (image,)"
+        )
+
+
+def _running(name: str, start: Callable[[], Iterator[Sample | Rejected]], root: Path) -> Iterator[Sample | Rejected]:
     """What a reader yields; its own mistakes as DataError."""
     count = 0
     try:
-        for item in items:
+        for item in start():
             count += 1
             yield item
     except DataError:
