@@ -3,26 +3,49 @@
 from __future__ import annotations
 
 import os
-from fnmatch import fnmatch
+from fnmatch import fnmatch, fnmatchcase
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from vlmkit.data.sample import DataError
 
 
 def files(folder: Path, *patterns: str, but: str = "", way_out: str = "") -> list[Path]:
-    """Files of the first pattern (of Path.glob) that any match, by name, without those that match `but`.
+    """Files of the first pattern that any match, by name, without those that match `but`.
 
-    Raises DataError where none matches any.
+    A pattern is a path below the folder whose parts may hold *, or the name of a file as it is. A link to nowhere is a file
+    too, for its reader to miss: it stands for data that was there. Raises DataError where none matches any, and for a folder
+    that may not be read, which would pass for an empty one.
     """
-    for pattern in patterns:
-        found = sorted(path for path in folder.glob(pattern) if path.is_file() and not fnmatch(path.name, but))
+    for pattern in map(str, patterns):
+        found = sorted(path for path in _matching(folder, pattern) if _is_file(path) and not fnmatch(path.name, but))
         if found:
             return found
-    there = sorted(path.name for path in folder.iterdir())
+    there = sorted(path.name for path in _inside(folder))
     listed = ", ".join(there[:10]) + (", ..." if len(there) > 10 else "")
-    raise DataError(f"{folder} has no {' or '.join(patterns)}; it holds {listed or 'nothing'}. {way_out}".strip())
+    asked = " or ".join(str(pattern)[:100] for pattern in patterns)
+    raise DataError(f"{folder} has no {asked}; it holds {listed or 'nothing'}. {way_out}".strip())
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    if os.path.lexists(folder / pattern):
+        return [folder / pattern]
+    found = [folder]
+    for part in PurePath(pattern).parts:
+        found = [path for place in found if os.path.isdir(place) for path in _inside(place) if fnmatchcase(path.name, part)]
+    return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return [Path(entry.path) for entry in os.scandir(folder)]
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}") from None
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path) or not os.path.exists(path)
 
 
 def one_file(folder: Path, *patterns: str, but: str = "", way_out: str) -> Path:

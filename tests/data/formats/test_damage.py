@@ -252,6 +252,53 @@ def test_a_path_stays_in_its_folder(folder, kind):
             assert rejected[0].reason in (reason, "image is missing", "row has wrong fields"), path[:100]
 
 
+@pytest.mark.parametrize(("kind", "place"), [("webdataset", "b.tar"), ("cauldron", "tqa/b.parquet"), ("redcaps", "annotations/b.json")])
+def test_a_link_to_nowhere_is_a_lost_file_and_not_none(tmp_path, kind, place):
+    """As a cache of downloads leaves them."""
+    folder = MAKERS[kind](tmp_path)
+    whole, _ = read(kind, folder)
+    (folder / place).symlink_to("../blobs/absent")
+    samples, (rejected,) = read(kind, folder)
+    assert samples == whole
+    assert rejected.reason in ("tar is cut short", "annotation file is broken")
+    assert "No such file" in rejected.detail
+
+
+def test_pipes_and_folders_that_are_called_like_files_are_not_opened(tmp_path):
+    folder = MAKERS["webdataset"](tmp_path)
+    os.mkfifo(folder / "pipe.tar")
+    (folder / "folder.tar").mkdir()
+    samples, rejected = read("webdataset", folder)
+    assert (len(samples), rejected) == (3, [])
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a\0b", "x" * 5000, "**x", "[", "/absent", 5, None])
+def test_a_name_of_no_file_is_told_with_what_is_there(tmp_path, name):
+    with pytest.raises(DataError, match=r"has no .*; it holds data\.jsonl, images\. Name the file of conversations"):
+        list(vlmkit.formats["chat"](MAKERS["chat"](tmp_path), name=name))
+
+
+@pytest.mark.parametrize("name", ["data [v1].jsonl", "/tmp/../{}/data [v1].jsonl"])
+def test_a_name_of_a_file_is_taken_as_it_is(tmp_path, name):
+    (MAKERS["chat"](tmp_path) / "data.jsonl").rename(tmp_path / "data [v1].jsonl")
+    assert len(list(vlmkit.formats["chat"](tmp_path, name=name.format(tmp_path)))) == 3
+
+
+@pytest.mark.parametrize("closed", [".", "tqa"])
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path, closed, monkeypatch):
+    folder = MAKERS["cauldron"](tmp_path)
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path) == folder / closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=rf"{folder / closed} cannot be read: Permission denied"):
+        list(vlmkit.formats["cauldron"](folder))
+
+
 def test_texts_that_no_model_should_see(tmp_path):
     put(tmp_path / "a.jpg", picture())
     texts = {"fine": None, "x" * 10**6: "text is too long", "\ud800": "text is no Unicode", " \n": "no answer", "a\0b\u202e": None}
