@@ -11,20 +11,22 @@ from typing import Any
 from vlmkit.data.sample import DataError
 
 
-def files(folder: Path, *patterns: str, but: str = "", way_out: str = "") -> list[Path]:
+def files(folder: Path, *patterns: str | tuple[str, ...], but: str = "", way_out: str = "") -> list[Path]:
     """Files of the first pattern that any match, by name, without those that match `but`.
 
-    A pattern is a path below the folder whose parts may hold *, or the name of a file as it is. A link to nowhere is a file
-    too, for its reader to miss: it stands for data that was there. Raises DataError where none matches any, and for a folder
-    that may not be read, which would pass for an empty one.
+    A pattern is a path below the folder whose parts may hold *, or the name of a file as it is; a tuple of them is one. A
+    link to nowhere is a file too, for its reader to miss: it stands for data that was there. Raises DataError where none
+    matches any, and for a folder that may not be read, which would pass for an empty one.
     """
-    for pattern in map(str, patterns):
-        found = sorted(path for path in _matching(folder, pattern) if _is_file(path) and not fnmatch(path.name, but))
+    spelled = [pattern if isinstance(pattern, tuple) else (str(pattern),) for pattern in patterns]
+    for pattern in spelled:
+        matching = {path for one in pattern for path in _matching(folder, one)}
+        found = sorted(path for path in matching if _is_file(path) and not fnmatch(path.name, but))
         if found:
             return found
     there = sorted(path.name for path in _inside(folder))
     listed = ", ".join(there[:10]) + (", ..." if len(there) > 10 else "")
-    asked = " or ".join(str(pattern)[:100] for pattern in patterns)
+    asked = " or ".join(one[:100] for pattern in spelled for one in pattern)
     raise DataError(f"{folder} has no {asked}; it holds {listed or 'nothing'}. {way_out}".strip())
 
 

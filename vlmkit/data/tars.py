@@ -5,9 +5,11 @@ Nothing is extracted. A shard is read once from front to back; one sample is in 
 
 from __future__ import annotations
 
+import contextlib
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from vlmkit.data.checks import MAX_BYTES
 from vlmkit.data.rows import brief
@@ -21,18 +23,24 @@ class _CutShort(Exception):  # noqa: N818 (a state of the file)
     """Nothing more can be read: why."""
 
 
+class _GoesOn(Exception):  # noqa: N818 (a state of the file)
+    """All was read, but what stands behind the end: where."""
+
+
 def groups(source: str, shard: Path) -> Iterator[tuple[str, Members] | Rejected]:
     """(key, members) of each sample of a shard. A member that cannot be used costs its sample; a shard that ends early costs
     the sample at its end and all that would follow, which nobody can count, and is one Rejected."""
     key: str | None = None
     members: Members = {}
     problem: Rejected | None = None
+    behind: Rejected | None = None
     try:
         for info, data in _members(shard):
             folder, _, name = info.name.rpartition("/")
             stem, dot, ending = name.partition(".")
-            if not dot:
-                yield Rejected(source, info.name, "tar member has no ending", f"{shard.name}: {brief(info.name)} belongs to no sample")
+            if not stem or not dot:  # macOS puts a hidden member before each
+                lacks = "ending" if stem else "key"
+                yield Rejected(source, info.name, f"tar member has no {lacks}", f"{shard.name}: {brief(info.name)} belongs to no sample")
                 continue
             found = f"{folder}/{stem}" if folder else stem
             if found != key:
@@ -47,8 +55,12 @@ def groups(source: str, shard: Path) -> Iterator[tuple[str, Members] | Rejected]
         last = f" with sample {brief(key)}" if key is not None else ""
         yield Rejected(source, shard.name, "tar is cut short", f"{shard.name} ends{last}: {error}")
         return
+    except _GoesOn as error:
+        behind = Rejected(source, shard.name, "tar goes on behind its end", f"{shard.name}: {error}")
     if key is not None:
         yield problem or (key, members)
+    if behind is not None:
+        yield behind
 
 
 def _wrong(info: tarfile.TarInfo, repeated: bool) -> str | None:
@@ -63,7 +75,7 @@ def _wrong(info: tarfile.TarInfo, repeated: bool) -> str | None:
 
 def _members(shard: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     """Members but folders, and their bytes (none for what is no file, or too large). Raises _CutShort where the tar does not
-    end as a tar ends: tarfile itself takes any bad header behind the first for the end."""
+    end as a tar ends: tarfile itself takes any bad header behind the first for the end. Raises _GoesOn where another follows."""
     try:
         with tarfile.open(shard, "r:*") as tar:
             place = -1
@@ -78,10 +90,22 @@ def _members(shard: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
             tar.fileobj.seek(tar.offset)
             if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
                 raise _CutShort(f"no end of archive at byte {tar.offset}")
-    except _CutShort:
+            _check_rest(tar.fileobj)
+    except (_CutShort, _GoesOn):
         raise
     except Exception as error:  # on bad bytes tarfile and what decompresses raise nearly anything
         raise _CutShort(f"{type(error).__name__}: {error}") from None
+
+
+def _check_rest(file: Any) -> None:
+    """Read what is behind the end, where a compressed file has its checksum. Raises _GoesOn where another tar begins there, as
+    `cat` makes them; anything else is what some tools leave there."""
+    beginning = b""
+    while block := file.read(tarfile.BLOCKSIZE):
+        beginning = beginning or (block if block.strip(tarfile.NUL) else b"")
+    with contextlib.suppress(tarfile.HeaderError):
+        tarfile.TarInfo.frombuf(beginning, tarfile.ENCODING, "surrogateescape")
+        raise _GoesOn("another tar begins behind its end, which is not read; put tars side by side, not into one")
 
 
 def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:

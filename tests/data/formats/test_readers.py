@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import importlib
 import json
 from pathlib import Path
@@ -258,6 +259,39 @@ def test_a_tar_that_the_webdataset_library_wrote(tmp_path):
     assert words(samples[0]) == [["<0>What?", "A dog."]]
 
 
+def test_plain_and_compressed_tars_lie_side_by_side(tmp_path):
+    members = [("0.jpg", picture()), ("0.txt", b"words")]
+    for place in (tmp_path, tmp_path / "below"):
+        content = tar(place / "a.tar", members).read_bytes()
+        (place / "b.tar.gz").write_bytes(gzip.compress(content))
+        (place / "c.tgz").write_bytes(gzip.compress(content))
+    samples, _ = read("webdataset", tmp_path)
+    assert [sample.id for sample in samples] == ["a/0", "b/0", "c.tgz/0"]
+    samples, _ = read("webdataset", tmp_path / "below")
+    assert [sample.id for sample in samples] == ["a/0", "b/0", "c.tgz/0"]
+    (tmp_path / "above").mkdir()
+    (tmp_path / "below").rename(tmp_path / "above" / "below")
+    samples, _ = read("webdataset", tmp_path / "above")
+    assert [sample.id for sample in samples] == ["below/a/0", "below/b/0", "below/c.tgz/0"]
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(content))
+    with pytest.raises(DataError, match=r"a\.tar and a\.tar\.gz, which would be read as the same samples twice"):
+        read("webdataset", tmp_path)
+
+
+def test_webdataset_as_other_systems_write_it(tmp_path):
+    """macOS puts a hidden member before each; Windows begins a text with a mark and its names end in capitals."""
+    shown = {"messages": [{"role": "user", "content": [{"type": "image", "image": "0.JPG"}]}, {"role": "assistant", "content": "?"}]}
+    members = [
+        *(("._a.jpg", b"?"), ("a.jpg", picture()), ("._a.txt", b"?"), ("a.txt", b"\xef\xbb\xbfwords\r\n"), (".DS_Store", b"?")),
+        *(("b.0.JPG", picture()), ("b.json", json.dumps(shown).encode())),
+    ]
+    tar(tmp_path / "a.tar", members)
+    samples, rejected = read("webdataset", tmp_path)
+    assert [words(sample) for sample in samples] == [[[f"<0>{CAPTION}", "words"]], [["<0>", "?"]]]
+    assert [item.id for item in rejected] == ["._a.jpg", "._a.txt", ".DS_Store"]
+    assert {item.reason for item in rejected} == {"tar member has no key"}
+
+
 def test_webdataset_samples_that_do_not_fit(tmp_path):
     said = {"messages": [{"role": "user", "content": [{"type": "image", "image": "9.jpg"}]}, {"role": "assistant", "content": "?"}]}
     members = [
@@ -270,6 +304,7 @@ def test_webdataset_samples_that_do_not_fit(tmp_path):
         ("README", b""),
         ("other.jpg", picture()),
         ("other.json", json.dumps(said).encode()),
+        ("blind.txt", b"a caption of a picture that is not there"),
         ("list.jpg", picture()),
         ("list.json", b"[]"),
         ("good.jpg", picture()),
@@ -284,6 +319,7 @@ def test_webdataset_samples_that_do_not_fit(tmp_path):
         "../outside": "tar member leaves its folder",
         "README": "tar member has no ending",
         "a/other": "images and text differ",
+        "a/blind": "images and text differ",
         "a/list": "row has wrong fields",
     }
 

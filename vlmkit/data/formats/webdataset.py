@@ -4,8 +4,8 @@ Members that are pictures by their ending are the images, in their order. The wo
 - a .json with `conversations`, a list of conversations in the chat format, or one in LLaVA's;
 - a .json with `messages`, one conversation in the chat format;
 - a .txt, or a .json with `caption`: a caption.
-An image item of a conversation names an image by number or by member, or takes the next. Tars may be compressed. Read as a
-stream: one sample is in memory.
+An image item of a conversation names an image by number or by member, or takes the next. Tars may be compressed; they lie at
+the top, or where none does, one folder down. Read as a stream: one sample is in memory.
 """
 
 from __future__ import annotations
@@ -21,18 +21,24 @@ from vlmkit.data.formats.chat import named_by, numbered
 from vlmkit.data.formats.llava import conversation
 from vlmkit.data.places import files
 from vlmkit.data.rows import Unusable, brief
-from vlmkit.data.sample import Rejected, Sample
+from vlmkit.data.sample import DataError, Rejected, Sample
 from vlmkit.data.tars import Members, groups
 from vlmkit.data.wording import CAPTION, ask
 
+TARS = ("*.tar", "*.tar.gz", "*.tgz")
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 
 
 @formats.register("webdataset")
 def read(folder: Path) -> Iterator[Sample | Rejected]:
     source = folder.name
-    for shard in files(folder, "*.tar", "*.tar.gz", "*.tgz", "*/*.tar"):
+    shards: dict[str, Path] = {}
+    for shard in files(folder, TARS, tuple(f"*/{pattern}" for pattern in TARS)):
         name = shard.relative_to(folder).as_posix().partition(".tar")[0]
+        if other := shards.get(name):
+            raise DataError(f"{folder} has {other.name} and {shard.name}, which would be read as the same samples twice; move one away")
+        shards[name] = shard
+    for name, shard in shards.items():
         for found in groups(source, shard):
             if isinstance(found, Rejected):
                 yield found
@@ -57,9 +63,11 @@ def _conversations(members: Members, pictures: Sequence[str]) -> list[Conversati
         return [conversation(turns, len(pictures))]
     if isinstance(messages := said.get("messages"), list):
         return [_numbered(messages, pictures)]
-    caption = members["txt"].decode("utf-8", "surrogateescape") if "txt" in members else said.get("caption")
+    caption = members["txt"].decode("utf-8-sig", "surrogateescape").strip() if "txt" in members else said.get("caption")
     if not isinstance(caption, str):
         raise Unusable("no answer", f"no .txt and no .json with conversations, messages or caption; members: {brief(list(members))}")
+    if not pictures:
+        raise Unusable("images and text differ", f"a caption and no picture; members: {brief(list(members))}")
     return [ask(CAPTION, caption, len(pictures))]
 
 
@@ -73,6 +81,7 @@ def _numbered(messages: Any, pictures: Sequence[str]) -> Conversation:
         nonlocal shown
         named = named_by(item)
         # A member's name ends with what it is called here: "photo.0.jpg" is "0.jpg" of the key "photo".
+        named = named.lower() if isinstance(named, str) else named
         place = pictures.index(named) if named in pictures else named
         place = shown if place is None else place
         if isinstance(place, bool) or not isinstance(place, int):
