@@ -31,6 +31,8 @@ def read(folder: Path) -> Iterator[Sample | Rejected]:
         raise row.wrong(f"expected an image {{bytes, path}}, got {brief(cell)}")
 
     def sample(row: Row) -> Sample:
+        if "images" not in row.value:  # in another format they would be lost, and the text be read without them
+            raise row.wrong("there is no column 'images'")
         images = tuple(image(row, cell) for cell in row.many("images")) if row.get("images") is not None else ()
         messages: list[Any] = []
         for turn in row.many("texts"):
