@@ -39,9 +39,12 @@ def fetched(url: str, fetch: Fetch | None) -> bytes:
     if fetch is None:
         raise Unusable("image is a URL", f"{brief(url)} is not fetched; download the images, or pass fetch=")
     try:
-        return fetch(url)
+        data = fetch(url)
     except Exception as error:
         raise Unusable("image cannot be fetched", f"{brief(url)}: {type(error).__name__}: {error}") from None
+    if not isinstance(data, bytes):
+        raise Unusable("image cannot be fetched", f"{brief(url)}: expected bytes, fetch gave {brief(data)}")
+    return data
 
 
 def is_url(name: str) -> bool:

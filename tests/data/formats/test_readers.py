@@ -236,6 +236,18 @@ def test_cauldron_turns_and_several_images(tmp_path):
     assert [sample.images for sample in samples] == [(picture(0),), (picture(1), picture(2))]
 
 
+def test_cauldron_rows_without_images_have_none_and_files_without_the_column_are_another_format(tmp_path):
+    turns = [{"user": "What?", "assistant": "A chart."}]
+    image = {"bytes": picture(), "path": None}
+    parquet(tmp_path / "a.parquet", [{"images": images, "texts": turns} for images in (None, [], [image])])
+    samples, rejected = read("cauldron", tmp_path)
+    assert ([len(sample.images) for sample in samples], rejected) == ([0, 0, 1], [])
+    parquet(tmp_path / "a.parquet", [{"image": image, "texts": turns}])
+    samples, rejected = read("cauldron", tmp_path)
+    assert not samples
+    assert [(item.reason, item.detail) for item in rejected] == [("row has wrong fields", "a.parquet, row 0: there is no column 'images'")]
+
+
 def test_webdataset(tmp_path):
     samples, _ = read("webdataset", MAKERS["webdataset"](tmp_path))
     assert [words(sample) for sample in samples] == [
@@ -351,6 +363,13 @@ def test_urls_are_fetched_only_by_who_is_handed_in(tmp_path):
         "image cannot be fetched",
         "data.jsonl, line 1: 'https://example.org/a.jpg': TimeoutError: too slow",
     )
+
+
+@pytest.mark.parametrize("answer", [None, "text", b""])
+def test_what_is_fetched_and_is_no_bytes_costs_its_row(tmp_path, answer):
+    put(tmp_path / "data.jsonl", chat_row("https://example.org/a.jpg"))
+    _, (rejected,) = read("chat", tmp_path, fetch=lambda url: answer)
+    assert rejected.reason == ("image is empty" if answer == b"" else "image cannot be fetched")
 
 
 @pytest.mark.parametrize("kind", ["pixmo_cap", "pixmo_points", "redcaps"])
