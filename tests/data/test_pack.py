@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.data.packs import items, sample
 from vlmkit.data.index import PACKING
-from vlmkit.data.pack import pack
+from vlmkit.data.pack import _executor, pack
 from vlmkit.data.rejections import TooManyRejected
 from vlmkit.data.sample import DataError
 from vlmkit.data.shards import Shards
@@ -102,6 +102,32 @@ def test_a_fault_between_any_two_steps_of_writing_costs_a_shard_at_most(straight
         monkeypatch.setattr(module, name, real)
         pack(items(COUNT), directory, **SETTINGS)
     assert_same(straight, directory)
+
+
+@pytest.mark.parametrize("name", ["job.json", "000000.json", "000000.rows.npy", "000000.sizes.npy"])
+@pytest.mark.parametrize("content", [b"", b"{", b"7", b"null"])
+def test_notes_of_a_packing_that_cannot_be_read_are_a_sentence(tmp_path, name, content):
+    directory = tmp_path / "shards"
+    with pytest.raises(TooManyRejected):
+        pack(items(COUNT), directory, **SETTINGS | {"limit": 0.0})
+    (directory / PACKING / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name} cannot be read .*; remove '.*shards' and pack again"):
+        pack(items(COUNT), directory, **SETTINGS)
+    assert (directory / "shard-000000.tar").is_file()
+
+
+def test_what_was_continued_has_as_many_bytes(straight, tmp_path):
+    with pytest.raises(TooManyRejected):
+        pack(items(COUNT), tmp_path / "shards", **SETTINGS | {"limit": 0.0})
+    continued, straight = (pack(items(COUNT), tmp_path / name, **SETTINGS) for name in ("shards", "straight"))
+    assert (continued.samples, continued.images, continued.bytes) == (straight.samples, straight.images, straight.bytes)
+
+
+def test_processes_for_images_are_deaf_to_ctrl_c_from_their_first_moment():
+    """It is for the one that writes; they would print tracebacks while they are still being imported."""
+    with _executor(1) as executor:
+        assert signal.SIGINT in executor.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_a_finished_shard_is_not_made_again(tmp_path):

@@ -173,7 +173,7 @@ def _executor(workers: int) -> Iterator[Executor]:
     # A fresh interpreter: copies of one that runs threads may wait for ever for a lock that nobody holds.
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    executor = ProcessPoolExecutor(workers, context, _begin, (stop,))
+    executor = _Processes(workers, context, _begin, (stop,))
     try:
         yield executor
     except BaseException:
@@ -183,10 +183,20 @@ def _executor(workers: int) -> Iterator[Executor]:
         executor.shutdown(cancel_futures=True)
 
 
+class _Processes(ProcessPoolExecutor):
+    """Begun here, with Ctrl-C held back, which they inherit: it is for the one that writes."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(function, *arguments, **options)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(stop: Any) -> None:
-    """A process for images: Ctrl-C is for the one that writes, and where that one is gone, so is this."""
+    """A process for images: where the one that writes is gone, so is this."""
     global _stopped
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _stopped = stop
     parent = multiprocessing.parent_process()
     assert parent is not None

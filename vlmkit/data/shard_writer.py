@@ -67,7 +67,11 @@ class ShardWriter:
         self._begun = 0
         self._file: BinaryIO | None = None
         self._lock = _claim(self.directory, self.job)
-        self._continue()
+        try:
+            self._continue()
+        except BaseException:
+            self._lock.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -190,19 +194,23 @@ class ShardWriter:
     def _continue(self) -> None:
         """Take up what an earlier writer finished, and clear away what it did not."""
         while (file := self._part(len(self._done), "json")).is_file():
-            record = json.loads(file.read_text(encoding="utf-8"))
-            shard = Shard(**record["shard"])
+            rows_file, sizes_file = (self._part(len(self._done), name) for name in (ROWS, SIZES))
+            with _notes(file):
+                record = json.loads(file.read_text(encoding="utf-8"))
+                shard = Shard(**record["shard"])
+                self.bookmark = record["bookmark"]
+                self.rejections = Rejections.from_json(json.dumps(record["rejections"]))
+                self._sources = {name: number for number, name in enumerate(record["sources"])}
             path = self.directory / shard.name
             if not path.is_file() or path.stat().st_size != shard.bytes:
                 raise DataError(f"{path} is not as it was written ({shard.bytes} bytes); remove {str(self.directory)!r} and pack again")
-            self._done.append(shard)
+            with _notes(rows_file):
+                rows = np.load(rows_file, mmap_mode="r")
+                self.bytes += int(rows["text"].sum() + rows["pictures"].sum())
+            with _notes(sizes_file):
+                self.images += len(np.load(sizes_file, mmap_mode="r"))
             self.samples += shard.samples
-            self.bytes += shard.bytes
-            self.images += len(np.load(self._part(len(self._done) - 1, SIZES), mmap_mode="r"))
-        if self._done:
-            self.bookmark = record["bookmark"]
-            self.rejections = Rejections.from_json(json.dumps(record["rejections"]))
-            self._sources = {name: number for number, name in enumerate(record["sources"])}
+            self._done.append(shard)
         self._begun = len(self._done)
         known = {shard.name for shard in self._done}
         for stray in self.directory.glob("shard-*.tar*"):
@@ -262,7 +270,12 @@ def _claim(directory: Path, job: Mapping[str, Any]) -> BinaryIO:
         raise DataError(f"{str(directory)!r} is being written by another process") from None
     file = packing / _JOB
     wanted = json.loads(json.dumps(job))
-    begun = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else wanted
+    try:
+        with _notes(file):
+            begun = dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else wanted
+    except DataError:
+        lock.close()
+        raise
     if begun != wanted and any(packing.glob("[0-9]*.json")):
         lock.close()
         differing = [name for name in {**begun, **wanted} if begun.get(name) != wanted.get(name)]
@@ -270,6 +283,16 @@ def _claim(directory: Path, job: Mapping[str, Any]) -> BinaryIO:
         raise DataError(f"{str(directory)!r} was begun otherwise: {told}. Go on with the same, name another directory, or remove it")
     write_whole(file, json.dumps(wanted, indent=1).encode())
     return lock
+
+
+@contextlib.contextmanager
+def _notes(file: Path) -> Iterator[None]:
+    """Reading what an earlier writer left in .packing. Raises DataError where something else has been at it."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        directory = file.parent.parent
+        raise DataError(f"{file} cannot be read ({type(error).__name__}); remove {str(directory)!r} and pack again") from None
 
 
 def _partial(path: Path) -> Path:
