@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.tiny import LANGUAGE_MODELS, PROMPTS, apart, architecture, assistant, encoded_views, model, picture, shared, user
+from vlmkit.cache_name import CACHE
 
 NEW = 6
 
@@ -49,6 +50,18 @@ def test_cached_logits_are_the_uncached_ones() -> None:
     assert torch.equal(cached.sequences, uncached.sequences)
     for first, second in zip(cached.logits, uncached.logits, strict=True):
         assert apart(first, second) < 1e-4  # measured 5e-6
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_a_cache_is_taken_by_the_new_name_and_by_the_old_one(name: str) -> None:
+    built, processor = shared()
+    prompt = processor(PROMPTS[0])
+    with torch.no_grad():
+        whole = built(**prompt).logits[:, -1]
+        text = {key: prompt[key] for key in ("input_ids", "position_ids", "visual_index")}
+        begun = built(**{key: value[:, :-1] for key, value in text.items()}, pixel_values=prompt["pixel_values"], grids=prompt["grids"])
+        last = built(**{key: value[:, -1:] for key, value in text.items()}, **{name: begun[CACHE]}).logits[:, -1]
+    assert apart(last, whole) < 1e-4
 
 
 def test_sampling_is_reproduced_by_its_seed() -> None:
@@ -175,9 +188,9 @@ def test_a_second_turn_goes_on_from_the_cache_of_the_first() -> None:
     second = [*first, assistant("ab"), user(picture(seed=2), "two?")]
     whole = processor(second)
     fresh = built.generate(**whole, max_new_tokens=NEW, do_sample=False)
-    cache = out.past_key_values
+    cache = out[CACHE]
     cache.crop(begun["input_ids"].shape[1] - cache.get_seq_length())
     seen = encoded_views(built)
-    again = built.generate(**whole, past_key_values=cache, max_new_tokens=NEW, do_sample=False)
+    again = built.generate(**whole, **{CACHE: cache}, max_new_tokens=NEW, do_sample=False)
     assert torch.equal(again, fresh)
     assert seen == [2]

@@ -12,6 +12,7 @@ from torch.nn import functional
 from transformers import AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from vlmkit.cache_name import CACHE
 from vlmkit.config import VLMConfig
 from vlmkit.features import Features, Grid
 from vlmkit.fusion.base import FusionError, Incoming
@@ -46,7 +47,7 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     _supports_sdpa = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _skip_keys_device_placement = ("past_key_values",)
+    _skip_keys_device_placement = ("cache", "past_key_values")
 
     def __init__(self, config: VLMConfig) -> None:
         super().__init__(config)
@@ -110,6 +111,7 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
+        cache: Any = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
         return_dict: bool | None = None,
@@ -119,9 +121,11 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
 
         With labels in training mode only positions that some row supervises go through the LM head, and `logits` is None:
         at a 100k vocabulary all of them would be most of the memory. Rows whose positions start again are packed samples:
-        pass them without an attention mask, and no cache is kept. Raises FusionError where images and places do not fit.
+        pass them without an attention mask, and no cache is kept. `cache` and `past_key_values` are two names of one
+        thing: transformers renamed it. Raises FusionError where images and places do not fit.
         """
-        packed = is_packed(position_ids, attention_mask, past_key_values)
+        cache = past_key_values if cache is None else cache
+        packed = is_packed(position_ids, attention_mask, cache)
         rows = 1
         if packed and position_ids is not None and self._packs_one_row_only():
             rows = len(position_ids)
@@ -139,7 +143,7 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             visual, visual_index = self._with_learned(self.get_image_features(pixel_values, grids), visual_index)
         elif visual_index is not None and bool((visual_index != -1).any()):
             raise FusionError("visual_index refers to images, but the batch has no pixel_values")
-        incoming = Incoming(inputs_embeds, visual, visual_index, attention_mask, position_ids, past_key_values, token_type_ids)
+        incoming = Incoming(inputs_embeds, visual, visual_index, attention_mask, position_ids, cache, token_type_ids)
         arguments = {"position_ids": position_ids} | self.fusion(incoming)
         if packed or labels is not None:
             use_cache = False
@@ -147,7 +151,7 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             logits_to_keep = (labels[:, 1:] != IGNORE).any(dim=0).nonzero().squeeze(1)
         outputs = self.language_model(
             **arguments,
-            past_key_values=past_key_values,
+            **{CACHE: cache},
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
             return_dict=True,
@@ -158,7 +162,7 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         output = VLMOutput(
             loss=loss,
             logits=logits.unflatten(1, (rows, -1))[0] if logits is not None and rows > 1 else logits,
-            past_key_values=outputs.past_key_values,
+            **{CACHE: getattr(outputs, CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             visual=None if visual is None else visual.tokens,
@@ -233,7 +237,7 @@ def in_one_row(value: Tensor | None) -> Tensor | None:
     return None if value is None else value.flatten(0, 1)[None]
 
 
-def is_packed(position_ids: Tensor | None, attention_mask: Tensor | None, past_key_values: Any) -> bool:
+def is_packed(position_ids: Tensor | None, attention_mask: Tensor | None, cache: Any) -> bool:
     """Whether positions start again within a row: several samples in one row.
 
     Raises FusionError where such a row comes with an attention mask or for generation: then language models do not look
@@ -247,7 +251,7 @@ def is_packed(position_ids: Tensor | None, attention_mask: Tensor | None, past_k
         restarts = restarts & seen[:, 1:] & seen[:, :-1]
     if not bool(restarts.any()):
         return False
-    if attention_mask is not None or past_key_values is not None:
+    if attention_mask is not None or cache is not None:
         raise FusionError("packed samples (positions start again within a row) take neither attention_mask nor a cache; leave both out")
     return True
 

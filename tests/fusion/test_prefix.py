@@ -12,6 +12,7 @@ from torch import Tensor
 from tests.tiny import CONVERSATIONS, LANGUAGE_MODELS, PROMPTS, apart, architecture, assistant, encoded_views, model, picture, user
 from vlmkit.architecture import Architecture
 from vlmkit.build import build_processor
+from vlmkit.cache_name import CACHE
 from vlmkit.fusion.base import FusionError
 from vlmkit.fusion.prefix import blocks
 from vlmkit.model import VLM
@@ -160,10 +161,10 @@ def test_a_second_turn_goes_on_from_the_cache_of_the_first() -> None:
     out = built.generate(**begun, max_new_tokens=2, min_new_tokens=2, do_sample=False, return_dict_in_generate=True)
     whole = processor([*first, assistant("ab"), user(picture(seed=2), "two?")])
     fresh = answers(built, whole)
-    cache = out.past_key_values
+    cache = out[CACHE]
     cache.crop(begun["input_ids"].shape[1] - cache.get_seq_length())
     seen = encoded_views(built)
-    assert answers(built, whole, past_key_values=cache) == fresh
+    assert answers(built, whole, **{CACHE: cache}) == fresh
     assert seen == [2]
 
 

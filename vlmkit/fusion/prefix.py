@@ -49,6 +49,8 @@ class PrefixModule(nn.Module):
         """The mask of a prompt or of whole samples; behind a cached prefix everything is causal and padding says it all."""
         from transformers.masking_utils import create_masks_for_generate
 
+        from vlmkit.cache_name import CACHE
+
         types, cache = incoming.token_type_ids, incoming.past_key_values
         cached = 0 if cache is None else int(cache.get_seq_length())
         if cached:
@@ -67,7 +69,7 @@ class PrefixModule(nn.Module):
             config=self.config,
             inputs_embeds=embeddings,
             attention_mask=incoming.attention_mask,
-            past_key_values=cache,
+            **{CACHE: cache},
             position_ids=incoming.position_ids,
             block_sequence_ids=blocks(types, incoming.position_ids),
         )
