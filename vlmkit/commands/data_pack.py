@@ -8,6 +8,7 @@ leaves that out, which is many times as fast, for data that was decoded before.
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -57,7 +58,7 @@ def run(arguments: Namespace) -> None:
     _check_options(reader, name, options)
     folder, output = Path(arguments.folder), Path(arguments.output)
     # Not the path: shards are passed on, and a data set may be moved.
-    job = {"format": name, "options": options, "folder": folder.resolve().name}
+    job = {"format": name, "options": options, "folder": os.path.basename(os.path.realpath(folder))}
     with _shown(output.name) as watch:
         try:
             done = pack(
@@ -75,13 +76,21 @@ def run(arguments: Namespace) -> None:
         except KeyboardInterrupt:
             print(f"stopped; the same command goes on behind the last finished shard in {output}", file=sys.stderr)
             raise
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            # Python does not say which file: it is the one being written, and the disk is full.
+            way_out = "then the same command goes on behind the last finished shard"
+            raise OSError(error.errno, f"{error.strerror}; {way_out}", str(output)) from None
     if report := done.rejections.report():
         print(report, file=sys.stderr)
     print(f"{output}: {done.samples:,} samples, {done.images:,} images, {done.bytes / 1e6:,.1f} MB")
 
 
 def _check_options(reader: Callable[..., Any], name: str, options: dict[str, Any]) -> None:
-    known = [parameter.name for parameter in inspect.signature(reader).parameters.values()][1:]
+    parameters = list(inspect.signature(reader).parameters.values())[1:]
+    # A function is not to be written on a command line.
+    known = [one.name for one in parameters if not any(kind in str(one.annotation) for kind in ("Fetch", "Callable"))]
     for option in options:
         if option not in known:
             told = f"{suggestion(option, known)} known: {', '.join(known)}" if known else " it has none"
@@ -94,7 +103,7 @@ def _shown(name: str) -> Iterator[Callable[[ShardWriter], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     begun = last = time.monotonic()
     first: int | None = None
 
@@ -116,7 +125,7 @@ def _shown(name: str) -> Iterator[Callable[[ShardWriter], None]]:
         yield line
         return
     # A reader does not say how much it will yield: the bar shows that something goes on, the words how much.
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
     with Progress(*columns, console=console, refresh_per_second=4) as bar:
         task = bar.add_task(name, total=None, text="reading")
         yield lambda writer: bar.update(task, text=told(writer))

@@ -53,7 +53,7 @@ class ShardWriter:
 
         Raises DataError where the directory holds anything else, is finished, or is being written by another process.
         """
-        self.directory = Path(directory).resolve()
+        self.directory = Path(os.path.realpath(directory))
         self.job = dict(job or {}) | {"shard_bytes": shard_bytes}
         self.rejections = Rejections()
         self.bookmark: Any = None
