@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +147,53 @@ def test_what_is_not_there_is_one_sentence(here, capsys, argv, words):
     assert len(err.splitlines()) == 1
 
 
+def test_a_full_disk_is_a_sentence_that_says_how_to_go_on(here, capsys, monkeypatch):
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vlmkit.data.shard_writer.verify", full)
+        _, err = run(capsys, *PACK, code=1)
+    assert err == "vlmkit data pack: 'shards': No space left on device; then the same command goes on behind the last finished shard\n"
+    run(capsys, *PACK)
+
+
+def test_links_that_lead_round_are_a_sentence(here, capsys):
+    Path("loop").symlink_to("loop")
+    for argv in (("coco", "loop", "shards"), ("coco", "pictures", "loop")):
+        _, err = run(capsys, "pack", "--workers", "0", "--format", *argv, code=1)
+        assert "loop" in err
+        assert len(err.splitlines()) == 1
+
+
+def test_progress_shows_a_name_as_it_is(here, capsys, monkeypatch):
+    monkeypatch.setattr("vlmkit.commands.data_pack.SECONDS_BETWEEN_LINES", 0)
+    for name, terminal in (("a[red]:smile:", ""), ("b[@click=(]:x:", "1")):
+        monkeypatch.setenv("FORCE_COLOR", terminal)
+        monkeypatch.setenv("COLUMNS", "200")
+        _, err = run(capsys, *PACK[:-1], name)
+        assert name in err
+
+
+def test_what_only_python_can_hand_over_is_no_option_of_the_command(here, capsys):
+    _, err = run(capsys, "pack", "--format", "chat:fetch=true", "pictures", "shards", code=2)
+    assert "--format chat: unknown option 'fetch'; known: name" in err
+
+
+@pytest.mark.parametrize("option", [("--policy", "squash:size=1"), ("--tokenizer", "mine"), ("--connector", "mlp")])
+def test_what_is_said_about_a_model_needs_one(packed, tmp_path, monkeypatch, capsys, option):
+    monkeypatch.chdir(tmp_path)
+    _, err = run(capsys, "stats", str(packed), *option, code=2)
+    assert f"{option[0]} is about a model: name it with --model" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sheet_has_an_end(packed, capsys):
+    """Of 3,000 samples it took four gigabytes, and nothing could show it."""
+    for argv in (("--count", "501"), ("0",) * 501):
+        assert "at most 500 samples" in run(capsys, "show", str(packed), *argv, code=2)[1]
+
+
 def test_each_has_help_that_loads_nothing_heavy():
     code = (
         "import sys; from vlmkit.cli import main\n"
@@ -209,6 +258,23 @@ def test_images_that_a_model_refuses_are_counted(tmp_path):
     found = cost(shards, content(shards), model, vlmkit.build_processor(model))
     assert sum(found.refused.values()) == 1
     assert (found.visual.number, len(found.lengths)) == (1, 1)
+
+
+def test_where_a_model_refuses_all_there_is_no_padding_and_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with ShardWriter("shards") as writer:
+        for number in range(20):
+            assert writer.write(Sample((jpeg(0, 2, 1000 + number),), (conversation(0),), "数据", str(number)))
+        assert not writer.write(Sample((b"",), (conversation(0),), "数据 $x$", "bad"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        out, _ = run(capsys, "stats", "shards", "--model", "univa-vl-tiny")
+    assert [line for line in out.splitlines() if "refused" in line] == [
+        "20 of 20 images refused by univa-vl-tiny, such as: smart_resize serves aspect ratios up to 200, "
+        "but an image of 2x1000 (height x width) has 500"
+    ]
+    padding = [line.split()[-1] for line in out.splitlines() if line.startswith(("padded", "packed"))]
+    assert padding == ["0.0%"] * 5
 
 
 def test_values_are_those_of_numpy():

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from vlmkit.data.shards import Shards
 
 
+MOST_SAMPLES = 500
+"""Of one sheet: it takes a megabyte and a half for each, and nothing shows a longer one."""
+
+
 def configure(parser: ArgumentParser) -> None:
     parser.add_argument("shards", metavar="SHARDS", help="directory that 'vlmkit data pack' wrote")
     parser.add_argument("numbers", metavar="NUMBER", nargs="*", type=int, help="samples, from 0 up; -1 is the last")
@@ -36,6 +40,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     load_plugins(arguments)
+    if max(len(arguments.numbers), 0 if arguments.numbers else arguments.count) > MOST_SAMPLES:
+        raise UsageError(f"a sheet shows at most {MOST_SAMPLES} samples; draw several, with other numbers or another --seed")
     directory = Path(arguments.shards)
     output = Path(arguments.output or default_output(directory, "samples"))
     check_output(output, directory, arguments.force)

@@ -12,7 +12,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmkit.commands.choice import add_exchange_options, add_plugin_option, chosen, load_plugins
+from vlmkit.commands import UsageError
+from vlmkit.commands.choice import EXCHANGEABLE, add_exchange_options, add_plugin_option, chosen, load_plugins
 from vlmkit.commands.data_pack import positive
 from vlmkit.commands.data_show import default_output
 from vlmkit.commands.picture import add_force_option, check_output, write_picture
@@ -39,6 +40,9 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     load_plugins(arguments)
+    for option in () if arguments.model else ("tokenizer", *EXCHANGEABLE):
+        if getattr(arguments, option) is not None:
+            raise UsageError(f"--{option} is about a model: name it with --model")
     model = chosen(arguments) if arguments.model else None
     directory = Path(arguments.shards)
     drawing = arguments.output or not arguments.json
@@ -154,8 +158,9 @@ def _print(title: str, found: Content, spent: Cost | None, told: dict[str, Any])
         for name, number in tokens.items():
             if name.startswith("conversations_longer") and number:
                 print(f"{number:,} of {len(spent.lengths):,} {name.replace('_', ' ')} tokens")
-        for reason, number in spent.refused.items():
-            print(f"{number:,} images refused by {spent.model}: {reason}")
+        if spent.refused:  # each size has a reason of its own
+            number, reason = sum(spent.refused.values()), max(spent.refused, key=lambda reason: spent.refused[reason])
+            print(f"{number:,} of {found.images:,} images refused by {spent.model}, such as: {reason}")
     if report := found.rejections.report():
         print(f"\nLeft out when packing:\n{report}")
 

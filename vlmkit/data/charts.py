@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -52,7 +53,9 @@ def draw(title: str, found: Content, cost: Cost | None, length: int) -> Image.Im
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
         file = io.BytesIO()
-        figure.savefig(file, format="png")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")  # the font lacks some letters: boxes stand for them
+            figure.savefig(file, format="png")
     return Image.open(file).convert("RGB")
 
 
@@ -85,16 +88,19 @@ def _histogram(
     here, counts = values.values[kept], values.counts[kept]
     if len(here):
         edges = np.arange(here[0] - 0.5, here[-1] + 1) if whole and here[-1] - here[0] < 100 else _edges(here[0], here[-1], log)
-        axes.hist(here, edges, weights=counts, color=BLUE)
+        # With an outline, a bar that is narrower than a pixel is seen.
+        axes.hist(here, edges, weights=counts, color=BLUE, edgecolor=BLUE, linewidth=0.8)
     if log:
         axes.set_xscale("log")
         _plain(axes.xaxis)
+    else:
+        axes.xaxis.set_major_formatter(lambda value, _: _short(value) if abs(value) >= 1e4 else f"{value:g}")
     if mark is not None:
         axes.axvline(mark, color=RED, linewidth=1)
     axes.set(
         title=title, xlabel=f"{label}: median {_short(values.at(0.5))}, 5 to 95 % {_short(values.at(0.05))} to {_short(values.at(0.95))}"
     )
-    axes.yaxis.set_major_formatter(lambda value, _: _short(value))
+    _whole(axes.yaxis)
 
 
 def _padding(axes: Any, cost: Cost, length: int) -> None:
@@ -104,7 +110,7 @@ def _padding(axes: Any, cost: Cost, length: int) -> None:
     bars = axes.bar(names, shares, color=[GREY] * len(BATCHES) + [BLUE])
     axes.bar_label(bars, [f"{share:.1f} %" for share in shares])
     axes.set(title="share of padding: padded batches, packed rows", ylabel="%")
-    axes.margins(y=0.15)
+    axes.set_ylim(0, max(1.0, 1.15 * max(shares)))
 
 
 def _rejected(axes: Any, found: Content) -> None:
@@ -118,7 +124,7 @@ def _rejected(axes: Any, found: Content) -> None:
     for place, (name, number) in enumerate(rows):
         axes.text(0, place + 0.25, f"{number:,}  {name}"[:70], parse_math=False)
     axes.set(title="rejected when packing", yticks=[], ylim=(-0.5, max(4, len(rows)) - 0.2))
-    axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+    _whole(axes.xaxis)
 
 
 def _edges(low: float, high: float, log: bool) -> Any:
@@ -128,12 +134,21 @@ def _edges(low: float, high: float, log: bool) -> Any:
 
 
 def _plain(axis: Any) -> None:
-    """1, 2, 5, 10 in place of powers of ten alone."""
+    """1, 2, 5, 10 in place of powers of ten alone, where there is room for them."""
     from matplotlib.ticker import LogLocator
 
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 2000 * low else (1,)))
     axis.set_major_formatter(lambda value, _: _short(value))
     axis.set_minor_formatter(lambda value, _: "")
+
+
+def _whole(axis: Any) -> None:
+    """Of a count: no ticks between whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator("auto", integer=True))
+    axis.set_major_formatter(lambda value, _: _short(value))
 
 
 def _short(value: float) -> str:

@@ -118,7 +118,7 @@ class Cost:
         lengths = list(self.lengths)
         random.Random(seed).shuffle(lengths)
         rows = [lengths[first : first + batch] for first in range(0, len(lengths), batch)]
-        return 1 - sum(lengths) / max(1, sum(len(row) * max(row) for row in rows))
+        return 1 - sum(lengths) / sum(len(row) * max(row) for row in rows) if lengths else 0.0
 
     def packed_padding(self, length: int) -> float:
         """The same where rows of `length` hold as many conversations as fit; longer ones are left out."""
