@@ -53,6 +53,16 @@ def test_what_cannot_be_used_is_rejected(folder, sample, reason):
     assert (item.source, item.reason) == ("s", reason)
 
 
+def test_an_image_is_named_as_one_looks_for_it(folder):
+    """From the folder on, and not shortened."""
+    name = "a/folder/of/a/data/set/with/a/path/of/the/usual/length/000000391895.jpg"
+    for path in (Path(name), folder / name):
+        (item,) = given(folder, Sample((path,), (ask("?", "!"),), "s", "1"))
+        assert item.detail == f"1: '{name}': No such file or directory"
+    (item,) = given(folder, Sample((Path("x" * 5000),), (ask("?", "!"),), "s", "1"))
+    assert len(item.detail) < 300
+
+
 @pytest.mark.parametrize(
     ("item", "words"),
     [

@@ -67,6 +67,13 @@ def test_a_share_above_the_limit_stops_with_one_sentence():
         rejections.check(0.39)
 
 
+def test_a_source_that_no_terminal_should_see_is_spelled():
+    rejections = Rejections()
+    rejections.add(Rejected("s\x1b[2J", "1", "bad\nreason", "why"))
+    assert rejections.report().splitlines()[:2] == [r"s\x1b[2J: 1 of 1 samples rejected (100.00%)", r"           1  bad\nreason"]
+    assert rejections.by_reason("s\x1b[2J") == {"bad\nreason": 1}
+
+
 def test_examples_are_few_and_short_and_printable():
     rejections = Rejections()
     for detail in ("x" * 10**6, "two\nlines\x1b[2J", "\ud800", "fourth"):

@@ -23,6 +23,8 @@ from vlmkit.layout.base import LayoutError
 LONGEST_TEXT = 200_000
 """Characters of one conversation, about 50,000 tokens: more is taken for an accident."""
 LONGEST_ID = 1000
+LONGEST_NAME = 200
+"""Characters of a path in a message."""
 MAX_BYTES = 1 << 30
 """Of one image file."""
 
@@ -168,7 +170,7 @@ class _Files:
             return self._file(image)
         except (OSError, ValueError) as error:  # not there, a loop of links, a name that no file system takes
             problem = getattr(error, "strerror", None) or "not a valid path"
-            raise Unusable("image is missing", f"{brief(str(image))}: {problem}") from None
+            raise Unusable("image is missing", f"{self._name(image)}: {problem}") from None
 
     def _file(self, image: Path) -> Path:
         head, tail = os.path.split(self.root / image)
@@ -180,13 +182,18 @@ class _Files:
             self._check_inside(path, image)
             status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            raise Unusable("image is no file", f"{brief(str(image))} is a directory, device or pipe")
+            raise Unusable("image is no file", f"{self._name(image)} is a directory, device or pipe")
         if not status.st_size:
-            raise Unusable("image is empty", f"{brief(str(image))} has no bytes")
+            raise Unusable("image is empty", f"{self._name(image)} has no bytes")
         if status.st_size > MAX_BYTES:
-            raise Unusable("image is too large", f"{brief(str(image))} has {status.st_size} bytes, allowed are {MAX_BYTES}")
+            raise Unusable("image is too large", f"{self._name(image)} has {status.st_size} bytes, allowed are {MAX_BYTES}")
         return Path(path)
+
+    def _name(self, image: Path) -> str:
+        """As one looks for it: from the folder on."""
+        name = str(image).removeprefix(self.inside)
+        return repr(name) if len(name) <= LONGEST_NAME else brief(name)
 
     def _check_inside(self, path: str, image: Path) -> None:
         if not path.startswith(self.inside):
-            raise Unusable("image leaves the folder", f"{brief(str(image))} lies outside {self.root}; copy or mount it inside")
+            raise Unusable("image leaves the folder", f"{self._name(image)} lies outside {self.root}; copy or mount it inside")

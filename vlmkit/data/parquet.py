@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmkit.data.places import need
-from vlmkit.data.rows import Row
+from vlmkit.data.rows import BROKEN, Row
 from vlmkit.data.sample import Rejected
 
 BATCH = 16
@@ -34,7 +34,7 @@ def parquet_rows(folder: Path, files: Iterable[Path], columns: Sequence[str]) ->
                     raise ValueError(f"the file says that it has {table.metadata.num_rows}")
         except broken as error:
             problem = str(error).partition("\n")[0]
-            yield Rejected(source, file.name, "annotation file is broken", f"{file.name}: {number} rows were read, then: {problem}")
+            yield Rejected(source, file.name, BROKEN, f"{file.name}: {number} rows were read, then: {problem}")
 
 
 def _row(source: str, batch: Any, place: int, where: str, name: str) -> Row | Rejected:

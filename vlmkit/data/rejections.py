@@ -104,9 +104,9 @@ class Rejections:
             if not rejected:
                 continue
             seen = max(self._seen[source], rejected)
-            lines.append(f"{source}: {rejected:,} of {seen:,} samples rejected ({self.share(source):.2%})")
+            lines.append(f"{_one_line(source)}: {rejected:,} of {seen:,} samples rejected ({self.share(source):.2%})")
             for reason, number in self.by_reason(source).items():
-                lines.append(f"{number:>12,}  {reason}")
+                lines.append(f"{number:>12,}  {_one_line(reason)}")
                 lines += [f"{'':14}- {example}" for example in self._examples[source, reason]]
         return "\n".join(lines)
 

@@ -21,6 +21,7 @@ from vlmkit.data.sample import Rejected
 
 T = TypeVar("T")
 
+BROKEN = "annotation file is broken"
 LONGEST_LINE = 1 << 26
 """Bytes of a line of JSON, 67 million."""
 
@@ -90,7 +91,7 @@ def json_rows(source: str, file: Path, key: str | None = None) -> Rows:
             number += 1
             yield Row(value, f"{file.name}, {name}", name)
     except (BrokenJson, OSError) as error:
-        yield Rejected(source, file.name, "annotation file is broken", f"{file.name}: {number} rows were read, then: {error}")
+        yield Rejected(source, file.name, BROKEN, f"{file.name}: {number} rows were read, then: {error}")
 
 
 def json_lines(source: str, file: Path) -> Rows:
@@ -108,7 +109,7 @@ def json_lines(source: str, file: Path) -> Rows:
                 elif line.strip():
                     yield _line(source, line, where)
     except OSError as error:
-        yield Rejected(source, file.name, "annotation file is broken", f"{file.name}: {error.strerror}")
+        yield Rejected(source, file.name, BROKEN, f"{file.name}: {error.strerror}")
 
 
 def _line(source: str, line: bytes, where: str) -> Row | Rejected:

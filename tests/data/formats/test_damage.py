@@ -348,6 +348,14 @@ def test_one_bad_conversation_of_several_costs_itself(tmp_path):
     assert rejections.by_reason(folder.name) == {"row has wrong fields": 1, "text is too long": 1}
 
 
+def test_a_broken_file_that_is_read_twice_is_counted_once(tmp_path):
+    folder = MAKERS["coco"](tmp_path)
+    file = folder / ANNOTATIONS["coco"]
+    file.write_bytes(file.read_bytes()[:-30])
+    _, rejected = read("coco", folder)
+    assert [item.reason for item in rejected] == ["annotation file is broken"]
+
+
 def test_nesting_without_end_is_one_bad_row_or_file(tmp_path):
     deep = "[" * 100_000 + "]" * 100_000
     good = json.dumps({"id": 1, "conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "!"}]})

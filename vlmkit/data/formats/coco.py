@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vlmkit.data.formats import formats
 from vlmkit.data.places import first_there, one_file
-from vlmkit.data.rows import Groups, Row, each, json_rows
+from vlmkit.data.rows import BROKEN, Groups, Row, each, json_rows
 from vlmkit.data.sample import Rejected, Sample
 from vlmkit.data.wording import CAPTION, ask
 
@@ -25,9 +25,10 @@ def read(folder: Path, *, split: str = "train") -> Iterator[Sample | Rejected]:
     release = file.stem.removeprefix("captions_")
     pictures = first_there(folder / release, folder / "images" / release)
 
-    captions = Groups()
+    captions, broken = Groups(), False
     for item in each(source, json_rows(source, file, "annotations"), lambda row: (row.key("image_id"), row.text("caption"))):
         if isinstance(item, Rejected):
+            broken |= item.reason == BROKEN
             yield item
         else:
             captions.add(*item)
@@ -37,6 +38,9 @@ def read(folder: Path, *, split: str = "train") -> Iterator[Sample | Rejected]:
         asked = tuple(ask(CAPTION, caption) for (caption,) in captions.pop(name))
         return Sample((pictures / row.text("file_name"),), asked, source, name)
 
-    yield from each(source, json_rows(source, file, "images"), sample)
+    for found in each(source, json_rows(source, file, "images"), sample):
+        # The file is read a second time; that it is broken was said.
+        if not (broken and isinstance(found, Rejected) and found.reason == BROKEN):
+            yield found
     for name, lost in captions:
         yield Rejected(source, name, "image is not listed", f"{file.name} has {len(lost)} captions of image {name}, but no such image")

@@ -22,7 +22,7 @@ from vlmkit.data.wording import agreed
 def read(folder: Path, *, split: str = "train") -> Iterator[Sample | Rejected]:
     """split: "train" or "val"."""
     source = folder.name
-    file = one_file(folder, f"TextVQA_*_{split}.json", way_out="Name the split, such as split='val'")
+    file = one_file(folder, f"TextVQA_*_{split}.json", way_out="Name the split, such as split='val'; of two releases keep one")
     pictures = folder / ("test_images" if split == "test" else "train_images")
     yield from by_image(source, json_rows(source, file, "data"), _question, lambda name: pictures / f"{name}.jpg")
 
