@@ -158,6 +158,15 @@ def test_a_full_disk_is_a_sentence_that_says_how_to_go_on(here, capsys, monkeypa
     run(capsys, *PACK)
 
 
+def test_tars_are_not_packed_into_the_folder_that_they_are_read_from(here, capsys):
+    """Continued, the packing would read its own shards."""
+    Path("link").symlink_to("pictures")
+    for output in ("pictures/packed", "link/packed", "pictures"):
+        _, err = run(capsys, "pack", "--workers", "0", "--format", "webdataset", "pictures", output, code=2)
+        assert f"{output} lies in pictures, whose tars are read: name a directory beside it" in err
+    assert not Path("pictures/packed").exists()
+
+
 def test_links_that_lead_round_are_a_sentence(here, capsys):
     Path("loop").symlink_to("loop")
     for argv in (("coco", "loop", "shards"), ("coco", "pictures", "loop")):

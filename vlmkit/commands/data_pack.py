@@ -57,6 +57,8 @@ def run(arguments: Namespace) -> None:
     reader = formats[name]
     _check_options(reader, name, options)
     folder, output = Path(arguments.folder), Path(arguments.output)
+    if name == "webdataset" and Path(os.path.realpath(output)).is_relative_to(os.path.realpath(folder)):
+        raise UsageError(f"{output} lies in {folder}, whose tars are read: name a directory beside it")
     # Not the path: shards are passed on, and a data set may be moved.
     job = {"format": name, "options": options, "folder": os.path.basename(os.path.realpath(folder))}
     with _shown(output.name) as watch:
