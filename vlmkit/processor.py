@@ -15,7 +15,7 @@ from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, P
 from vlmkit.architecture import Architecture
 from vlmkit.config import VLMConfig
 from vlmkit.conversation import Conversation, read_conversation
-from vlmkit.layout.base import IGNORE, ImageTokens, Layout, LayoutError, split_specials
+from vlmkit.layout.base import IGNORE, ImageTokens, Layout, LayoutError
 from vlmkit.preprocess.geometry import Size
 from vlmkit.preprocess.images import decode
 from vlmkit.preprocess.pixels import render
@@ -63,22 +63,28 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
     @property
     def stop_token_ids(self) -> list[int]:
         """Ids of the special tokens that end an assistant's turn."""
-        specials = self.plain_tokenizer.specials
-        return [specials[piece] for piece in split_specials(self.spec.layout.template.assistant[1], specials) if piece in specials][:1]
+        pieces = self.plain_tokenizer.specials.split(self.spec.layout.template.assistant[1])
+        return [piece for piece in pieces if isinstance(piece, int)][:1]
 
     def plan_image(self, size: Size) -> ImageTokens:
         """What an image of this size becomes: its views and visual tokens. Raises ImageSizeError."""
         return self.spec.image_tokens(self.spec.policy.plan(size))
 
-    def render_image(self, image: Any, planned: ImageTokens | None = None) -> RenderedImage:
-        """Open, plan and render one image. Raises ImageError, ImageSizeError, and ValueError where the image is not of the
-        size that it was planned for."""
+    def room(self, planned: Sequence[ImageTokens]) -> list[Tensor]:
+        """For the patches of each image (N, 3*p*p), one behind the other in memory: a batch of what is rendered there is put
+        together without a copy."""
+        patch = self.spec.encoder.patch_size
+        counts = [sum(grid.tokens for grid in image.plan.grids(patch)) for image in planned]
+        return list(torch.split(torch.empty(sum(counts), 3 * patch * patch, dtype=torch.uint8), counts))
+
+    def render_image(self, image: Any, planned: ImageTokens | None = None, out: Tensor | None = None) -> RenderedImage:
+        """Open, plan and render one image, its patches into `out` where that is given. Raises ImageError, ImageSizeError, and
+        ValueError where the image is not of the size that it was planned for."""
         spec = self.spec
+        policy, patch = spec.policy, spec.encoder.patch_size
         picture = decode(image)
         tokens = planned or self.plan_image(Size(*picture.shape[:2]))
-        patches, grids = render(
-            picture, tokens.plan, patch=spec.encoder.patch_size, resample=spec.policy.resample, antialias=spec.policy.antialias
-        )
+        patches, grids = render(picture, tokens.plan, patch=patch, resample=policy.resample, antialias=policy.antialias, out=out)
         return RenderedImage(patches, grids, tokens)
 
     def lay_out(self, conversation: Conversation, images: Sequence[RenderedImage], *, add_generation_prompt: bool = False) -> Layout:
@@ -135,22 +141,12 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         """One row a conversation, padded to the longest."""
         rows = list(_rows(samples))
         length = max(len(row.layout.ids) for row in rows)
-        shape = (len(rows), length)
-        ids, mask, positions = np.full(shape, self.pad_token_id), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        labels, index, types = np.full(shape, IGNORE), np.full(shape, -1), np.zeros(shape, np.int64)
+        batch = self._blank(len(rows), length)
+        mask = np.zeros((len(rows), length), np.int64)
         for number, row in enumerate(rows):
-            size = len(row.layout.ids)
-            place = (number, slice(length - size, length) if padding_side == "left" else slice(size))
-            ids[place] = row.layout.ids
-            mask[place] = 1
-            positions[place] = np.arange(size)
-            labels[place] = row.layout.labels
-            index[place] = row.visual_index()
-            types[place] = row.token_types()
-        batch = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "labels": labels, "visual_index": index}
-        if self.spec.fusion.needs_prefix:
-            batch["token_type_ids"] = types
-        return BatchFeature({name: torch.from_numpy(value) for name, value in batch.items()} | _pixels(samples))
+            start = length - len(row.layout.ids) if padding_side == "left" else 0
+            mask[number, row.write(batch, number, start)] = 1
+        return _batch(batch | {"attention_mask": mask}, samples)
 
     def pack(self, samples: Sequence[PreparedSample]) -> BatchFeature:
         """All conversations in one row, one after the other, positions starting again; there is no attention mask:
@@ -167,26 +163,22 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         length = max(used) if length is None else length
         if max(used) > length:
             raise LayoutError(f"row {used.index(max(used))} holds {max(used)} tokens, more than its length of {length}")
-        shape = (len(rows), length)
-        ids, positions, index = np.full(shape, self.pad_token_id), np.zeros(shape, np.int64), np.full(shape, -1)
-        labels, types = np.full(shape, IGNORE), np.zeros(shape, np.int64)
+        batch = self._blank(len(rows), length)
         for number, row in enumerate(packed):
             start = 0
             for conversation in row:
-                size = len(conversation.layout.ids)
-                place = (number, slice(start, start + size))
-                ids[place] = conversation.layout.ids
-                positions[place] = np.arange(size)
-                labels[place] = conversation.layout.labels
-                labels[number, start] = IGNORE
-                index[place] = conversation.visual_index()
-                types[place] = conversation.token_types()
-                start += size
-            positions[number, start:] = np.arange(length - start)
-        batch = {"input_ids": ids, "position_ids": positions, "labels": labels, "visual_index": index}
+                place = conversation.write(batch, number, start)
+                batch["labels"][number, start] = IGNORE
+                start = place.stop
+            batch["position_ids"][number, start:] = np.arange(length - start)
+        return _batch(batch, samples)
+
+    def _blank(self, rows: int, length: int) -> dict[str, NDArray[np.int64]]:
+        """Rows in which no conversation stands yet."""
+        filled = {"input_ids": self.pad_token_id, "position_ids": 0, "labels": IGNORE, "visual_index": -1}
         if self.spec.fusion.needs_prefix:
-            batch["token_type_ids"] = types
-        return BatchFeature({name: torch.from_numpy(value) for name, value in batch.items()} | _pixels(samples))
+            filled["token_type_ids"] = 0
+        return {name: np.full((rows, length), value, np.int64) for name, value in filled.items()}
 
     def apply_chat_template(
         self,
@@ -215,18 +207,24 @@ class _Row:
     firsts: tuple[int, ...]
     """Row of the first visual token of each image of the conversation."""
 
-    def visual_index(self) -> NDArray[np.int64]:
-        index = np.full(len(self.layout.ids), -1)
-        for span in self.layout.spans:
+    def write(self, batch: dict[str, NDArray[np.int64]], number: int, start: int) -> slice:
+        """Put the conversation into a row of a batch, from `start` on; where it stands there."""
+        layout = self.layout
+        place = slice(start, start + len(layout.ids))
+        ids, positions, labels, index = (batch[name][number, place] for name in ("input_ids", "position_ids", "labels", "visual_index"))
+        ids[:] = layout.ids
+        positions[:] = np.arange(len(ids))
+        for begin, end in layout.supervised:
+            labels[begin:end] = ids[begin:end]
+        for span in layout.spans:
             first = self.firsts[span.image] + span.offset
             index[span.start : span.start + span.length] = np.arange(first, first + span.length)
-        for place, number in self.layout.learned:
-            index[place] = -2 - number
-        return index
-
-    def token_types(self) -> NDArray[np.int64]:
-        """0 in the prefix, 1 behind it."""
-        return (np.arange(len(self.layout.ids)) >= self.layout.prefix).astype(np.int64)
+        for learned, which in layout.learned:
+            index[learned] = -2 - which
+        if "token_type_ids" in batch:
+            # 0 in the prefix, 1 behind it.
+            batch["token_type_ids"][number, start + layout.prefix : place.stop] = 1
+        return place
 
 
 def _rows(samples: Sequence[PreparedSample]) -> Iterator[_Row]:
@@ -242,11 +240,24 @@ def _rows(samples: Sequence[PreparedSample]) -> Iterator[_Row]:
             yield _Row(layout, tuple(firsts))
 
 
-def _pixels(samples: Sequence[PreparedSample]) -> dict[str, Tensor]:
+def _batch(rows: dict[str, NDArray[np.int64]], samples: Sequence[PreparedSample]) -> BatchFeature:
+    batch = {name: torch.from_numpy(value) for name, value in rows.items()}
     images = [image for sample in samples for image in sample.images]
-    if not images:
-        return {}
-    return {"pixel_values": torch.cat([image.pixel_values for image in images]), "grids": torch.cat([image.grids for image in images])}
+    if images:
+        batch["pixel_values"] = _joined([image.pixel_values for image in images])
+        batch["grids"] = torch.cat([image.grids for image in images])
+    return BatchFeature(batch)
+
+
+def _joined(patches: Sequence[Tensor]) -> Tensor:
+    """One behind the other; without a copy where they stand like that in memory already, as those of `room` do."""
+    first = patches[0]
+    storage, end = first.untyped_storage().data_ptr(), first.data_ptr()
+    for part in patches:
+        if part.data_ptr() != end or part.untyped_storage().data_ptr() != storage or not part.is_contiguous():
+            return torch.cat(list(patches))
+        end += part.nbytes
+    return first.as_strided((sum(map(len, patches)), *first.shape[1:]), first.stride(), first.storage_offset())
 
 
 def _limit(sample: PreparedSample, number: int, max_length: int, truncation: bool) -> PreparedSample:

@@ -6,9 +6,10 @@ import functools
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from vlmkit.layout.specials import Specials
 from vlmkit.layout.template import MARK
 from vlmkit.spec import SpecError
 
@@ -38,14 +39,17 @@ class PlainTokenizer:
         added = {text: token for text, token in tokenizer.get_added_vocab().items() if not _is_ordinary(text)}
         spelled = {text: tokenizer.backend_tokenizer.token_to_id(text) for text in required if MARK.fullmatch(text)}
         words = {text: token for text, token in spelled.items() if token is not None}
-        self.specials: Mapping[str, int] = words | added | named
+        self.specials = Specials(words | added | named)
         self._first, self._following = _without(tokenizer.backend_tokenizer, set(self.specials))
 
     def encode(self, text: str, *, first: bool = True) -> list[int]:
         """Ids of plain text; ordinary text is encoded as the tokenizer itself would. Tokenizers that put a space before
         the first word of a string do so where `first`."""
         encoder = self._first if first else self._following
-        return list(encoder.encode(text, add_special_tokens=False).ids)
+        # The call for batches alone leaves out offsets, which takes twice as long as the ids.
+        [encoded] = encoder.encode_batch_fast([text], add_special_tokens=False)
+        ids: list[int] = encoded.ids
+        return ids
 
 
 _WORDS = re.compile(r"<loc\d{4}>|<seg\d{3}>")

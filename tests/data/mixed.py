@@ -27,7 +27,7 @@ def processor() -> VLMProcessor:
     made = vlmkit.build_processor(architecture())
     render = made.render_image
     again = functools.lru_cache(maxsize=None)(render)
-    made.render_image = lambda image, planned=None: again(image, planned) if isinstance(image, bytes) else render(image, planned)
+    made.render_image = lambda image, planned=None, out=None: again(image, planned) if isinstance(image, bytes) else render(image, planned)
     return made
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 import vlmkit
 from tests.tiny import CONVERSATIONS, LANGUAGE_MODELS, apart, architecture, assistant, draw, encoded_views, model, picture, user
 from vlmkit.data.prepare import Preparer
-from vlmkit.data.sample import Sample
 from vlmkit.fusion.base import FusionError
 from vlmkit.layout.base import IGNORE
 from vlmkit.model import VLM
@@ -32,11 +31,8 @@ def several(processor: VLMProcessor) -> PreparedSample:
         [{"role": "user", "content": [{"type": "image", "image": 0}, {"type": "text", "text": question}]}, assistant(answer)]
         for question, answer in (("What is it?", "A cat."), ("Which colour has the cat that sits there?", "Grey."), ("How many?", "1"))
     ]
-    pixels = picture(56, 84, 9)
-    preparer = Preparer(processor)
-    (piece,) = preparer.plan(asked, [Size(56, 84)]).pieces
-    image: Any = pixels
-    return preparer.render(piece, Sample((image,), tuple(asked), "test", "0"))
+    (piece,) = Preparer(processor).plan(asked, [Size(56, 84)]).pieces
+    return PreparedSample((processor.render_image(picture(56, 84, 9), *piece.planned),), piece.layouts)
 
 
 def packed_rows(processor: VLMProcessor) -> list[list[PreparedSample]]:

@@ -65,6 +65,7 @@ def test_samples_come_back_as_they_were_and_the_index_knows_them(tmp_path_factor
         said = [text for turns in expected.conversations for text in (turns[0]["content"][-1]["text"], turns[1]["content"])]
         assert shards.text_bytes(number) == sum(len(text.encode()) for text in said)
         assert shards.without_images(number) == Sample((), expected.conversations, expected.source, expected.id)
+        assert shards.images(number) == expected.images
 
 
 def test_numbers_slices_sources_and_copies_in_other_processes(tmp_path):

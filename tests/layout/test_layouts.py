@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import vlmkit
 from tests.tiny import part
 from vlmkit.features import Grid
-from vlmkit.layout.base import IGNORE, ImageTokens, LayoutError, Span, Turn, split_specials
+from vlmkit.layout.base import IGNORE, ImageTokens, LayoutError, Span, Turn
+from vlmkit.layout.specials import Specials
 from vlmkit.layout.template import CHATML, Template
 from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
 from vlmkit.spec import SpecError
@@ -221,9 +222,9 @@ def test_where_the_template_ends_a_turn_without_a_special_token_nothing_after_th
 
 
 def test_specials_are_split_off_and_the_longest_spelling_wins() -> None:
-    assert split_specials("<a>x<ab>y", {"<a>": 1, "<ab>": 2, "<a": 3}) == ["<a>", "x", "<ab>", "y"]
-    assert split_specials("", {"<a>": 1}) == []
-    assert split_specials("plain", {}) == ["plain"]
+    assert Specials({"<a>": 1, "<ab>": 2, "<a": 3}).split("<a>x<ab>y") == (1, "x", 2, "y")
+    assert Specials({"<a>": 1}).split("") == ()
+    assert Specials({}).split("plain") == ("plain",)
 
 
 def test_a_template_names_its_special_tokens() -> None:

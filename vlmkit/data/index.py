@@ -9,12 +9,14 @@ Opening costs the same whatever the number of rows, and memory holds only the pa
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import struct
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -26,22 +28,34 @@ VERSION = 1
 INDEX, ROWS, SIZES = "index.json", "rows.npy", "sizes.npy"
 PACKING = ".packing"
 """Beside them as long as they are being made."""
-ROW = np.dtype(
-    [
-        ("offset", "<u8"),  # of the first byte in the shard
-        ("first_image", "<u8"),  # row of sizes.npy
-        ("shard", "<u4"),
-        ("source", "<u4"),
-        ("text", "<u4"),  # bytes of the .json member, with its header and padding
-        ("pictures", "<u4"),  # bytes of the images likewise, which follow at once
-        ("text_check", "<u4"),  # CRC-32 of these bytes
-        ("pictures_check", "<u4"),
-        ("images", "<u4"),
-        ("conversations", "<u4"),
-        ("text_bytes", "<u4"),  # of what is said in all conversations, UTF-8
-    ]
-)
+
+
+class Row(NamedTuple):
+    """What the table says of a sample."""
+
+    offset: int
+    """Of its first byte in the shard."""
+    first_image: int
+    """Row of sizes.npy."""
+    shard: int
+    source: int
+    text: int
+    """Bytes of the .json member, with its header and padding."""
+    pictures: int
+    """Bytes of the images likewise, which follow at once."""
+    text_check: int
+    """CRC-32 of these bytes."""
+    pictures_check: int
+    images: int
+    conversations: int
+    text_bytes: int
+    """Of what is said in all conversations, UTF-8."""
+
+
+_FORMATS = {name: "Q" if name in ("offset", "first_image") else "I" for name in Row._fields}
+ROW = np.dtype([(name, f"<{format}") for name, format in _FORMATS.items()])
 """52 bytes a sample."""
+_ROW = struct.Struct("<" + "".join(_FORMATS.values()))
 SIDE = np.dtype("<u4")
 Table = NDArray[Any]
 
@@ -74,6 +88,14 @@ class Index:
     summary: Summary
     rows: Table
     sizes: Table
+
+    def row(self, number: int) -> Row:
+        """A row in Python's numbers, several times as fast as numpy's."""
+        return Row._make(_ROW.unpack_from(self._bytes, number * _ROW.size))
+
+    @functools.cached_property
+    def _bytes(self) -> memoryview:
+        return self.rows.view(np.uint8).data
 
 
 def open_index(directory: Path) -> Index:

@@ -23,6 +23,7 @@ from vlmkit.layout.base import LayoutError
 from vlmkit.preprocess.geometry import Size
 from vlmkit.preprocess.images import ImageError, decode, image_size
 
+Buffer = bytes | memoryview
 BLOCK = tarfile.BLOCKSIZE
 MAX_BYTES = 1 << 32
 """Bound on the text and on the images of one sample, each."""
@@ -78,14 +79,22 @@ def to_members(sample: Sample, key: str, *, whole: bool = True) -> Members | Rej
     return Members(sample.source, head, pictures, sizes, text_bytes, len(sample.conversations), checks)
 
 
-def from_members(text: bytes, pictures: bytes) -> Sample:
+def to_sample(text: Buffer, pictures: Buffer) -> Sample:
     """The sample of what `to_members` made; where `pictures` is empty, without its images. Raises DataError for other bytes."""
     try:
         [content] = _contents(text)
         said = json.loads(content)
-        return Sample(tuple(_contents(pictures)), tuple(said["conversations"]), said["source"], said["id"])
+        return Sample(to_images(pictures), tuple(said["conversations"]), said["source"], said["id"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"not a sample as vlmkit writes it ({type(error).__name__}: {error})") from None
+
+
+def to_images(pictures: Buffer) -> tuple[bytes, ...]:
+    """The images of what `to_members` made. Raises DataError for other bytes."""
+    try:
+        return tuple(_contents(pictures))
+    except ValueError as error:
+        raise DataError(f"not images as vlmkit writes them ({type(error).__name__}: {error})") from None
 
 
 def member(name: str, data: bytes) -> bytes:
@@ -108,15 +117,15 @@ def member_names(data: bytes) -> list[str]:
     return names
 
 
-def _contents(data: bytes) -> Iterator[bytes]:
+def _contents(data: Buffer) -> Iterator[bytes]:
     """Contents of files that stand one after the other. Of a header only the length is read, which is 30 times as fast: that
     it is sound was seen when it was written, and that it is unchanged the caller sees by its checksum."""
     at = 0
     while at < len(data):
-        length = int(data[at + 124 : at + 135], 8)
+        length = int(bytes(data[at + 124 : at + 135]), 8)
         start = at + BLOCK
         at = start + length + -length % BLOCK
-        yield data[start : start + length]
+        yield bytes(data[start : start + length])
 
 
 def ending(image: bytes) -> str:

@@ -22,19 +22,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from vlmkit.data.maker import Maker
 from vlmkit.data.order import Order
 from vlmkit.data.prepare import Overlong, Preparer
 from vlmkit.data.rejections import Rejections
-from vlmkit.data.sample import DataError, Rejected
+from vlmkit.data.sample import DataError
 from vlmkit.data.state import MixtureState, MixtureStateError, Position
-from vlmkit.data.windows import Part, Row, Samples, Stream, Taken, Windows
-from vlmkit.layout.base import IGNORE, Layout
-from vlmkit.processor import PreparedSample
+from vlmkit.data.windows import Row, Samples, Stream, Taken, Windows
 
 if TYPE_CHECKING:
     from vlmkit.processor import VLMProcessor
@@ -84,13 +82,14 @@ class Mixture:
         self.limit = limit
         self.order = Order([len(source.samples) for source in sources], weights or None, seed=seed, epochs=epochs)
         self.preparer = Preparer(processor, length=length, pack=pack, overlong=overlong)
-        self.windows = Windows(
-            self.order,
-            [(source.name, source.samples) for source in sources],
-            self.preparer,
-            window or (2048 if pack else max(64, rows)),
-        )
+        self._named = [(source.name, source.samples) for source in sources]
+        self.windows = Windows(self.order, self._named, self.preparer, window or (2048 if pack else max(64, rows)))
         self._epochs = epochs
+
+    def maker(self, threads: int = 1) -> Maker:
+        """What makes batches of rows, in this process or in another."""
+        preparer = self.preparer
+        return Maker(self._named, self.processor, rows=self.rows, length=preparer.length if preparer.pack else None, threads=threads)
 
     def description(self) -> dict[str, Any]:
         """What the order and the batches follow from, as plain JSON."""
@@ -171,7 +170,7 @@ class Batches(Iterator[dict[str, Tensor]]):
         self._planner = _Planner(mixture, state, rank, world)
         self._loader = iter(
             DataLoader(
-                _Maker(mixture, threads),
+                mixture.maker(threads),
                 batch_size=None,
                 sampler=self._planner,
                 num_workers=workers,
@@ -298,52 +297,6 @@ class _Planner:
 
     def close(self) -> None:
         self._background.shutdown(cancel_futures=True)
-
-
-class _Maker(Dataset[Any]):
-    """Rows -> tensors, and what could not be decoded. A worker process has one of its own."""
-
-    def __init__(self, mixture: Mixture, threads: int) -> None:
-        self._mixture = mixture
-        self._threads = threads
-        self._pool: ThreadPoolExecutor | None = None
-
-    def __getitem__(self, rows: list[Row]) -> tuple[dict[str, Tensor], list[Rejected]]:
-        if self._threads > 1 and self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads)
-        parts = [part for row in rows for part in row]
-        made = list(self._pool.map(self._make, parts) if self._pool is not None else map(self._make, parts))
-        failed = [one for one in made if isinstance(one, Rejected)]
-        found = iter(made)
-        kept = [[one for one in (next(found) for _ in row) if isinstance(one, PreparedSample)] for row in rows]
-        return self._tensors(kept), failed
-
-    def _make(self, part: Part) -> PreparedSample | Rejected:
-        source = self._mixture.sources[part.source]
-        label = str(part.sample)
-        try:
-            sample = source.samples[part.sample]
-            label = sample.id
-            return self._mixture.preparer.render(part.piece, sample)
-        except ValueError as error:
-            return Rejected(source.name, label, "image cannot be decoded", f"sample {label}: {error}")
-
-    def _tensors(self, rows: list[list[PreparedSample]]) -> dict[str, Tensor]:
-        processor, preparer = self._mixture.processor, self._mixture.preparer
-        samples = [sample for row in rows for sample in row]
-        if not samples:
-            # A micro-batch of which nothing is left has a row of its own, that teaches nothing.
-            pad = processor.pad_token_id
-            samples = [PreparedSample((), (Layout((pad, pad), (IGNORE, IGNORE), (), ()),))]
-            rows = [samples, *([[]] * (self._mixture.rows - 1))]
-        batch: dict[str, Tensor]
-        batch = dict(processor.pack_rows(rows, preparer.length) if preparer.pack else processor.collate(samples))
-        if "pixel_values" in batch:
-            return batch
-        # An image that no token refers to: under ZeRO-3 every process has to run the tower in every step, or all wait
-        # for one another for ever. Its gradient is zero.
-        blank = processor.render_image(np.zeros((64, 64, 3), np.uint8))
-        return batch | {"pixel_values": blank.pixel_values, "grids": blank.grids}
 
 
 def _check(sources: Sequence[DataSource], rows: int, length: int | None, pack: bool, window: int | None) -> None:

@@ -1,4 +1,4 @@
-"""A sample as rows take it: laid out from the sizes of its images, cut where it is too long, its pixels rendered last."""
+"""A sample as rows take it: laid out from the sizes of its images, cut where it is too long."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from vlmkit.conversation import Conversation, read_conversation
-from vlmkit.data.sample import DataError, Image, Sample
+from vlmkit.data.sample import DataError
 from vlmkit.layout.base import ImageTokens, Layout, LayoutError
 from vlmkit.preprocess.geometry import Size
-from vlmkit.preprocess.images import ImageError
-from vlmkit.processor import PreparedSample, RenderedImage
 
 if TYPE_CHECKING:
     from vlmkit.processor import VLMProcessor
@@ -58,7 +56,7 @@ class Planned:
 
 
 class Preparer:
-    """Plans samples for rows of `length` tokens (None: of any), and renders what was planned."""
+    """Plans samples for rows of `length` tokens (None: of any)."""
 
     def __init__(self, processor: VLMProcessor, *, length: int | None = None, pack: bool = False, overlong: Overlong = "cut") -> None:
         """pack: a piece stands in one row with others. Otherwise each conversation has a row of its own."""
@@ -90,20 +88,6 @@ class Preparer:
         if not conversations:
             rejected = ("has no conversation", "nothing is said about its images")
         return Planned(tuple(self._pieces(found, planned)), rejected, cut)
-
-    def render(self, piece: Piece, sample: Sample) -> PreparedSample:
-        """Decode and render what a piece shows. Raises ImageError for an image that cannot be opened or is of another size
-        than was planned for."""
-        images = zip(piece.images, piece.planned, strict=True)
-        return PreparedSample(tuple(self._render(sample.images[number], planned) for number, planned in images), piece.layouts)
-
-    def _render(self, image: Image, planned: ImageTokens) -> RenderedImage:
-        try:
-            return self.processor.render_image(image, planned)
-        except ImageError:
-            raise
-        except ValueError as error:
-            raise ImageError(f"the image is not what its header says: {error}") from None
 
     def _lay_out(self, conversation: Conversation, planned: Sequence[ImageTokens]) -> tuple[Layout, tuple[int, ...]]:
         """The layout, its spans numbered as the conversation shows images, and the number in the sample of each of these."""

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
-from vlmkit.data.index import Index, Shard, Summary, open_index
-from vlmkit.data.members import from_members
+from vlmkit.data.index import Index, Row, Shard, Summary, open_index
+from vlmkit.data.members import to_images, to_sample
 from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError, Sample
 from vlmkit.data.shard_writer import ShardWriter
@@ -34,7 +34,6 @@ class Shards(Sequence[Sample]):
         """Raises DataError where the directory holds no whole index."""
         self.directory = Path(directory).resolve()
         self._index: Index = open_index(self.directory)
-        self._rows = {name: self._index.rows[name] for name in self._index.rows.dtype.names or ()}
         self._open = functools.lru_cache(maxsize=OPEN_SHARDS)(_File)
 
     def __reduce__(self) -> tuple[type[Shards], tuple[Path]]:
@@ -64,48 +63,59 @@ class Shards(Sequence[Sample]):
         """One sample is one read. Raises DataError for a shard that is not what was written."""
         if isinstance(number, slice):
             return [self[place] for place in range(*number.indices(len(self)))]
-        return self._read(number, with_images=True)
+        row = self._row(number)
+        data = self._read(row, row.offset, row.text + row.pictures)
+        words, pictures = data[: row.text], data[row.text :]
+        self._check(number, row, words, row.text_check)
+        self._check(number, row, pictures, row.pictures_check)
+        return to_sample(words, pictures)
 
     def without_images(self, number: int) -> Sample:
-        """The sample with no images: what is said about them, at the cost of a few kilobytes."""
-        return self._read(number, with_images=False)
+        """The sample with no images: what is said about them, at the cost of a few kilobytes. Raises DataError."""
+        row = self._row(number)
+        words = self._read(row, row.offset, row.text)
+        self._check(number, row, words, row.text_check)
+        return to_sample(words, b"")
+
+    def images(self, number: int) -> tuple[bytes, ...]:
+        """The images of a sample alone. Raises DataError."""
+        row = self._row(number)
+        pictures = self._read(row, row.offset + row.text, row.pictures)
+        self._check(number, row, pictures, row.pictures_check)
+        return to_images(pictures)
 
     def image_sizes(self, number: int) -> tuple[Size, ...]:
         """Of every image, upright, as `open_image` gives it."""
-        row = self._place(number)
-        first = int(self._rows["first_image"][row])
-        found = self._index.sizes[first : first + int(self._rows["images"][row])]
-        return tuple(Size(height, width) for height, width in found.tolist())
+        row = self._row(number)
+        found = self._index.sizes[row.first_image : row.first_image + row.images].tolist()
+        return tuple(Size(height, width) for height, width in found)
 
     def text_bytes(self, number: int) -> int:
         """Bytes of UTF-8 that all conversations say."""
-        return int(self._rows["text_bytes"][self._place(number)])
+        return self._row(number).text_bytes
 
     def source(self, number: int) -> str:
         """The data set that the sample is of."""
-        return self.summary.sources[int(self._rows["source"][self._place(number)])]
+        return self.summary.sources[self._row(number).source]
 
     @property
     def tables(self) -> Index:
         """The tables themselves, for what looks at all samples."""
         return self._index
 
-    def _place(self, number: int) -> int:
+    def _row(self, number: int) -> Row:
         place = number + len(self) if number < 0 else number
         if not 0 <= place < len(self):
             raise IndexError(f"{self.directory} has {len(self)} samples, asked for number {number}")
-        return place
+        return self._index.row(place)
 
-    def _read(self, number: int, *, with_images: bool) -> Sample:
-        row = self._place(number)
-        offset, text, pictures = (int(self._rows[name][row]) for name in ("offset", "text", "pictures"))
-        shard = self.summary.shards[int(self._rows["shard"][row])]
-        data = self._open(self.directory, shard).read(offset, text + pictures if with_images else text)
-        words, images = data[:text], data[text:]
-        sound = zlib.crc32(words) == self._rows["text_check"][row]
-        if not sound or (with_images and zlib.crc32(images) != self._rows["pictures_check"][row]):
-            raise DataError(f"{self.directory / shard.name}, sample {number}: the bytes are not those that were written; pack again")
-        return from_members(words, images)
+    def _read(self, row: Row, offset: int, length: int) -> memoryview:
+        return memoryview(self._open(self.directory, self.summary.shards[row.shard]).read(offset, length))
+
+    def _check(self, number: int, row: Row, data: memoryview, checksum: int) -> None:
+        if zlib.crc32(data) != checksum:
+            shard = self.directory / self.summary.shards[row.shard].name
+            raise DataError(f"{shard}, sample {number}: the bytes are not those that were written; pack again")
 
 
 class _File:

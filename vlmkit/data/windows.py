@@ -7,6 +7,7 @@ and why several processes can share a mixture: each plans the windows that it ne
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,8 +25,9 @@ from vlmkit.preprocess.images import ImageError, image_size
 
 
 class Samples(Protocol):
-    """Samples by number, for several threads and processes at once. Where there is also `image_sizes(number)` and
-    `without_images(number)`, as shards have them, samples are planned without an image being read."""
+    """Samples by number, for several threads and processes at once. Where there is also `image_sizes(number)`,
+    `without_images(number)` and `images(number)`, as shards have them, samples are planned without an image being read, and
+    images are read without the words."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, number: int, /) -> Sample: ...
@@ -36,6 +38,7 @@ class Part(NamedTuple):
 
     source: int
     sample: int
+    id: str
     piece: Piece
 
 
@@ -68,10 +71,15 @@ class Windows:
         """Plan and pack. Raises DataError for a sample that is too long where that is an error, and OSError as it comes:
         storage that fails is no bad sample, and may work in a minute."""
         rejected, cut = Rejections(), Rejections()
+        seen: Counter[int] = Counter()
         parts: list[Part] = []
         for place in self._places(window):
             source, number, _ = self.order[place]
+            seen[source] += 1
             parts += self._plan(source, number, rejected, cut)
+        for source, number in seen.items():
+            rejected.seen(self.sources[source][0], number)
+            cut.seen(self.sources[source][0], number)
         preparer = self.preparer
         if not preparer.pack:
             return Window([(part,) for part in parts], rejected, cut)
@@ -88,8 +96,6 @@ class Windows:
 
     def _plan(self, source: int, number: int, rejected: Rejections, cut: Rejections) -> list[Part]:
         name, samples = self.sources[source]
-        rejected.seen(name)
-        cut.seen(name)
         label = str(number)
         try:
             sample, sizes = _without_images(samples, number)
@@ -104,7 +110,7 @@ class Windows:
             rejected.add(Rejected(name, label, planned.rejected[0], f"sample {label}: {planned.rejected[1]}"))
         if planned.cut is not None:
             cut.add(Rejected(name, label, planned.cut[0], f"sample {label}: {planned.cut[1]}"))
-        return [Part(source, number, piece) for piece in planned.pieces]
+        return [Part(source, number, label, piece) for piece in planned.pieces]
 
 
 def _without_images(samples: Any, number: int) -> tuple[Sample, Sequence[Size]]:

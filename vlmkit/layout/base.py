@@ -7,14 +7,13 @@ out and is never searched for again.
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 from vlmkit.features import Grid
 from vlmkit.layout import layouts
+from vlmkit.layout.specials import Specials
 from vlmkit.layout.template import Template
 from vlmkit.preprocess.geometry import ImagePlan
 from vlmkit.spec import Spec
@@ -31,7 +30,7 @@ class Tokenizer(Protocol):
     """What a layout needs of a tokenizer."""
 
     @property
-    def specials(self) -> Mapping[str, int]:
+    def specials(self) -> Specials:
         """Spelling of every special token -> its id."""
 
     def encode(self, text: str, *, first: bool = True) -> list[int]:
@@ -106,18 +105,26 @@ class Span:
 class Layout:
     """A laid-out conversation of S tokens.
 
-    ids, labels: S numbers each; a label is the id itself where it is supervised (the assistant's words and the end of
-    its turn) and IGNORE elsewhere. extents: per image, in order of appearance, where the pieces around it begin and end.
+    ids: S numbers. supervised: where the ids begin and end that are their own labels, the assistant's words and the end of
+    its turn. extents: per image, in order of appearance, where the pieces around it begin and end.
     """
 
     ids: tuple[int, ...]
-    labels: tuple[int, ...]
+    supervised: tuple[tuple[int, int], ...]
     spans: tuple[Span, ...]
     extents: tuple[tuple[int, int], ...]
     learned: tuple[tuple[int, int], ...] = ()
     """(place, number of the learned embedding that stands there)"""
     prefix: int = 0
     """Tokens before the assistant's first word: what a prefix language model sees in both directions."""
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """S numbers: the id itself where it is supervised, IGNORE elsewhere."""
+        labels = [IGNORE] * len(self.ids)
+        for start, stop in self.supervised:
+            labels[start:stop] = self.ids[start:stop]
+        return tuple(labels)
 
     def truncated(self, length: int) -> Layout:
         """At most `length` tokens from the front. An image that does not fit whole goes with all that follows it."""
@@ -127,7 +134,7 @@ class Layout:
                 end = start
         return Layout(
             self.ids[:end],
-            self.labels[:end],
+            tuple((start, min(stop, end)) for start, stop in self.supervised if start < end),
             tuple(span for span in self.spans if span.start < end),
             tuple(extent for extent in self.extents if extent[1] <= end),
             tuple(place for place in self.learned if place[0] < end),
@@ -215,7 +222,7 @@ class TokenLayout(Spec):
         return writer.layout()
 
 
-@dataclass
+@dataclass(slots=True)
 class _Writer:
     """Collects ids. Text between special tokens is encoded as one run, as a tokenizer given the whole string would;
     it is cut only where supervision begins or ends, which is where generation has to begin."""
@@ -224,7 +231,7 @@ class _Writer:
     tokens: TokenLayout
     supervised: bool = False
     ids: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
+    taught: list[tuple[int, int]] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     extents: list[tuple[int, int]] = field(default_factory=list)
     learned: list[tuple[int, int]] = field(default_factory=list)
@@ -235,7 +242,9 @@ class _Writer:
     """Where the last boundary ends."""
 
     def plain(self, text: str) -> None:
-        if text and self.at_boundary and not text[0].isspace() and text[0] != "<":
+        if not text:
+            return
+        if self.at_boundary and not text[0].isspace() and text[0] != "<":
             text = f" {text}"
         if self.pending and self.pending_supervised != self.supervised:
             self.flush()
@@ -243,12 +252,16 @@ class _Writer:
         self.pending_supervised = self.supervised
 
     def trusted(self, text: str) -> None:
-        for piece in split_specials(text, self.tokenizer.specials):
-            if piece in self.tokenizer.specials:
-                self.flush()
-                self.extend([self.tokenizer.specials[piece]], self.supervised)
-            else:
+        if text:
+            self.pieces(self.tokenizer.specials.split(text))
+
+    def pieces(self, pieces: Sequence[str | int]) -> None:
+        for piece in pieces:
+            if isinstance(piece, str):
                 self.plain(piece)
+            else:
+                self.flush()
+                self.extend([piece], self.supervised)
 
     def begin_answer(self) -> None:
         self.end_prefix()
@@ -264,12 +277,12 @@ class _Writer:
         if not self.supervised:
             self.trusted(after)
             return
-        pieces = split_specials(after, self.tokenizer.specials)
-        ends = next((index + 1 for index, piece in enumerate(pieces) if piece in self.tokenizer.specials), 0)
-        self.trusted("".join(pieces[:ends]))
+        pieces = self.tokenizer.specials.split(after)
+        ends = next((index + 1 for index, piece in enumerate(pieces) if isinstance(piece, int)), 0)
+        self.pieces(pieces[:ends])
         self.flush()
         self.supervised = False
-        self.trusted("".join(pieces[ends:]))
+        self.pieces(pieces[ends:])
 
     def image(self, number: int, image: ImageTokens, pieces: Sequence[Piece]) -> None:
         self.flush()
@@ -315,22 +328,12 @@ class _Writer:
             self.pending = ""
 
     def extend(self, ids: list[int], supervised: bool) -> None:
+        begin = len(self.ids)
         self.ids += ids
-        self.labels += ids if supervised else [IGNORE] * len(ids)
+        if supervised:
+            self.taught.append((begin, len(self.ids)))
 
     def layout(self) -> Layout:
         self.flush()
         prefix = len(self.ids) if self.prefix is None else self.prefix
-        return Layout(tuple(self.ids), tuple(self.labels), tuple(self.spans), tuple(self.extents), tuple(self.learned), prefix)
-
-
-def split_specials(text: str, specials: Mapping[str, int]) -> list[str]:
-    """'<a>x<b>' -> ['<a>', 'x', '<b>']; where spellings overlap the longest wins."""
-    return [piece for piece in _any_of(tuple(specials)).split(text) if piece]
-
-
-@functools.lru_cache(maxsize=64)
-def _any_of(specials: tuple[str, ...]) -> re.Pattern[str]:
-    """Matches one of the spellings, kept by `split`; nothing where there are none."""
-    ordered = sorted((special for special in specials if special), key=len, reverse=True)
-    return re.compile(f"({'|'.join(map(re.escape, ordered))})" if ordered else "(?!)")
+        return Layout(tuple(self.ids), tuple(self.taught), tuple(self.spans), tuple(self.extents), tuple(self.learned), prefix)

@@ -31,15 +31,17 @@ def render(
     antialias: bool = True,
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Patches (N, 3*p*p) and grids (V, 3) of the views of a plan, in its order.
 
     image: a PIL image of mode RGB, or (H, W, 3) uint8 as an array or tensor. A patch is laid out (channel, row, column),
     patches of a view in raster order, uint8; with `mean` and `std` they are float32, (value / 255 - mean) / std. A grid
-    is (frames, rows, columns). Raises ValueError where the image is not the size that was planned for, and GridError
-    where a view is not a whole number of patches.
+    is (frames, rows, columns). out: where uint8 patches are written, (N, 3*p*p) in one piece. Raises ValueError where the
+    image is not the size that was planned for, and GridError where a view is not a whole number of patches.
     """
     grids = plan.grids(patch)
+    patches = torch.empty(sum(grid.tokens for grid in grids), 3 * patch * patch, dtype=torch.uint8) if out is None else out
     pixels = _pixels(image)
     size = Size(*pixels.shape[:2])
     if size != plan.source:
@@ -48,7 +50,7 @@ def render(
         )
     if (mean is None) != (std is None):
         raise ValueError(f"mean and std come together, got mean={mean} and std={std}")
-    pieces = []
+    following = iter(torch.split(patches, [grid.tokens for grid in grids]))
     made: Made = {}
     for part in plan.renders:
         picture = _resample(pixels, part, resample, antialias, made)
@@ -57,8 +59,7 @@ def render(
             if min(tile.top, tile.left) < 0 or tile.top + tile.height > part.canvas.height or tile.left + tile.width > part.canvas.width:
                 raise ValueError(f"{tile} reaches beyond its canvas of {part.canvas}")
             view = canvas[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
-            pieces.append(patchify(view, patch))
-    patches = pieces[0] if len(pieces) == 1 else torch.cat([*pieces, torch.empty(0, 3 * patch * patch, dtype=torch.uint8)])
+            patchify(view, patch, out=next(following))
     if mean is not None and std is not None:
         shift, scale = _affine(tuple(mean), tuple(std), patch)
         patches = torch.addcmul(shift, patches.float(), scale)
@@ -70,11 +71,22 @@ def grid_tensor(grids: tuple[Grid, ...]) -> Tensor:
     return torch.tensor([(grid.frames, grid.rows, grid.columns) for grid in grids], dtype=torch.int64).view(-1, 3)
 
 
-def patchify(view: Tensor, patch: int) -> Tensor:
+def patchify(view: Tensor, patch: int, out: Tensor | None = None) -> Tensor:
     """(rows * p, columns * p, 3) -> (rows * columns, 3*p*p), each (channel, row, column); the inverse of `unpatchify`."""
-    rows, columns = view.shape[0] // patch, view.shape[1] // patch
-    cells = view.reshape(rows, patch, columns, patch, 3)
-    return cells.permute(0, 2, 4, 1, 3).reshape(rows * columns, 3 * patch * patch)
+    height, width, channels = view.shape
+    rows, columns = height // patch, width // patch
+    if out is None:
+        out = view.new_empty(rows * columns, channels * patch * patch)
+    # By numpy, in half the time that torch takes over bytes: first a patch's pixels side by side, a line of them as one item,
+    # then its channels.
+    lines = view.numpy()
+    if not lines[0].flags.c_contiguous:
+        lines = np.ascontiguousarray(lines)
+    item = lines.itemsize * channels * patch
+    cells = lines.reshape(height, width * channels).view(f"V{item}").reshape(rows, patch, columns)
+    pixels = np.ascontiguousarray(cells.swapaxes(1, 2)).view(lines.dtype).reshape(rows * columns, patch * patch, channels)
+    np.copyto(out.numpy().reshape(rows * columns, channels, patch * patch), pixels.swapaxes(1, 2))
+    return out
 
 
 def _pixels(image: Any) -> Tensor:

@@ -1,0 +1,88 @@
+"""What makes batches of rows: the same in any process, and without a copy of pixels."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import torch
+
+import vlmkit
+from tests.data.mixed import jpeg, same, sample
+from tests.tiny import architecture
+from vlmkit.data.mixture import DataSource, Mixture
+from vlmkit.data.sample import Sample
+from vlmkit.data.windows import Row
+
+
+def mixture(*kinds: str) -> tuple[Mixture, list[Row]]:
+    samples = [sample("a", number, kind) for number, kind in enumerate(kinds)]
+    made = Mixture([DataSource("a", samples)], vlmkit.build_processor(architecture()), rows=2, length=300, pack=True, limit=1.0, epochs=1)
+    return made, made.windows[0].rows
+
+
+def test_a_maker_in_another_process_makes_the_same_batch() -> None:
+    mixed, rows = mixture("one", "two", "several", "truncated", "turns")
+    batch, failed = mixed.maker()[rows]
+    again, failed_again = pickle.loads(pickle.dumps(mixed.maker(threads=2)))[rows]
+    assert same(batch, again)
+    assert failed == failed_again
+    assert [(one.id, one.reason) for one in failed] == [("a3", "image cannot be decoded")]
+
+
+def test_pixels_are_decoded_into_the_batch_and_moved_only_where_an_image_is_left_out() -> None:
+    for kinds, copied in ((("one", "two", "one"), False), (("one", "truncated", "one"), True)):
+        mixed, rows = mixture(*kinds)
+        maker = mixed.maker()
+        rooms: list[torch.Tensor] = []
+        give = maker.processor.room
+        maker.processor.room = lambda planned, rooms=rooms, give=give: rooms.extend(give(planned)) or rooms  # type: ignore[method-assign]
+        (batch, _) = maker[rows]
+        assert (batch["pixel_values"].data_ptr() != rooms[0].data_ptr()) == copied
+        images = [maker.processor.render_image(jpeg(number + more)).pixel_values for number, more in shown(rows, mixed)]
+        assert torch.equal(batch["pixel_values"], torch.cat(images))
+
+
+def shown(rows: list[Row], mixed: Mixture) -> list[tuple[int, int]]:
+    """Of every image of the rows that can be decoded: the number of its sample, and its place in it."""
+    samples: Any = mixed.sources[0].samples
+    parts = [part for row in rows for part in row if decodable(samples[part.sample])]
+    return [(part.sample, image) for part in parts for image in part.piece.images]
+
+
+def decodable(found: Sample) -> bool:
+    return all(image.endswith(b"\xff\xd9") for image in found.images if isinstance(image, bytes))
+
+
+class Indexed(list[Sample]):
+    """Samples of which sizes, words and images can be had apart, as shards give them."""
+
+    def __init__(self, samples: list[Sample]) -> None:
+        super().__init__(samples)
+        self.asked: list[str] = []
+
+    def __getitem__(self, number: Any) -> Any:
+        self.asked.append("all")
+        return super().__getitem__(number)
+
+    def image_sizes(self, number: int) -> list[vlmkit.Size]:
+        from vlmkit.preprocess.images import image_size
+
+        return [image_size(image) for image in super().__getitem__(number).images]
+
+    def without_images(self, number: int) -> Sample:
+        found = super().__getitem__(number)
+        return Sample((), found.conversations, found.source, found.id)
+
+    def images(self, number: int) -> Any:
+        return super().__getitem__(number).images
+
+
+def test_where_words_and_images_can_be_had_apart_nothing_is_read_twice() -> None:
+    samples = [sample("a", number, kind) for number, kind in enumerate(["one", "two", "turns", "truncated"])]
+    batches = []
+    for source in (samples, Indexed(samples)):
+        mixed = Mixture([DataSource("a", source)], vlmkit.build_processor(architecture()), rows=4, length=300, pack=True, limit=1.0)
+        batches.append(next(mixed.batches()))
+    assert same(*batches)
+    assert source.asked == []  # type: ignore[attr-defined]

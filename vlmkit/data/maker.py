@@ -1,0 +1,86 @@
+"""From planned rows to tensors: images are read, decoded side by side into one piece of memory, and put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vlmkit.data.sample import Image, Rejected
+from vlmkit.data.windows import Part, Row, Samples
+from vlmkit.layout.base import ImageTokens, Layout
+from vlmkit.preprocess.images import ImageError
+from vlmkit.processor import PreparedSample, RenderedImage, VLMProcessor
+
+
+class Maker(Dataset[Any]):
+    """Rows -> a batch, and what could not be decoded. A worker process has one of its own."""
+
+    def __init__(
+        self, sources: Sequence[tuple[str, Samples]], processor: VLMProcessor, *, rows: int, length: int | None, threads: int
+    ) -> None:
+        """rows: of a batch. length: of packed rows; None: a conversation is a row of its own, padded to the longest. threads:
+        that decode."""
+        self.sources = sources
+        self.processor = processor
+        self.rows = rows
+        self.length = length
+        self.threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __getitem__(self, rows: Sequence[Row]) -> tuple[dict[str, Tensor], list[Rejected]]:
+        if self.threads > 1 and self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads)
+        parts = [part for row in rows for part in row]
+        room = iter(self.processor.room([planned for part in parts for planned in part.piece.planned]))
+        rooms = [[next(room) for _ in part.piece.planned] for part in parts]
+        made = list(map(self._make, parts, rooms) if self._pool is None else self._pool.map(self._make, parts, rooms))
+        failed = [one for one in made if isinstance(one, Rejected)]
+        found = iter(made)
+        kept = [[one for one in (next(found) for _ in row) if isinstance(one, PreparedSample)] for row in rows]
+        return self._batch(kept), failed
+
+    def _make(self, part: Part, room: Sequence[Tensor]) -> PreparedSample | Rejected:
+        name, samples = self.sources[part.source]
+        piece = part.piece
+        try:
+            images = _images(samples, part.sample)
+            shown = zip(piece.images, piece.planned, room, strict=True)
+            return PreparedSample(tuple(self._render(images[number], planned, out) for number, planned, out in shown), piece.layouts)
+        except ValueError as error:
+            return Rejected(name, part.id, "image cannot be decoded", f"sample {part.id}: {error}")
+
+    def _render(self, image: Image, planned: ImageTokens, out: Tensor) -> RenderedImage:
+        try:
+            return self.processor.render_image(image, planned, out)
+        except ImageError:
+            raise
+        except ValueError as error:
+            raise ImageError(f"the image is not what its header says: {error}") from None
+
+    def _batch(self, rows: Sequence[Sequence[PreparedSample]]) -> dict[str, Tensor]:
+        processor = self.processor
+        samples = [sample for row in rows for sample in row]
+        if not samples:
+            # A batch of which nothing is left has a row of its own, that teaches nothing.
+            pad = processor.pad_token_id
+            samples = [PreparedSample((), (Layout((pad, pad), (), (), ()),))]
+            rows = [samples, *([[]] * (self.rows - 1))]
+        batch: dict[str, Tensor]
+        batch = dict(processor.collate(samples) if self.length is None else processor.pack_rows(rows, self.length))
+        if "pixel_values" in batch:
+            return batch
+        # An image that no token refers to: under ZeRO-3 every process has to run the tower in every step, or all wait
+        # for one another for ever. Its gradient is zero.
+        blank = processor.render_image(np.zeros((64, 64, 3), np.uint8))
+        return batch | {"pixel_values": blank.pixel_values, "grids": blank.grids}
+
+
+def _images(samples: Any, number: int) -> Sequence[Image]:
+    """The images of a sample, without its words where the source can."""
+    images: Sequence[Image] = samples.images(number) if hasattr(samples, "images") else samples[number].images
+    return images
