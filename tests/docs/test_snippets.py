@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 import vlmkit
+from vlmkit import cli
+from vlmkit.commands import data
 
 REGISTERING = {"connectors.md", "data.md"}
 """Pages that register parts: they run in a process of their own, so that the catalogue of the others stays as it is."""
@@ -59,6 +61,12 @@ def test_command_lines_of_the_readme_are_those_of_the_page_that_runs_them() -> N
     (page,) = (block for block in pages.blocks(pages.ROOT / "docs" / "connectors.md") if "--plugin" in block.text)
     shown = {line.removeprefix("$ ") for line in page.text.splitlines()}
     assert set(readme.text.splitlines()) <= shown
+
+
+def test_the_readme_names_every_command() -> None:
+    text = (pages.ROOT / "README.md").read_text(encoding="utf-8")
+    commands = [*(name for name in cli.COMMANDS if name != "data"), *(f"data {name}" for name in data.COMMANDS)]
+    assert [name for name in commands if f"| `vlmkit {name}` |" not in text] == []
 
 
 def test_a_reader_of_ones_own_is_twenty_lines() -> None:
