@@ -4,8 +4,9 @@
 
 Photographs of several sizes with a few words each are written as a folder of files, packed, read back, and turned into packed
 rows. Figures are images for each second of processor time of the process and all its threads, which others on the same machine
-disturb less than the time that passed, beside which it stands. The last two alternate on the same images, so that their ratio
-holds on a busy machine; the mixture's share holds all that it adds: reading, checksums, order, laying out, packing, collating.
+disturb less than the time that passed, beside which it stands. The last two alternate row by row on the same images, so that
+their ratio holds on a busy machine; the mixture's share holds all that it adds: reading, checksums, order, laying out words,
+packing, collating.
 At the end a synthetic index of ten million rows is opened and read in the order of a mixture.
 """
 
@@ -32,10 +33,12 @@ from rich.table import Table
 import vlmkit
 from vlmkit.data.formats import formats
 from vlmkit.data.index import INDEX, ROW, ROWS, SIZES, VERSION
-from vlmkit.data.mixture import DataSource, Mixture
+from vlmkit.data.mixture import Batches, DataSource, Mixture
 from vlmkit.data.order import Order
 from vlmkit.data.pack import pack
 from vlmkit.data.shards import Shards
+from vlmkit.data.windows import Row
+from vlmkit.processor import VLMProcessor
 
 SIZES_DRAWN = ((480, 640), (640, 480), (427, 640), (500, 375), (768, 1024), (300, 300))
 """Height and width, as in a mix of photographs for questions and answers."""
@@ -56,16 +59,17 @@ class Result:
 
 
 class Clock:
-    """Adds up the time of pieces of work."""
+    """Adds up the time of pieces of work, and that of the processor: of all threads, or of this one (`time.thread_time`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, processor_time: Callable[[], float] = time.process_time) -> None:
+        self.processor_time = processor_time
         self.seconds = self.processor_seconds = 0.0
 
     def __call__(self, work: Callable[[], Any]) -> Any:
-        begun, busy = time.perf_counter(), time.process_time()
+        begun, busy = time.perf_counter(), self.processor_time()
         result = work()
         self.seconds += time.perf_counter() - begun
-        self.processor_seconds += time.process_time() - busy
+        self.processor_seconds += self.processor_time() - busy
         return result
 
 
@@ -121,41 +125,49 @@ def measure_reading(shards: Shards) -> Result:
 
 
 def measure_batches(shards: Shards, rounds: int) -> tuple[list[Result], dict[str, float], float]:
-    """Decode + resize + patches of the images of a window, and its packed batches; what the mixture costs beside; the share of
-    real tokens in a row. The next window is planned, its words laid out, in the background while one is taken."""
+    """Decode + resize + patches of the images of a row, and the packed row, in turns; what the mixture costs beside; the share
+    of real tokens in a row.
+
+    A round is a window. The next one is planned, its words laid out, in another thread while rows of this one are taken. All
+    that the process does counts as the mixture's but decoding the row's images once more, which is timed by its own thread.
+    """
     tiny = vlmkit.architecture("univa-vl-tiny")
     processor = vlmkit.build_processor(tiny.replace(policy=vlmkit.architecture("univa-vl").policy))
     mixture = Mixture([DataSource("photographs", shards)], processor, rows=1, length=LENGTH, pack=True, seed=0)
+    windows = [mixture.windows[number].rows for number in range(rounds + 1)]
     batches = mixture.batches()
-    decoding, mixing = Clock(), Clock()
-    planning = Clock()
-    ratios: list[float] = []
-    planned: list[float] = []
-    images = real = room = 0
-    for number in range(rounds + 1):
-        begun = planning.processor_seconds
-        rows = planning(lambda number=number: mixture.windows[number]).rows
-        begun = planning.processor_seconds - begun
-        encoded = [shards[part.sample].images[image] for row in rows for part in row for image in part.piece.images]
-        if not number:  # the first is planned while nobody waits for another
-            for _ in rows:
-                next(batches)
-            continue
-        before = mixing.processor_seconds, decoding.processor_seconds
-        mixing(lambda rows=rows: [len(next(batches)) for _ in rows])
-        decoding(lambda encoded=encoded: [len(processor.render_image(image).grids) for image in encoded])
-        alone = decoding.processor_seconds - before[1]
-        ratios.append((mixing.processor_seconds - before[0]) / alone - 1)
-        planned.append(begun / alone)
-        images += len(encoded)
-        real += sum(part.piece.length for row in rows for part in row)
-        room += LENGTH * len(rows)
+    for _ in windows[0]:  # the first is planned while nobody waits for another
+        next(batches)
+    decoding, reading, making = (Clock(time.thread_time) for _ in range(3))
+    ratios: list[dict[str, float]] = []
+    passed = busy = 0.0
+    for rows in windows[1:]:
+        before = [clock.processor_seconds for clock in (decoding, reading, making)]
+        whole = Clock()
+        whole(lambda rows=rows: _in_turns(rows, shards, processor, batches, decoding, reading, making))
+        alone, read, made = (clock.processor_seconds - since for clock, since in zip((decoding, reading, making), before, strict=True))
+        mixed = whole.processor_seconds - alone - read
+        ratios.append({"all": mixed / alone - 1, "planning": (mixed - made) / alone})
+        busy += mixed
+        passed += whole.seconds
     batches.close()
+    parts = [part for rows in windows[1:] for row in rows for part in row]
+    images = sum(len(part.piece.images) for part in parts)
     results = [
         Result("decode + resize + patches", images, decoding.seconds, decoding.processor_seconds),
-        Result(f"packed batches of {LENGTH} tokens", images, mixing.seconds, mixing.processor_seconds),
+        Result(f"packed batches of {LENGTH} tokens", images, passed - decoding.seconds - reading.seconds, busy),
     ]
-    return results, {"all": statistics.median(ratios), "planning": statistics.median(planned)}, real / room
+    cost = {name: statistics.median(ratio[name] for ratio in ratios) for name in ratios[0]}
+    return results, cost, sum(part.piece.length for part in parts) / (LENGTH * sum(map(len, windows[1:])))
+
+
+def _in_turns(
+    rows: list[Row], shards: Shards, processor: VLMProcessor, batches: Batches, decoding: Clock, reading: Clock, making: Clock
+) -> None:
+    for row in rows:
+        encoded = reading(lambda row=row: [shards.images(part.sample)[number] for part in row for number in part.piece.images])
+        decoding(lambda encoded=encoded: [len(processor.render_image(image).grids) for image in encoded])
+        making(lambda: len(next(batches)))
 
 
 def measure_index(folder: Path, rows: int) -> dict[str, float]:

@@ -12,6 +12,8 @@ Conversation = Sequence[Message]
 """[{"role": "user", "content": [{"type": "image", "image": ...}, {"type": "text", "text": "..."}]}, ...]"""
 
 _ROLES = ("system", "user", "assistant")
+# What nearly all are stands first: asking an abstract class takes ten times as long.
+_OBJECT, _LIST = (dict, Mapping), (list, tuple, Sequence)
 _IMAGE_KEYS = ("image", "path", "url")
 
 
@@ -19,13 +21,13 @@ def read_conversation(conversation: Conversation) -> tuple[tuple[Turn, ...], lis
     """Turns for a layout, and the images in the order in which they stand. Raises LayoutError naming message and item."""
     images: list[Any] = []
     turns = []
-    if isinstance(conversation, str | bytes | Mapping) or not isinstance(conversation, Sequence):
+    if isinstance(conversation, (str, bytes)) or not isinstance(conversation, _LIST):
         raise LayoutError(f"a conversation is a list of messages, got {_short(conversation)}")
     if not conversation:
         raise LayoutError("a conversation has at least one message, got an empty list")
     for number, message in enumerate(conversation):
         where = f"message {number}"
-        if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+        if not isinstance(message, _OBJECT) or "role" not in message or "content" not in message:
             raise LayoutError(f"{where}: expected an object with 'role' and 'content', got {_short(message)}")
         role = message["role"]
         if role not in _ROLES:
@@ -40,12 +42,12 @@ def _parts(content: Any, images: list[Any], where: str) -> Iterator[str | int]:
     if isinstance(content, str):
         yield content
         return
-    if isinstance(content, bytes) or not isinstance(content, Sequence):
+    if isinstance(content, bytes) or not isinstance(content, _LIST):
         raise LayoutError(f"{where}: content is a text or a list of items, got {_short(content)}")
     for number, item in enumerate(content):
-        if isinstance(item, Mapping) and item.get("type") == "text" and isinstance(item.get("text"), str):
+        if isinstance(item, _OBJECT) and item.get("type") == "text" and isinstance(item.get("text"), str):
             yield item["text"]
-        elif isinstance(item, Mapping) and (image := _image(item)) is not None:
+        elif isinstance(item, _OBJECT) and (image := _image(item)) is not None:
             images.append(image)
             yield len(images) - 1
         else:

@@ -251,12 +251,14 @@ def _batch(rows: dict[str, NDArray[np.int64]], samples: Sequence[PreparedSample]
 
 def _joined(patches: Sequence[Tensor]) -> Tensor:
     """One behind the other; without a copy where they stand like that in memory already, as those of `room` do."""
-    first = patches[0]
-    storage, end = first.untyped_storage().data_ptr(), first.data_ptr()
+    first, end = patches[0], patches[0].data_ptr()
     for part in patches:
-        if part.data_ptr() != end or part.untyped_storage().data_ptr() != storage or not part.is_contiguous():
+        if part.data_ptr() != end or not part.is_contiguous():
             return torch.cat(list(patches))
         end += part.nbytes
+    storage = first.untyped_storage()
+    if end > storage.data_ptr() + storage.nbytes():
+        return torch.cat(list(patches))
     return first.as_strided((sum(map(len, patches)), *first.shape[1:]), first.stride(), first.storage_offset())
 
 

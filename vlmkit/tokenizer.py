@@ -98,22 +98,14 @@ def _following(part: Any) -> Any:
 
 @functools.cache
 def _bytes_tokenizer_json(specials: tuple[str, ...]) -> str:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    """An ASCII character is one token, any other its bytes in UTF-8. Ids are bytes either way."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models
 
-    alphabet = _byte_alphabet()
-    tokenizer = Tokenizer(models.BPE(vocab={character: value for value, character in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    vocabulary = {chr(value) if value < 128 else f"<0x{value:02X}>": value for value in range(256)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
     return str(tokenizer.to_str())
-
-
-def _byte_alphabet() -> list[str]:
-    """The character that stands for each byte in byte-level BPE: Radford et al. 2019 (GPT-2). Printable bytes stand for
-    themselves, the others are moved above 255 in order."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    moved = iter(range(256, 512))
-    return [chr(value) if value in printable else chr(next(moved)) for value in range(256)]
 
 
 def bytes_tokenizer(more: Iterable[str] = (), **roles: Any) -> PreTrainedTokenizerBase:

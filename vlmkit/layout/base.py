@@ -7,6 +7,7 @@ out and is never searched for again.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
@@ -77,7 +78,7 @@ class ImageTokens:
     plan: ImagePlan
     grids: tuple[Grid, ...]
 
-    @property
+    @functools.cached_property
     def count(self) -> int:
         """Visual tokens as the connector returns them, those that a layout leaves out included."""
         return sum(grid.tokens for grid in self.grids)
@@ -259,9 +260,12 @@ class _Writer:
         for piece in pieces:
             if isinstance(piece, str):
                 self.plain(piece)
-            else:
+                continue
+            if self.pending:
                 self.flush()
-                self.extend([piece], self.supervised)
+            self.ids.append(piece)
+            if self.supervised:
+                self.taught.append((len(self.ids) - 1, len(self.ids)))
 
     def begin_answer(self) -> None:
         self.end_prefix()
@@ -320,18 +324,16 @@ class _Writer:
         self.boundary = len(self.ids)
 
     def placeholders(self, count: int) -> None:
-        self.extend([self.tokenizer.specials[self.tokens.placeholder]] * count, False)
+        self.ids += [self.tokenizer.specials[self.tokens.placeholder]] * count
 
     def flush(self) -> None:
-        if self.pending:
-            self.extend(self.tokenizer.encode(self.pending, first=not self.ids), self.pending_supervised)
-            self.pending = ""
-
-    def extend(self, ids: list[int], supervised: bool) -> None:
+        if not self.pending:
+            return
         begin = len(self.ids)
-        self.ids += ids
-        if supervised:
+        self.ids += self.tokenizer.encode(self.pending, first=not begin)
+        if self.pending_supervised:
             self.taught.append((begin, len(self.ids)))
+        self.pending = ""
 
     def layout(self) -> Layout:
         self.flush()
