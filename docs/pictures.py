@@ -17,6 +17,7 @@ from vlmkit.architecture import Architecture
 from vlmkit.preprocess.geometry import Size
 from vlmkit.sheet import alike as grouped
 from vlmkit.sheet import draw_sheet
+from vlmkit.show import placed
 
 PHOTO = "coffee"
 """A photograph that comes with scikit-image, 600 x 400."""
@@ -65,8 +66,11 @@ def steps(model: Architecture) -> Iterator[Step]:
     yield Step("image", "any file, PIL image or array", f"{EXAMPLE.height} x {EXAMPLE.width} x 3")
     yield Step("policy", described(model.policy), f"{views}: uint8 patches ({patches:,}, {3 * patch * patch:,})")
     yield Step("encoder", described(model.encoder), f"features ({features:,}, {model.encoder.dim_out:,})")
-    yield Step("connector", described(model.connector), f"visual tokens ({model.image_tokens(plan).count:,}, {dim:,})")
-    yield Step("fusion", described(model.fusion), f"sequence (S, {dim:,})")
+    tokens = model.image_tokens(plan)
+    left = int((~placed(model, tokens)).sum())
+    without = f", {left:,} of them left out by the layout" if left else ""
+    yield Step("connector", described(model.connector), f"visual tokens ({tokens.count:,}, {dim:,}){without}")
+    yield Step("fusion", described(model.fusion), f"sequence (S, {dim:,}), {model.layout.places(tokens):,} places of it for the image")
     yield Step("language model", described_language_model(model), f"logits (S, {vocabulary:,})")
 
 

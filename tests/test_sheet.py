@@ -96,6 +96,15 @@ def test_the_picture_of_a_cell_is_as_large_as_fits(name: str, size: Size) -> Non
     assert drawn.width > CELL_WIDTH / 2 or drawn.height > PICTURE_HEIGHT / 2
 
 
+def test_models_of_which_one_leaves_tokens_out_are_apart_and_say_how_many() -> None:
+    whole = vlmkit.architecture("llava-1.6-vicuna-7b")
+    run = whole.replace(name="whole", layout=vlmkit.layouts["run"](template=whole.layout.template, placeholder="<image>"))
+    every, partial = alike([(model, image_tokens(model, Size(480, 640))) for model in (whole, run)])
+    assert (partial.names, every.names) == (["llava-1.6-vicuna-7b"], ["whole"])
+    assert sheet._words(partial).endswith("each, 576 of 2,880 left out, 36 learned embeddings added")
+    assert sheet._words(every).endswith("each")
+
+
 def test_words_are_wrapped_between_words_only() -> None:
     words = ["a-rather-long-name-of-a-model-7b,"] * 3 + ["b"]
     lines = wrapped(words, 19, bold=True)

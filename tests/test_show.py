@@ -13,7 +13,7 @@ from vlmkit.features import Grid
 from vlmkit.page import ACCENT, FAINT
 from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
 from vlmkit.preprocess.pixels import patchify
-from vlmkit.show import Lines, covered, draw, mosaic, see, stretch
+from vlmkit.show import Lines, _stats, covered, draw, mosaic, placed, see, stretch
 
 TINY = vlmkit.architecture("univa-vl-tiny")
 UNIVA = vlmkit.architecture("univa-vl")
@@ -68,6 +68,50 @@ def test_a_mosaic_holds_every_pixel_and_as_many_lines_as_the_grids_have(scale, t
         assert not wide.any()
     else:
         assert (runs(wide.all(axis=1)), runs(wide.all(axis=0))) == (4 // token[0] + 1, 8 // token[1] + 1)
+
+
+def test_cells_that_the_layout_leaves_out_are_faded_and_have_no_lines_of_their_own():
+    grid, lines = Grid(1, 4, 8), Lines(patch=1, token=3)
+    view = np.full((56, 112, 3), 10, np.uint8)
+    whole, none = np.ones((2, 4), bool), np.zeros((2, 4), bool)
+    assert np.array_equal(mosaic(view, grid, (2, 2), 14, 1, lines, whole), mosaic(view, grid, (2, 2), 14, 1, lines))
+    blank = mosaic(view, grid, (2, 2), 14, 1, lines, none)
+    assert not (blank == ACCENT).all(axis=2).any()
+    assert {tuple(colour) for colour in blank.reshape(-1, 3)} == {FAINT, (193, 193, 193)}
+    lower = np.array([[False] * 4, [True] * 4])
+    board = mosaic(view, grid, (2, 2), 14, 1, lines, lower)
+    middle = 3 + 28 + 1  # the upper tokens, above the line that the lower ones begin with
+    assert np.array_equal(board[:middle], blank[:middle])
+    assert np.array_equal(board[middle:], mosaic(view, grid, (2, 2), 14, 1, lines)[middle:])
+
+
+@pytest.mark.parametrize("name", vlmkit.list_models())
+def test_what_is_placed_and_learned_is_what_an_image_costs(name):
+    model = vlmkit.architecture(name)
+    tokens = model.image_tokens(model.plan(Size(480, 640)))
+    learned = model.layout.places(tokens) - int(placed(model, tokens).sum())
+    assert learned >= 0 if model.layout.learned else learned == 0
+    assert placed(model, tokens).all() or model.layout.partial
+
+
+def test_the_page_says_how_many_tokens_the_layout_leaves_out():
+    picture = np.asarray(Image.fromarray(photo("coffee")).resize((640, 480)))
+    stats = {stat.label: stat.value for stat in _stats(see(picture, vlmkit.architecture("llava-1.6-vicuna-7b")))}
+    assert stats["visual tokens"] == "2,340"
+    assert stats["left out by the layout"] == "576 of 2,880"
+    assert stats["learned embeddings added"] == "36"
+    assert "left out by the layout" not in {stat.label for stat in _stats(see(picture, UNIVA))}
+
+
+def test_the_page_shows_faded_what_the_layout_leaves_out():
+    picture = np.asarray(Image.fromarray(photo("coffee")).resize((640, 480)))
+    sight = see(picture, vlmkit.architecture("llava-1.6-vicuna-7b"))
+    page = np.asarray(draw(sight, "coffee.png"))
+    kept = placed(sight.architecture, sight.tokens).reshape(5, 24, 24)
+    assert [int((~view).sum()) for view in kept] == [0, 144, 144, 144, 144]
+    for view, grid, mask in zip(sight.views, sight.patches, kept, strict=True):
+        assert find(mosaic(view, grid, (1, 1), 14, 1, Lines.between(14), mask), page)
+        assert bool(find(mosaic(view, grid, (1, 1), 14, 1, Lines.between(14)), page)) == mask.all()
 
 
 @pytest.mark.parametrize(

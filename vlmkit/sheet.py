@@ -16,7 +16,7 @@ from vlmkit.architecture import Architecture
 from vlmkit.layout.base import ImageTokens
 from vlmkit.page import ACCENT, INK, MUTED, RULE, text_width, write_text
 from vlmkit.preprocess.geometry import Size
-from vlmkit.show import Lines, Pixels, Sight, across, boards, covered, grids_across, see
+from vlmkit.show import Lines, Pixels, Sight, across, boards, covered, grids_across, placed, see
 
 Item = TypeVar("Item")
 
@@ -46,6 +46,11 @@ class Cut:
         """Visual tokens that each of the language models receives; none of a refused image."""
         return 0 if isinstance(self.tokens, str) else self.models[0].layout.places(self.tokens)
 
+    @property
+    def left(self) -> int:
+        """Visual tokens that each of the layouts leaves out."""
+        return 0 if isinstance(self.tokens, str) else int((~placed(self.models[0], self.tokens)).sum())
+
 
 def alike(models: Sequence[tuple[Architecture, ImageTokens | str]]) -> list[Cut]:
     """The models with what an image is for each, grouped by what they get of it; most tokens first, refusals
@@ -54,7 +59,8 @@ def alike(models: Sequence[tuple[Architecture, ImageTokens | str]]) -> list[Cut]
     for model, tokens in models:
         key: object = tokens
         if not isinstance(tokens, str):
-            key = (tokens, model.layout.places(tokens), model.encoder.patch_size, model.policy.resample, model.policy.antialias)
+            kept = (model.layout.places(tokens), placed(model, tokens).tobytes())
+            key = (tokens, kept, model.encoder.patch_size, model.policy.resample, model.policy.antialias)
         groups.setdefault(key, ([], tokens))[0].append(model)
     cuts = [Cut(tuple(members), tokens) for members, tokens in groups.values()]
     return sorted(cuts, key=lambda cut: -cut.count)
@@ -63,6 +69,8 @@ def alike(models: Sequence[tuple[Architecture, ImageTokens | str]]) -> list[Cut]
 def draw_sheet(photo: Pixels, cuts: Sequence[Cut], title: str) -> Image.Image:
     """The sheet: the photograph (H, W, 3) first, then a cell for each cut."""
     words = f"{across(Size(*photo.shape[:2]))} pixels. A blue cell is one visual token; grey cells are patches whose tokens lie on no grid."
+    if any(cut.left for cut in cuts):
+        words += " Faded tokens are left out."
     cells = [_Cell(_within(Image.fromarray(photo)), [title], "", words)]
     for cut in cuts:
         if isinstance(cut.tokens, str):
@@ -171,7 +179,9 @@ def _words(cut: Cut) -> str:
     views, grids = tokens.plan.views, grids_across(tokens.grids)
     seen = ", ".join(dict.fromkeys(map(across, views)))
     many = f"{len(views)} views of " if len(views) > 1 else ""
-    return f"{model.policy.kind}: {many}{seen}, tokens {grids}{' each' if many else ''}"
+    learned = cut.count + cut.left - tokens.count
+    words = [f"{cut.left:,} of {tokens.count:,} left out" if cut.left else "", f"{learned:,} learned embeddings added" if learned else ""]
+    return ", ".join(filter(None, [f"{model.policy.kind}: {many}{seen}", f"tokens {grids}{' each' if many else ''}", *words]))
 
 
 def _fit(width: int, height: int) -> float:

@@ -1,13 +1,14 @@
 """One picture of what a model sees of a photograph: the photograph, every view with its patches and tokens, the numbers.
 
 `see` takes the way of an image up to the encoder, `draw` puts it on a page. Views are drawn from the uint8 patches that the
-encoder gets, enlarged by a whole factor; lines stand between patches, so that every pixel is there and none is covered.
+encoder gets, enlarged by a whole factor; lines stand between patches, so that every pixel is there and none is covered. What the
+layout leaves out of the sequence (visual tokens over padding, say) is faded.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,8 @@ from PIL import Image
 
 from vlmkit.architecture import Architecture
 from vlmkit.features import Grid
-from vlmkit.layout.base import ImageTokens
-from vlmkit.page import ACCENT, FAINT, GAP, MUTED, WIDTH, Page, Panel, Stat
+from vlmkit.layout.base import ImageTokens, Visual
+from vlmkit.page import ACCENT, FAINT, GAP, MUTED, WIDTH, Colour, Page, Panel, Stat
 from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
 from vlmkit.preprocess.images import decode
 from vlmkit.preprocess.pixels import render
@@ -25,6 +26,8 @@ Pixels = NDArray[np.uint8]
 
 VIEW_SIDE = 1080
 """Pixels that the longer side of the views may take when they are enlarged; larger ones are drawn as they are."""
+FADED: Colour = (191, 191, 191)
+"""What black, the usual padding, fades to."""
 PHOTO_SIDE = 620
 """Width of the original at most where it stands beside a view; at least where there is room."""
 
@@ -42,6 +45,15 @@ class Sight:
     @property
     def plan(self) -> ImagePlan:
         return self.tokens.plan
+
+
+def placed(architecture: Architecture, tokens: ImageTokens) -> NDArray[np.bool_]:
+    """Of each visual token of an image, as the connector returns them, whether the layout gives it a place."""
+    found = np.zeros(tokens.count, bool)
+    for piece in architecture.layout.image_pieces(tokens):
+        if isinstance(piece, Visual):
+            found[piece.start : piece.start + piece.length] = True
+    return found
 
 
 def see(image: Any, architecture: Architecture) -> Sight:
@@ -86,9 +98,10 @@ class Lines:
 def boards(sight: Sight, scale: int, lines: Lines) -> list[Pixels]:
     """A picture of each render of the plan: its views, enlarged by a whole factor, side by side as they were cut."""
     patch, merged = sight.architecture.encoder.patch_size, sight.tokens.grids
+    kept = np.split(placed(sight.architecture, sight.tokens), np.cumsum([grid.tokens for grid in merged])[:-1])
     mosaics = iter(
-        mosaic(view, patches, covered(patches, tokens), patch, scale, lines)
-        for view, patches, tokens in zip(sight.views, sight.patches, merged, strict=True)
+        mosaic(view, patches, covered(patches, tokens), patch, scale, lines, mask[tokens.prefix :].reshape(-1, tokens.columns))
+        for view, patches, tokens, mask in zip(sight.views, sight.patches, merged, kept, strict=True)
     )
     return [_lay_tiles(part, [next(mosaics) for _ in part.tiles], gap=4 * lines.token) for part in sight.plan.renders]
 
@@ -102,20 +115,52 @@ def covered(patches: Grid, tokens: Grid) -> tuple[int, int] | None:
     return (rows, columns) if tokens.rows > 1 or rows in (1, columns) else None
 
 
-def mosaic(view: Pixels, grid: Grid, token: tuple[int, int] | None, patch: int, scale: int, lines: Lines) -> Pixels:
+def mosaic(
+    view: Pixels,
+    grid: Grid,
+    token: tuple[int, int] | None,
+    patch: int,
+    scale: int,
+    lines: Lines,
+    kept: NDArray[np.bool_] | None = None,
+) -> Pixels:
     """The view enlarged by a whole factor, its patches moved apart by lines: wide ones around visual tokens, thin ones
-    within. Nothing of the view is covered."""
-    rows, height, wide_rows = _spread(grid.rows, token[0] if token else 0, patch * scale, lines)
-    columns, width, wide_columns = _spread(grid.columns, token[1] if token else 0, patch * scale, lines)
-    board = np.full((height, width, 3), FAINT, np.uint8)
-    board[wide_rows] = ACCENT
-    board[:, wide_columns] = ACCENT
-    board[np.ix_(rows, columns)] = view.repeat(scale, axis=0).repeat(scale, axis=1)
-    return board
+    within. Nothing of the view is covered. Tokens that are not `kept` (rows, columns) are faded, with no wide lines."""
+    vertical = _spread(grid.rows, token[0] if token else 0, patch * scale, lines)
+    horizontal = _spread(grid.columns, token[1] if token else 0, patch * scale, lines)
+    pixels, inner = view.repeat(scale, axis=0).repeat(scale, axis=1), np.ix_(vertical.places, horizontal.places)
+    board = np.full((vertical.length, horizontal.length, 3), FAINT, np.uint8)
+    board[vertical.wide] = ACCENT
+    board[:, horizontal.wide] = ACCENT
+    board[inner] = pixels
+    if kept is None or token is None or kept.all():
+        return board
+    without = np.full_like(board, FAINT)
+    without[inner] = _faded(pixels)
+    for row, column in np.argwhere(kept):
+        cell = vertical.cells[row], horizontal.cells[column]
+        without[cell] = board[cell]
+    return without
 
 
-def _spread(count: int, together: int, side: int, lines: Lines) -> tuple[NDArray[np.int64], int, NDArray[np.int64]]:
-    """Along one side: where each pixel of `count` patches goes, the length of all, and which of it wide lines take."""
+def _faded(pixels: Pixels) -> Pixels:
+    return (pixels // 4 + FADED[0]).astype(np.uint8)
+
+
+class _Side(NamedTuple):
+    """Along one side of a mosaic."""
+
+    places: NDArray[np.int64]
+    """Where each pixel of the patches goes."""
+    length: int
+    wide: NDArray[np.int64]
+    """What wide lines take of it."""
+    cells: list[slice]
+    """What each visual token takes of it, with the lines on both of its edges."""
+
+
+def _spread(count: int, together: int, side: int, lines: Lines) -> _Side:
+    """`count` patches, of which so many belong together to a visual token; 0 where tokens stand on no grid."""
     before = [lines.token if together and number % together == 0 else lines.patch for number in range(count + 1)]
     before[0] = before[-1] = lines.token
     starts = np.cumsum(before)[:-1] + side * np.arange(count)
@@ -125,7 +170,9 @@ def _spread(count: int, together: int, side: int, lines: Lines) -> tuple[NDArray
     line[places] = False
     edges = [0, *(starts + side)]
     wide = [np.arange(edge, edge + width) for edge, width in zip(edges, before, strict=True) if together and width == lines.token]
-    return places, length, np.concatenate(wide) if wide else np.arange(0)
+    ends = range(together, count + 1, together) if together else ()
+    cells = [slice(edges[end - together], edges[end] + before[end]) for end in ends]
+    return _Side(places, length, np.concatenate(wide) if wide else np.arange(0), cells)
 
 
 def _unpatchify(values: Pixels, grid: Grid, patch: int) -> Pixels:
@@ -154,7 +201,7 @@ def _seen(sight: Sight) -> Image.Image:
     """The original; what no view shows of it is faded."""
     photo = sight.photo
     boxes = [_shown(part, sight.plan.source) for part in sight.plan.renders]
-    faded = (photo // 4 + 191).astype(np.uint8)
+    faded = _faded(photo)
     for top, bottom, left, right in boxes:
         faded[top:bottom, left:right] = photo[top:bottom, left:right]
     return Image.fromarray(faded)
@@ -230,10 +277,14 @@ def grids_across(grids: tuple[Grid, ...]) -> str:
 
 def _stats(sight: Sight) -> list[Stat]:
     plan, count = sight.plan, sight.architecture.layout.places(sight.tokens)
+    kept = placed(sight.architecture, sight.tokens)
+    left, learned = int((~kept).sum()), count - int(kept.sum())
     each = "" if len(sight.views) == 1 else " of each view"
     main = max(plan.renders, key=lambda part: sum(tile.size.pixels for tile in part.tiles))
     return [
         Stat("visual tokens", f"{count:,}", ACCENT),
+        *([Stat("left out by the layout", f"{left:,} of {kept.size:,}")] if left else []),
+        *([Stat("learned embeddings added", f"{learned:,}")] if learned else []),
         Stat("original", across(plan.source)),
         Stat("resized", across(main.resize)),
         *([Stat("views", f"{len(sight.views)}")] if each else []),
@@ -258,17 +309,18 @@ def stretch(before: Size, after: Size) -> str:
     return f"{percent:,.1f} % {'wider' if ratio > 1 else 'taller'}"
 
 
-def _legend(sight: Sight, lines: Lines) -> list[tuple[int, tuple[int, int, int], str]]:
-    """Width, colour and meaning of each kind of line."""
+def _legend(sight: Sight, lines: Lines) -> list[tuple[int, Colour, str]]:
+    """Width, colour and meaning of each kind of line, and of what is faded."""
     patch = sight.architecture.encoder.patch_size
     words = f"patch of {_by(patch, patch)} pixels"
     token = covered(sight.patches[0], sight.tokens.grids[0])
     if token is None:
         return [(lines.patch, FAINT, words), (0, MUTED, "the visual tokens stand on no grid of patches")]
     rows, columns = token
+    left = [] if placed(sight.architecture, sight.tokens).all() else [(4 * lines.token, FADED, "visual tokens that the layout leaves out")]
     if rows == columns == 1:
-        return [(lines.token, ACCENT, f"{words}, one visual token each")]
-    return [(lines.patch, FAINT, words), (lines.token, ACCENT, f"visual token of {_by(columns, rows)} patches")]
+        return [(lines.token, ACCENT, f"{words}, one visual token each"), *left]
+    return [(lines.patch, FAINT, words), (lines.token, ACCENT, f"visual token of {_by(columns, rows)} patches"), *left]
 
 
 def _parts(model: Architecture) -> str:
