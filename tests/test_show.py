@@ -13,7 +13,7 @@ from vlmkit.features import Grid
 from vlmkit.page import ACCENT, FAINT
 from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
 from vlmkit.preprocess.pixels import patchify
-from vlmkit.show import Lines, _stats, covered, draw, mosaic, placed, see, stretch
+from vlmkit.show import Lines, _caption, _stats, covered, draw, mosaic, placed, see, stretch
 
 TINY = vlmkit.architecture("univa-vl-tiny")
 UNIVA = vlmkit.architecture("univa-vl")
@@ -197,6 +197,40 @@ def test_every_shape_gives_a_page_that_can_be_read(model, height, width):
     frame = np.asarray(page).copy()
     frame[47:-47, 47:-47] = 255  # the outline of the original stands one pixel out
     assert (frame == 255).all(), "nothing reaches into the margin"
+
+
+@pytest.mark.parametrize(
+    ("name", "captions", "ratio"),
+    [
+        ("pixtral-12b", ["as it is"], "unchanged"),
+        ("univa-vl", ["resized to 504 x 364 (3.8 % wider)"], "3.8 % wider"),
+        ("idefics2-8b", ["trimmed to 630 x 476"], "unchanged"),
+        (
+            "llava-1.6-vicuna-7b",
+            ["resized to 336 x 336 (33.3 % taller)", "resized to 672 x 504, placed on 672 x 672, cut into 4 views of 336 x 336"],
+            "33.3 % taller and unchanged",
+        ),
+        (
+            "idefics2-8b-split",
+            [*["cut to 320 x 240, resized to 378 x 378 (33.3 % taller)"] * 4, "trimmed to 630 x 476"],
+            "33.3 % taller and unchanged",
+        ),
+        (
+            "smolvlm-256m",
+            [
+                "resized to 2048 x 1536, cut into 12 views of 512 x 512",
+                "resized to 2048 x 1536 and then to 512 x 512 (33.3 % taller)",
+            ],
+            "unchanged and 33.3 % taller",
+        ),
+    ],
+)
+def test_every_render_has_its_own_words_and_the_ratio_is_that_of_all(name, captions, ratio):
+    picture = np.asarray(Image.fromarray(photo("coffee")).resize((640, 480)))
+    sight = see(picture, vlmkit.architecture(name))
+    found = [_caption(part, sight.plan.source) for part in sight.plan.renders]
+    assert found == [caption.replace(" x ", " \N{MULTIPLICATION SIGN} ") for caption in captions]
+    assert {stat.label: stat.value for stat in _stats(sight)}["aspect ratio"] == ratio
 
 
 @pytest.mark.parametrize(

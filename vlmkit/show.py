@@ -28,6 +28,8 @@ VIEW_SIDE = 1080
 """Pixels that the longer side of the views may take when they are enlarged; larger ones are drawn as they are."""
 FADED: Colour = (191, 191, 191)
 """What black, the usual padding, fades to."""
+UNCHANGED = "unchanged"
+"""Said of an aspect ratio."""
 PHOTO_SIDE = 620
 """Width of the original at most where it stands beside a view; at least where there is room."""
 
@@ -257,11 +259,15 @@ def _caption(part: Render, source: Size) -> str:
         whole = frame.height >= source.height and frame.width >= source.width
         steps.append(f"{'padded' if whole else 'cut'} to {across(frame)}")
     if part.via or part.resize != frame:
-        steps.append(f"resized to {' and then to '.join(dict.fromkeys(map(across, (*part.via, part.resize))))}")
+        changed = stretch(frame, part.resize)
+        ratio = "" if changed == UNCHANGED else f" ({changed})"
+        steps.append(f"resized to {' and then to '.join(dict.fromkeys(map(across, (*part.via, part.resize))))}{ratio}")
     if part.canvas != part.resize or part.top or part.left:
         steps.append(f"placed on {across(part.canvas)}")
     if len(part.tiles) > 1:
         steps.append(f"cut into {len(part.tiles)} views of {_same(tile.size for tile in part.tiles)}")
+    elif part.tiles[0].size != part.canvas:
+        steps.append(f"trimmed to {across(part.tiles[0].size)}")
     return ", ".join(steps) or "as it is"
 
 
@@ -280,19 +286,19 @@ def _stats(sight: Sight) -> list[Stat]:
     kept = placed(sight.architecture, sight.tokens)
     left, learned = int((~kept).sum()), count - int(kept.sum())
     each = "" if len(sight.views) == 1 else " of each view"
-    main = max(plan.renders, key=lambda part: sum(tile.size.pixels for tile in part.tiles))
+    ratios = dict.fromkeys(stretch(_frame(part, plan.source).size, part.resize) for part in plan.renders)
     return [
         Stat("visual tokens", f"{count:,}", ACCENT),
         *([Stat("left out by the layout", f"{left:,} of {kept.size:,}")] if left else []),
         *([Stat("learned embeddings added", f"{learned:,}")] if learned else []),
         Stat("original", across(plan.source)),
-        Stat("resized", across(main.resize)),
+        Stat("resized", _same(part.resize for part in plan.renders)),
         *([Stat("views", f"{len(sight.views)}")] if each else []),
         Stat(f"patch grid{each}", grids_across(sight.patches)),
         Stat(f"token grid{each}", grids_across(sight.tokens.grids)),
         Stat("pixels per token", _rounded(sum(view.pixels for view in plan.views) / count)),
         Stat("original pixels per token", _rounded(plan.source.pixels / count)),
-        Stat("aspect ratio", stretch(_frame(main, plan.source).size, main.resize)),
+        Stat("aspect ratio", " and ".join(ratios)),
     ]
 
 
@@ -305,7 +311,7 @@ def stretch(before: Size, after: Size) -> str:
     ratio = (after.width * before.height) / (after.height * before.width)
     percent = 100 * (max(ratio, 1 / ratio) - 1)
     if percent < 0.05:
-        return "unchanged"
+        return UNCHANGED
     return f"{percent:,.1f} % {'wider' if ratio > 1 else 'taller'}"
 
 
