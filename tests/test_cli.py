@@ -292,6 +292,26 @@ def test_plan_in_words(capsys):
     assert "392x392 at 0, 0 -> 28x28 patches -> 14x14 = 196 tokens" in text
 
 
+@pytest.mark.parametrize(
+    ("model", "steps"),
+    [
+        (
+            "smolvlm-256m",
+            ["resize to 2048x1536 (lanczos, antialias)", "resize to 2048x1536 first", "resize to 512x512 (lanczos, antialias)"],
+        ),
+        (
+            "idefics3-8b-llama3",
+            ["resize to 1456x1092 (lanczos, antialias)", "resize to 1456x1092 first", "resize to 364x364 (lanczos, antialias)"],
+        ),
+        ("pixtral-12b", ["leave it at 640x480"]),
+        ("univa-vl", ["resize to 504x364 (bicubic, antialias)"]),
+    ],
+)
+def test_plan_names_no_step_that_changes_nothing(capsys, model, steps):
+    lines = output(capsys, "plan", "--size", "640x480", "--model", model).splitlines()
+    assert [line for line in lines[1:-1] if not line.startswith(" ")] == steps
+
+
 def test_plan_as_json_is_the_plan(capsys, here):
     found = json.loads(output(capsys, "plan", "coffee.jpg", "--model", "univa-vl", "--json"))
     model = vlmkit.architecture("univa-vl")

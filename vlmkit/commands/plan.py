@@ -9,6 +9,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import groupby
 
 from vlmkit.architecture import Architecture
 from vlmkit.commands import UsageError
@@ -53,12 +54,17 @@ def _lines(model: Architecture, tokens: ImageTokens) -> Iterator[str]:
     views = iter(zip(plan.grids(model.encoder.patch_size), tokens.grids, strict=True))
     number = 0
     for render in plan.renders:
-        if render.frame is not None:
-            frame = render.frame
+        frame = render.frame
+        if frame is not None:
             yield f"take {across(frame.size)} from {frame.left}, {frame.top} of the image, filled with RGB {_rgb(render)} beyond it"
-        for step in render.via:
+        # Two sizes that are the same are no step: policies round to what a picture has already.
+        sizes = [size for size, _ in groupby((frame.size if frame else plan.source, *render.via, render.resize))]
+        for step in sizes[1:-1]:
             yield f"resize to {across(step)} first"
-        yield f"resize to {across(render.resize)} ({model.policy.resample}{', antialias' if model.policy.antialias else ''})"
+        if len(sizes) > 1:
+            yield f"resize to {across(render.resize)} ({model.policy.resample}{', antialias' if model.policy.antialias else ''})"
+        elif frame is None:
+            yield f"leave it at {across(plan.source)}"
         if render.canvas != render.resize or render.top or render.left:
             yield f"  place at {render.left}, {render.top} of a canvas of {across(render.canvas)} filled with RGB {_rgb(render)}"
         for tile in render.tiles:
