@@ -74,18 +74,19 @@ def _kinds(model: Architecture) -> list[str]:
 
 
 def summary(part: Any) -> str:
-    """The first sentence or line about a part: of its file where the file is its own, of its class or function otherwise."""
+    """The first sentence or line about a part: of its file where the file is its own, otherwise of its class or function, or
+    where that says nothing of its file."""
     own_file = part.__module__.rpartition(".")[2] == part.kind
-    text = inspect.getdoc(sys.modules[part.__module__]) if own_file else _own_doc(part)
+    text = (None if own_file else _own_doc(part)) or inspect.getdoc(sys.modules[part.__module__])
     lines: list[str] = []
     for line in (text or "").strip().partition("\n\n")[0].splitlines():
         lines.append(line.strip())
         if line.endswith((".", ":")):
             break
-    found = " ".join(lines)
-    return "" if found.startswith(f"{part.__name__}(") else found  # what dataclass writes where nobody did
+    return " ".join(lines)
 
 
-def _own_doc(part: Any) -> str | None:
-    """Not that of a class it inherits from."""
-    return part.__dict__.get("__doc__") if isinstance(part, type) else part.__doc__
+def _own_doc(part: Any) -> str:
+    """Not that of a class it inherits from, nor what dataclass writes where nobody did."""
+    text: str = (part.__dict__.get("__doc__") if isinstance(part, type) else part.__doc__) or ""
+    return "" if text.startswith(f"{part.__name__}(") else text
