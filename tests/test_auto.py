@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from tests.tiny import shared
+from tests.tiny import picture, shared
 
 ALL = "from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor"
 ORDERS = {
@@ -58,3 +59,21 @@ def test_auto_classes_load_a_checkpoint_in_every_order_of_imports(tmp_path: Path
     tokens = processor([{"role": "user", "content": "hi"}])["input_ids"].shape[1]
     wanted = ["vlmkit.model", "vlmkit.processor", "vlmkit.config", [1, tokens, 264]]
     assert json.loads(ran.stdout) == dict.fromkeys(ORDERS, wanted)
+
+
+def test_a_pipeline_of_transformers_answers_messages_and_texts(tmp_path: Path) -> None:
+    from transformers import pipeline
+
+    built, processor = shared()
+    built.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    ask = pipeline("image-text-to-text", model=str(tmp_path))
+    image = Image.fromarray(picture(56, 84))
+    messages = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "what?"}]}]
+    options = {"max_new_tokens": 4, "do_sample": False}
+    ids = built.generate(**processor(messages), **options)
+    answer = processor.decode(ids[0, -4:], skip_special_tokens=True)
+    (said,) = ask(text=messages, return_full_text=False, generate_kwargs=options)
+    assert said["generated_text"] == answer
+    (said,) = ask(images=image, text="what?", return_full_text=False, generate_kwargs=options)
+    assert said["generated_text"] == answer

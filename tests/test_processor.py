@@ -200,6 +200,33 @@ def test_truncation_drops_images_whole_from_tokens_and_pixels_alike(length: int)
     assert int((batch["visual_index"] >= 0).sum()) == views * 6
 
 
+def test_padding_is_said_as_in_transformers() -> None:
+    p = processor()
+    longest = p(CONVERSATIONS)
+    assert same(p(CONVERSATIONS, padding=True), longest)
+    assert same(p(CONVERSATIONS, padding="longest"), longest)
+    size = longest["input_ids"].shape[1]
+    fixed = p(CONVERSATIONS, padding="max_length", max_length=size + 7)
+    assert fixed["input_ids"].shape[1] == size + 7
+    assert torch.equal(fixed["input_ids"][:, :size], longest["input_ids"])
+    assert not fixed["attention_mask"][:, size:].any()
+    assert same(p(CONVERSATIONS[:1], padding=False), p(CONVERSATIONS[:1]))
+    with pytest.raises(ValueError, match=r"padding=False: rows of \d+ to \d+ tokens make no tensor"):
+        p(CONVERSATIONS, padding=False)
+    with pytest.raises(ValueError, match=r"padding='max_length': expected True, False, 'longest', or 'max_length' beside max_length="):
+        p(CONVERSATIONS, padding="max_length")
+
+
+def test_a_chat_template_is_applied_as_pipelines_ask_for_it() -> None:
+    p = processor()
+    asked = p.apply_chat_template(
+        PROMPTS, add_generation_prompt=True, continue_final_message=False, padding=True, processor_kwargs={"padding_side": "right"}
+    )
+    assert same(asked, p(PROMPTS, padding_side="right"))
+    with pytest.raises(ValueError, match="continue_final_message=True: an answer begins behind a question"):
+        p.apply_chat_template(CONVERSATIONS, continue_final_message=True)
+
+
 def test_several_conversations_about_one_image_share_its_pixels() -> None:
     p = processor()
     question = user(picture(), "one?")

@@ -109,6 +109,7 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         max_length: int | None = None,
         truncation: bool = False,
         pack: bool = False,
+        padding: bool | str = True,
         padding_side: str | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
@@ -118,12 +119,15 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         message is the user's (the default of `add_generation_prompt`) the rows end where the answer begins and are
         padded on the left; otherwise they carry labels and are padded on the right. `pack` puts all conversations into
         one row with positions that start again. `max_length`: with `truncation` the end is dropped, images only whole;
-        without, or where an answer is to be generated at the end, a longer conversation raises LayoutError.
+        without, or where an answer is to be generated at the end, a longer conversation raises LayoutError. `padding`: True or
+        'longest', or 'max_length'; False where rows are equally long by themselves.
         """
         if return_tensors != "pt":
             raise ValueError(f"return_tensors={return_tensors!r}: the batch is made of PyTorch tensors, use 'pt'")
         if padding_side not in (None, "left", "right"):
             raise ValueError(f"padding_side={padding_side!r}: expected 'left' or 'right'")
+        if padding not in (True, False, "longest", "max_length") or (padding == "max_length" and max_length is None):
+            raise ValueError(f"padding={padding!r}: expected True, False, 'longest', or 'max_length' beside max_length=")
         if (conversations is None) == (text is None) or (conversations is not None and images is not None):
             raise LayoutError("pass either conversations, which hold their images, or text with or without images")
         rows = _as_conversations(conversations) if text is None else _from_text(text, images)
@@ -132,15 +136,24 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         if max_length is not None:
             samples = [_limit(sample, number, max_length, truncation and not generate) for number, sample in enumerate(samples)]
         side = padding_side or ("left" if generate else "right")
-        batch = self.pack(samples) if pack else self.collate(samples, padding_side=side)
+        lengths = {len(layout.ids) for sample in samples for layout in sample.layouts}
+        if not (padding or pack) and len(lengths) > 1:
+            raise ValueError(
+                f"padding=False: rows of {min(lengths)} to {max(lengths)} tokens make no tensor; leave it out, or pass pack=True"
+            )
+        length = max_length if padding == "max_length" else None
+        batch = self.pack_rows([samples], length) if pack else self.collate(samples, padding_side=side, length=length)
         if generate:
             del batch["labels"]
         return batch
 
-    def collate(self, samples: Sequence[PreparedSample], *, padding_side: str = "right") -> BatchFeature:
-        """One row a conversation, padded to the longest."""
+    def collate(self, samples: Sequence[PreparedSample], *, padding_side: str = "right", length: int | None = None) -> BatchFeature:
+        """One row a conversation, padded to `length`, or to the longest. Raises LayoutError where a row is longer."""
         rows = list(_rows(samples))
-        length = max(len(row.layout.ids) for row in rows)
+        longest = max(len(row.layout.ids) for row in rows)
+        length = longest if length is None else length
+        if longest > length:
+            raise LayoutError(f"a conversation has {longest} tokens, more than its row's length of {length}")
         batch = self._blank(len(rows), length)
         mask = np.zeros((len(rows), length), np.int64)
         for number, row in enumerate(rows):
@@ -185,14 +198,21 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         conversation: Any,
         *,
         add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
         tokenize: bool = True,
         return_dict: bool = True,
         return_tensors: str = "pt",
+        processor_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        """The habit of transformers users: the same as calling the processor with conversations."""
+        """The habit of transformers users and of its pipelines: the same as calling the processor with conversations."""
         if not tokenize or not return_dict:
             raise ValueError("vlmkit assembles ids, not strings: call apply_chat_template with tokenize=True, return_dict=True")
+        if continue_final_message:
+            raise ValueError(
+                "continue_final_message=True: an answer begins behind a question; end the conversation with the user's message"
+            )
+        options |= processor_kwargs or {}
         return self(conversation, add_generation_prompt=add_generation_prompt, return_tensors=return_tensors, **options)
 
     @property

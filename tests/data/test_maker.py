@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from tests.data.mixed import jpeg, same, sample
 from tests.tiny import architecture
 from vlmkit.data.mixture import DataSource, Mixture
 from vlmkit.data.sample import Sample
+from vlmkit.data.shards import Shards, ShardWriter
 from vlmkit.data.windows import Row
 
 
@@ -52,6 +54,20 @@ def shown(rows: list[Row], mixed: Mixture) -> list[tuple[int, int]]:
 
 def decodable(found: Sample) -> bool:
     return all(image.endswith(b"\xff\xd9") for image in found.images if isinstance(image, bytes))
+
+
+def test_a_sample_that_storage_has_changed_is_counted_as_that(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "shards") as writer:
+        for number in range(3):
+            writer.write(sample("a", number, "one"))
+    shard = tmp_path / "shards" / "shard-000000.tar"
+    mixed = Mixture([DataSource("a", Shards(tmp_path / "shards"))], vlmkit.build_processor(architecture()), rows=3, limit=1.0)
+    rows = mixed.windows[0].rows[:3]
+    data = bytearray(shard.read_bytes())
+    data[data.index(b"\xff\xd8") + 300] ^= 1
+    shard.write_bytes(data)
+    _, failed = mixed.maker()[rows]
+    assert [(one.id, one.reason) for one in failed] == [("a0", "sample cannot be read")]
 
 
 class Indexed(list[Sample]):

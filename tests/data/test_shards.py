@@ -249,6 +249,14 @@ def test_what_was_written_is_read_back_before_it_counts(tmp_path):
     assert list(written(tmp_path, [sample(1)])) == [sample(1)]
 
 
+def test_a_directory_that_no_file_system_has_is_a_sentence(tmp_path):
+    (tmp_path / "one").symlink_to(tmp_path / "other")
+    (tmp_path / "other").symlink_to(tmp_path / "one")
+    for name in ("one", "nul\0", "n" * 300):
+        with pytest.raises(DataError, match=r"cannot be opened|is no directory that"):
+            Shards(tmp_path / name)
+
+
 def test_nobody_else_s_directory_is_written_to(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match="holds something else"):

@@ -52,7 +52,8 @@ class Maker(Dataset[Any]):
             shown = zip(piece.images, piece.planned, room, strict=True)
             return PreparedSample(tuple(self._render(images[number], planned, out) for number, planned, out in shown), piece.layouts)
         except ValueError as error:
-            return Rejected(name, part.id, "image cannot be decoded", f"sample {part.id}: {error}")
+            reason = "image cannot be decoded" if isinstance(error, ImageError) else "sample cannot be read"
+            return Rejected(name, part.id, reason, f"sample {part.id}: {error}")
 
     def _render(self, image: Image, planned: ImageTokens, out: Tensor) -> RenderedImage:
         try:

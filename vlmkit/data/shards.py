@@ -32,8 +32,13 @@ class Shards(Sequence[Sample]):
 
     def __init__(self, directory: Path | str) -> None:
         """Raises DataError where the directory holds no whole index."""
-        self.directory = Path(directory).resolve()
-        self._index: Index = open_index(self.directory)
+        try:
+            self.directory = Path(directory).resolve()
+            self._index: Index = open_index(self.directory)
+        except DataError:
+            raise
+        except (OSError, RuntimeError, ValueError) as error:  # a link that leads round, a name that no file can have
+            raise DataError(f"{str(directory)!r:.200} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
         self._open = functools.lru_cache(maxsize=OPEN_SHARDS)(_File)
 
     def __reduce__(self) -> tuple[type[Shards], tuple[Path]]:
