@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 import random
 import signal
@@ -96,6 +97,75 @@ def test_a_signal_stops_after_the_step_with_the_state_saved(uninterrupted, tmp_p
     again = Setup(tmp_path / "run", save_seconds=1e9)
     assert again.trainer.updates == 5
     assert_same(uninterrupted, again.train())
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]])
+def test_a_signal_to_the_whole_process_group_stops_the_run_with_its_state_saved(uninterrupted, tmp_path, signals):
+    """Terminals, systemd and batch schedulers send it to the workers too, `timeout` twice to the training process."""
+    steps = 0
+
+    def interrupt() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 5:
+            for number in signals:
+                os.killpg(0, number)
+            time.sleep(0.5)  # a worker that dies is noticed within the step
+
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        try:
+            Setup(tmp_path / "run", save_seconds=1e9, workers=2).train(interrupt)
+        except Interrupted as stop:
+            os._exit(128 + stop.signal)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signals[0]
+    assert not group_lives(child)
+    again = Setup(tmp_path / "run", save_seconds=1e9)
+    assert again.trainer.updates == 5
+    assert_same(uninterrupted, again.train())
+
+
+def test_a_worker_that_is_stuck_in_a_batch_does_not_hold_up_the_end(tmp_path, monkeypatch):
+    class Stuck(torch.utils.data.Dataset):
+        def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+            time.sleep(1000 if number else 0)
+            return {"pixel_values": torch.zeros(0)}
+
+    def fail(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        raise Died
+
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+    setup = Setup(tmp_path / "run", workers=2)
+    with pytest.raises(Died):
+        setup.trainer.train(STAGES[2], Stuck(), loss=fail)
+    for worker in multiprocessing.active_children():
+        worker.join(timeout=5)
+    assert not multiprocessing.active_children()
+
+
+def test_workers_end_when_the_training_process_is_killed(tmp_path):
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        Setup(tmp_path / "run", workers=2).train(lambda: time.sleep(0.1))
+    while not (tmp_path / "run" / "state.safetensors").exists():
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    deadline = time.monotonic() + 15  # torch's workers look for their parent every 5 seconds
+    while group_lives(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def group_lives(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_batches_from_worker_processes_are_the_same(uninterrupted, tmp_path):

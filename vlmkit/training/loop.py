@@ -12,7 +12,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, nullcontext
+from contextlib import contextmanager, nullcontext
+from multiprocessing import active_children
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -136,16 +137,14 @@ class Trainer:
         model, *prepared = self.accelerator.prepare(self.model, *optimizers)
         first = self._continue(stage, optimizers, head)
         parameters = [parameter for _, _, parameter in learning_parameters(stage, parts)]
-        ahead = self._ahead(stage, batches, first)
         self._each = stage.accumulate * world
-        if isinstance(self._state, State):
-            self._state.restore_random()
-        self._state = None
-        begun, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
-        stop = StopSignals()
         samples = stage.batch_size * stage.accumulate * world
         bar = StageProgress(self.console, stage.name, steps=stage.steps, first=first, samples=samples)
-        with stop, bar as progress, closing(ahead) if isinstance(ahead, Batches) else nullcontext():
+        with StopSignals() as stop, self._ahead(stage, batches, first) as ahead, bar as progress:
+            if isinstance(self._state, State):
+                self._state.restore_random()
+            self._state = None
+            begun, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
             for step in range(first, stage.steps):
                 rate = set_rates(prepared, stage.factor(step))
                 value, norm = self._update(stage, model, prepared, parameters, ahead, loss)
@@ -211,20 +210,37 @@ class Trainer:
         self.model.train()
         prepare_parts(stage, parts)
 
-    def _ahead(self, stage: Stage, batches: Mixture | Dataset[dict[str, Tensor]], first: int) -> Iterator[dict[str, Tensor]]:
+    @contextmanager
+    def _ahead(self, stage: Stage, batches: Mixture | Dataset[dict[str, Tensor]], first: int) -> Iterator[Iterator[dict[str, Tensor]]]:
         """This process's micro-batches of the steps from `first` on, prepared ahead by the workers."""
+        others = set(active_children())
+        with stop_signals_held_back():
+            ahead = self._mixed(batches, first) if isinstance(batches, Mixture) else self._numbered(stage, batches, first)
+            workers = set(active_children()) - others
+        try:
+            yield ahead
+        finally:
+            close = getattr(ahead, "close", None) or getattr(ahead, "_shutdown_workers", None)
+            if close is not None:
+                close()
+            for worker in workers:  # one that is stuck in a batch ignores what torch ends it with, and Python waits for it
+                worker.kill()
+
+    def _mixed(self, mixture: Mixture, first: int) -> Batches:
+        self._data = mixture.batches(
+            self._state.position["data"] if first and self._state is not None else None,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+            workers=self.workers,
+            threads=self.threads,
+            pin_memory=self.accelerator.device.type == "cuda",
+            on_worker=_begin_worker,
+        )
+        return self._data
+
+    def _numbered(self, stage: Stage, batches: Dataset[dict[str, Tensor]], first: int) -> Iterator[dict[str, Tensor]]:
+        """Those of a stage whose micro-batches have numbers."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        if isinstance(batches, Mixture):
-            self._data = batches.batches(
-                self._state.position["data"] if first and self._state is not None else None,
-                rank=rank,
-                world=world,
-                workers=self.workers,
-                threads=self.threads,
-                pin_memory=self.accelerator.device.type == "cuda",
-                on_worker=_begin_worker,
-            )
-            return self._data
         each = stage.accumulate * world
         numbers = range(first * each + rank, stage.steps * each, world)
         loader = DataLoader(
@@ -307,8 +323,15 @@ class Trainer:
             save_state(self.run.state, modules, optimizers, position)
 
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
 class StopSignals:
-    """While it is entered, SIGINT and SIGTERM are remembered in `number` instead of ending the process. A second one ends it."""
+    """While it is entered, SIGINT and SIGTERM are remembered in `number` instead of ending the process.
+
+    A second SIGINT ends it: somebody waits at a terminal. SIGTERM may come twice at once, to the process and to its group
+    (`timeout`, torchrun), and means one thing; who sends it has SIGKILL for what does not end.
+    """
 
     def __init__(self) -> None:
         self.number = 0
@@ -316,23 +339,33 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {number: signal.signal(number, self._remember) for number in STOP_SIGNALS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._restore()
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
-        self._restore()
-
-    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.number = self.number or number
+        if number == signal.SIGINT:
+            signal.signal(number, self._before[number])
+
+
+@contextmanager
+def stop_signals_held_back() -> Iterator[None]:
+    """Worker processes are begun in here: they inherit it, so that no signal ends one before it ignores them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
 
 def _begin_worker(number: int) -> None:
-    # Ctrl-C reaches every process of the terminal; the training process alone decides what to do about it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Both may reach every process of a terminal or a batch job; the training process alone decides what to do about them.
+    # A worker ends when that closes the loader, or is gone, which torch's workers look after.
+    for stop in STOP_SIGNALS:
+        signal.signal(stop, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
