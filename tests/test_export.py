@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForCon
 
 import vlmkit
 from tests.photos import picture
+from vlmkit.checkpoints import FAMILIES, export
 from vlmkit.cli import main
 from vlmkit.commands.export import whole_directory
+from vlmkit.connectors.mlp import Mlp
 from vlmkit.layout.base import LayoutError
+from vlmkit.preprocess.anyres import AnyRes
 
 QUESTION = [{"role": "user", "content": [{"type": "image", "image": picture("coffee")}, {"type": "text", "text": "What is this?"}]}]
 
@@ -83,10 +87,15 @@ def test_an_architecture_without_a_class_is_refused_with_every_reason(
 ) -> None:
     vlmkit.build("univa-vl-tiny", seed=0).save_pretrained(tmp_path / "univa")
     vlmkit.build_processor("univa-vl-tiny").save_pretrained(tmp_path / "univa")
+    capsys.readouterr()
     assert main(["export", str(tmp_path / "univa"), "out"]) == 1
     said = capsys.readouterr()
     assert said.err.startswith("vlmkit export: no model class of transformers can express univa-vl-tiny:\n")
-    assert "LlavaForConditionalGeneration has a plain 2-layer mlp, but the connector is" in said.err
+    first, *others = said.err.splitlines()[1:]
+    assert first == "LlavaForConditionalGeneration has a plain 2-layer mlp, but the connector is 'conv_patch_merger'"
+    assert "FuyuForCausalLM has raw patches" in said.err, "the nearest class comes first, and then the others"
+    assert len({line.partition(" ")[0] for line in (first, *others)}) == len(others) + 1 == len(FAMILIES)
+    assert max(map(len, said.err.splitlines())) < 200
     assert not said.out
     assert not list(here.iterdir())
 
@@ -100,6 +109,23 @@ def test_a_policy_without_a_processor_is_refused_before_anything_is_written(
     assert main(["export", str(tmp_path / "odd"), "out"]) == 1
     assert "policy 'anyres'" in capsys.readouterr().err
     assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "reason"),
+    [
+        ("llava-1.5-tiny", {"connector": Mlp(depth=3)}, "LlavaForConditionalGeneration has a plain 2-layer mlp, but .* Mlp\\(depth=3"),
+        ("pixtral-tiny", {"connector": "linear"}, "LlavaForConditionalGeneration has a plain 2-layer mlp, but the connector is 'linear'"),
+        ("paligemma-tiny", {"connector": "mlp"}, "PaliGemmaForConditionalGeneration has one linear layer with bias, but .* 'mlp'"),
+        ("llava-1.5-tiny", {"policy": AnyRes(size=28)}, "policy 'anyres' has no transformers image processor that makes one view"),
+    ],
+)
+def test_the_class_that_comes_nearest_is_named_first_and_fields_where_they_decide(
+    tmp_path: Path, name: str, changes: dict[str, Any], reason: str
+) -> None:
+    spec = vlmkit.architecture(name).replace(**changes)
+    with pytest.raises(vlmkit.SpecError, match=rf"^no model class of transformers can express {name}:\n{reason}"):
+        export(vlmkit.build(spec, seed=0), vlmkit.build_processor(spec), tmp_path / "out")
 
 
 @pytest.mark.parametrize(

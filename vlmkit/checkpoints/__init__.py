@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from vlmkit.spec import SpecError
 
 if TYPE_CHECKING:
+    from vlmkit.architecture import Architecture
     from vlmkit.checkpoints.family import Family
     from vlmkit.model import VLM
     from vlmkit.processor import VLMProcessor
@@ -25,6 +26,9 @@ FAMILIES = {
     "paligemma": "paligemma",
 }
 """transformers' `model_type` -> the file of this folder that reads and writes it."""
+
+MODELS = {"llava": ("llava", "aimv2", "maya", "pixtral")}
+"""Such a file -> those of the zoo with named models of its class, where it is not the one of the same name alone."""
 
 
 def family_of(model_type: str) -> Family:
@@ -43,20 +47,41 @@ def model_type_of(directory: str) -> str:
 def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str]) -> None:
     """Write a directory that a model class of transformers loads, so that transformers, vLLM and SGLang can serve it.
 
-    Raises SpecError with each family's reason where none can express the architecture; nothing is written then.
+    Raises SpecError with each family's reason where none can express the architecture, the nearest first; nothing is written
+    then.
     """
-    spec, reasons = model.config.spec, []
+    spec, reasons = model.config.spec, {}
     for name in dict.fromkeys(FAMILIES.values()):
         known = _family(name)
         try:
             config = known.config(spec, processor)
             published = known.processor(spec, processor)
         except SpecError as error:
-            reasons.append(str(error))
+            reasons[name] = str(error)
             continue
         known.export(model, published, config, os.fspath(directory))
         return
-    raise SpecError("\n".join([f"no model class of transformers can express {spec.name}:", *dict.fromkeys(reasons)]))
+    nearest = sorted(reasons, key=lambda name: max(len(_parts(spec) & _parts(named)) for named in _named(name)), reverse=True)
+    lines = dict.fromkeys(_in_short(reasons[name], spec, name) for name in nearest)
+    raise SpecError("\n".join([f"no model class of transformers can express {spec.name}:", *lines]))
+
+
+def _in_short(reason: str, spec: Architecture, name: str) -> str:
+    """The reason with parts by their kinds alone where no named model of the family has such a part: fields decide nothing there."""
+    theirs = set().union(*map(_parts, _named(name)))
+    for part in (spec.policy, spec.encoder, spec.connector, spec.layout, spec.fusion):
+        if part.kind not in theirs:
+            reason = reason.replace(str(part), repr(part.kind))
+    return reason
+
+
+def _parts(spec: Architecture) -> set[str]:
+    return {part.kind for part in (spec.policy, spec.encoder, spec.connector, spec.layout, spec.fusion)}
+
+
+def _named(name: str) -> list[Architecture]:
+    """The named models of a family."""
+    return [model for file in MODELS.get(name, (name,)) for model in importlib.import_module(f"vlmkit.zoo.{file}").MODELS]
 
 
 def _family(name: str) -> Family:
