@@ -67,9 +67,10 @@ def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str
 
 
 def _in_short(reason: str, spec: Architecture, name: str) -> str:
-    """The reason with parts by their kinds alone where no named model of the family has such a part: fields decide nothing there."""
+    """The reason with tower and connector by their kinds alone where no named model of the family has such ones: fields decide
+    nothing there. Policy and layout are looked at where these fit, and then their fields do."""
     theirs = set().union(*map(_parts, _named(name)))
-    for part in (spec.policy, spec.encoder, spec.connector, spec.layout, spec.fusion):
+    for part in (spec.encoder, spec.connector):
         if part.kind not in theirs:
             reason = reason.replace(str(part), repr(part.kind))
     return reason
