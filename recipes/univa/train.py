@@ -12,8 +12,12 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 # A checkout runs without being installed; an installed vlmkit comes first.
@@ -42,39 +46,61 @@ if TYPE_CHECKING:
     from vlmkit.training.loop import Batch, Trainer
     from vlmkit.training.stage import Stage
 
+STOPPED = "stopped; the same command goes on from there"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 finished, 1 something is missing or went wrong, 2 wrong arguments, 128 + n stopped by signal n."""
     parser = _parser()
     args = parser.parse_args(arguments)
     try:
-        recipe, architecture = _chosen(args)
-    except (SpecError, RegistryError, PluginError, ValueError) as error:
-        parser.error(str(error))
-    run = RunDirectory(args.run or Path("runs") / architecture.name)
-    try:
-        if args.fresh:
-            run.clear()
-        configuration = _configuration(args, recipe, architecture, run)
-        run.check(configuration)
-        if run.finished:
-            print(f"{run.path} holds a finished run: {_headline(run)}. Its report is {run.path / 'report.html'}.")
-            print("Start anew with --fresh, or elsewhere with --run DIR.")
-            return 0
-        if args.preset == "full" and (problems := missing(recipe, architecture, args.data)):
-            print(f"the full preset trains {architecture.name}; what is missing here:", file=sys.stderr)
-            print("\n".join(f"  - {problem}" for problem in problems), file=sys.stderr)
-            print("nothing was downloaded or written. The tiny preset runs anywhere: python recipes/univa/train.py", file=sys.stderr)
-            return 1
-        if os.environ.get("RANK", "0") == "0":
-            run.begin(configuration)
-        return train(recipe, architecture, run, seed=args.seed, threads=configuration["threads"], data=args.data)
+        try:
+            with loading():
+                recipe, architecture = _chosen(args)
+        except (SpecError, RegistryError, PluginError, ValueError) as error:
+            parser.error(str(error))
+        return _run(args, recipe, architecture)
     except (RunError, DataError, OSError, ArithmeticError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from there", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return 130
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """In here Ctrl-C ends the process at once. torch swallows the exception that it would be, and what is half imported fails later."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        print(STOPPED, file=sys.stderr, flush=True)
+        os._exit(130)
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _run(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architecture) -> int:
+    run = RunDirectory(args.run or Path("runs") / architecture.name)
+    if args.fresh:
+        run.clear()
+    configuration = _configuration(args, recipe, architecture, run)
+    run.check(configuration)
+    if run.finished:
+        print(f"{run.path} holds a finished run: {_headline(run)}. Its report is {run.path / 'report.html'}.")
+        print("Start anew with --fresh, or elsewhere with --run DIR.")
+        return 0
+    if args.preset == "full" and (problems := missing(recipe, architecture, args.data)):
+        print(f"the full preset trains {architecture.name}; what is missing here:", file=sys.stderr)
+        print("\n".join(f"  - {problem}" for problem in problems), file=sys.stderr)
+        print("nothing was downloaded or written. The tiny preset runs anywhere: python recipes/univa/train.py", file=sys.stderr)
+        return 1
+    if os.environ.get("RANK", "0") == "0":
+        run.begin(configuration)
+    return train(recipe, architecture, run, seed=args.seed, threads=configuration["threads"], data=args.data)
 
 
 def train(
@@ -87,11 +113,16 @@ def train(
     data: Path | None = None,
 ) -> int:
     """The run itself, from wherever it stands. `data` holds a folder for each source; without it pictures are rendered."""
-    import torch
-    import transformers
-    from rich.console import Console
+    with loading():
+        import torch
+        import transformers
+        from rich.console import Console
 
-    from vlmkit.training.loop import Interrupted, Trainer
+        from vlmkit.training.loop import Interrupted, Trainer
+
+        # transformers loads what a model is made of when it is first asked for.
+        processor = vlmkit.build_processor(architecture)
+        parameters = architecture.parameters()
 
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(threads)
@@ -108,8 +139,6 @@ def train(
         return moved
 
     model = build(run.weights if run.weights.is_dir() else recipe.weights)
-    processor = vlmkit.build_processor(architecture)
-    parameters = architecture.parameters()
     console.print(
         f"[bold]{architecture.name}[/]: {parameters.total:,} parameters on {accelerator.device} in {run.path}",
         highlight=False,

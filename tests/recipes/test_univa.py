@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -184,6 +186,28 @@ def test_help_loads_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--preset {tiny,full}" in done.stdout
+
+
+def test_ctrl_c_while_torch_is_loaded_is_one_sentence(tmp_path):
+    """This torch swallows it, as the real one does while it loads numpy."""
+    (tmp_path / "torch.py").write_text("""
+import time
+try:
+    print('loading', flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    pass
+""")
+    command = [sys.executable, str(FOLDER / "train.py"), "--run", str(tmp_path / "run")]
+    with subprocess.Popen(
+        command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[1]
+    assert process.returncode == 130
+    assert said == "stopped; the same command goes on from there\n"
 
 
 def test_a_batch_follows_from_its_number_and_pages_stand_where_the_pictures_stood():
