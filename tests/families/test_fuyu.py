@@ -52,7 +52,7 @@ def test_an_answer_ends_with_the_tokenizers_last_token_and_no_text_spells_a_plac
     ("changes", "reason"),
     [
         ({"encoder": Patches(patch=10, order="c dh dw")}, "raw patches, pixel by pixel"),
-        ({"connector": "mlp"}, "a linear layer with a bias, .* the connector Mlp"),
+        ({"connector": "mlp"}, "a linear layer with a bias, .* the connector 'mlp'"),
         ({"layout": NAMED.layout.replace(row_end="<0x05>")}, "FuyuProcessor writes RowsFirst.* but the layout is"),
         ({"policy": Squash(size=60)}, "the policy is Squash"),
         ({"policy": FitCanvas(height=60, width=90, factor=10, fill=(1, 2, 3))}, r"in grey .*fill=\(1, 2, 3\)"),

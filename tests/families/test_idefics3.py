@@ -50,7 +50,7 @@ def test_several_turns_are_written_as_the_published_template_writes_them(name: s
         ({"encoder": IDEFICS3.encoder.replace(layer=-2)}, "has siglip with .*, but the encoder is .*layer=-2"),
         ({"encoder": Siglip(width=32, layers=3, heads=4, mlp=64, image_size=56)}, "has siglip with .*, but the encoder is .*'fixed'"),
         ({"connector": PixelShuffle(ratio=2, bias=True)}, "without bias, but the connector is .*bias=True"),
-        ({"connector": "mlp"}, "has a 'pixel_shuffle' without bias, but the connector is Mlp"),
+        ({"connector": "mlp"}, "has a 'pixel_shuffle' without bias, but the connector is 'mlp'"),
         ({"layout": IDEFICS3.layout.replace(row_end="")}, "can express .* but not .*row_end=''"),
         ({"layout": vlmkit.layouts["run"](template=CHATML, placeholder="<image>")}, "can express .* but not .*Run"),
     ],
