@@ -181,14 +181,46 @@ def test_tokens_as_json_are_those_of_the_architecture(capsys):
 
 
 def test_a_size_that_cannot_be_served_has_its_reason_in_the_row(capsys):
-    (line,) = (line for line in output(capsys, "tokens", "--size", "1000x3", "--model", "univa-vl").splitlines() if "univa" in line)
+    text = output(capsys, "tokens", "--size", "1000x3", "--model", "univa-vl", code=1)
+    (line,) = (line for line in text.splitlines() if "univa" in line)
     assert "aspect ratios up to 200" in line
     assert "3x1000 (height x width) has 333.333" in line
 
 
 def test_parts_that_do_not_fit_have_their_reason_in_the_row(capsys):
-    text = output(capsys, "tokens", "--size", "640x480", "--model", "univa-vl", "--policy", "squash:size=378")
+    text = output(capsys, "tokens", "--size", "640x480", "--model", "univa-vl", "--policy", "squash:size=378", code=1)
     assert "multiple of 28, such as 392" in text
+
+
+def test_reasons_say_that_they_write_the_height_first(capsys):
+    text = output(capsys, "tokens", "--size", "640x480", "--model", "univa-vl", "--encoder", "siglip", code=1)
+    assert text.splitlines()[1].rstrip().endswith("why not (height x width, rows x columns)")
+    assert "cuts views of 364x504 pixels (height x width)" in text
+
+
+def test_a_bad_photo_costs_neither_the_others_nor_the_exit_code(capsys, here):
+    photos = ("photo.png", "notes.txt", "nowhere.jpg", "coffee.jpg")
+    assert main(["tokens", *photos, "--model", "univa-vl"]) == 1
+    printed = capsys.readouterr()
+    assert [line for line in printed.out.splitlines() if "," in line] == ["photo.png, 512x512", "coffee.jpg, 600x400"]
+    assert "'notes.txt' cannot be read" in printed.err
+    assert "'nowhere.jpg' does not exist" in printed.err
+
+    found = json.loads(output(capsys, "tokens", *photos, "--model", "univa-vl", "--json", code=1))
+    assert [(image["image"], image["width"], len(image["models"])) for image in found] == [
+        ("photo.png", 512, 1),
+        ("notes.txt", None, 0),
+        ("nowhere.jpg", None, 0),
+        ("coffee.jpg", 600, 1),
+    ]
+    assert [image["image"] for image in found if "why_not" in image] == ["notes.txt", "nowhere.jpg"]
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_an_image_that_no_model_takes_is_a_failure(capsys, form):
+    assert main(["tokens", "--size", "640x480", "--size", "1000x3", "--model", "univa*", *form]) == 1
+    assert capsys.readouterr().err == "vlmkit tokens: 1000x3: no model takes it, and each says why not\n"
+    assert main(["tokens", "--size", "1000x3", "--model", "*", *form]) == 0
 
 
 def test_exchanged_parts_are_counted_and_named(capsys):

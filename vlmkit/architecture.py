@@ -112,8 +112,8 @@ class Architecture(Spec):
                     self._grid_out(view.grid(patch))
                 except GridError as error:
                     yield (
-                        f"policy {self.policy.kind!r} cuts views of {view} pixels, with encoder {self.encoder.kind!r} (patch {patch}) "
-                        f"and connector {self.connector.kind!r}: {error}"
+                        f"policy {self.policy.kind!r} cuts views of {view} pixels (height x width), with encoder {self.encoder.kind!r} "
+                        f"(patch {patch}) and connector {self.connector.kind!r}: {error}"
                     )
 
 

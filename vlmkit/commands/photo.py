@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from typing import TYPE_CHECKING
 
 from vlmkit.commands import UsageError
 from vlmkit.preprocess.geometry import Size
+
+if TYPE_CHECKING:
+    from vlmkit.preprocess.images import ImageError
 
 
 def add_size_option(parser: ArgumentParser) -> None:
@@ -29,12 +33,22 @@ def read_size(text: str) -> Size:
     return Size(height=int(found[2]), width=int(found[1]))
 
 
-def named_sizes(arguments: Namespace) -> list[tuple[str, Size]]:
-    """Photos and sizes of a command line, each with what to call it. Raises ImageError, UsageError where there are none."""
+def named_sizes(arguments: Namespace) -> list[tuple[str, Size | ImageError]]:
+    """Photos and sizes of a command line, each with what to call it; of a photo that cannot be read, why not. Raises UsageError
+    where there are none."""
     if not arguments.photos and not arguments.sizes:
         raise UsageError("name a photo, or a size such as --size 640x480")
-    photos = [(photo, photo_size(photo)) for photo in arguments.photos]
+    photos = [(photo, _size_or_error(photo)) for photo in arguments.photos]
     return [*photos, *((across(size), size) for size in arguments.sizes)]
+
+
+def _size_or_error(path: str) -> Size | ImageError:
+    from vlmkit.preprocess.images import ImageError
+
+    try:
+        return photo_size(path)
+    except ImageError as error:
+        return error
 
 
 def photo_size(path: str) -> Size:

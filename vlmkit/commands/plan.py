@@ -34,6 +34,8 @@ def run(arguments: Namespace) -> None:
         raise UsageError("a plan is of one photo, or of one --size")
     model = chosen(arguments)
     ((name, size),) = named_sizes(arguments)
+    if isinstance(size, Exception):
+        raise size
     tokens = model.image_tokens(model.plan(size))
     if arguments.json:
         found = asdict(tokens.plan) | {

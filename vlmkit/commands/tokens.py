@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,12 @@ from vlmkit.layout.base import ImageTokens
 from vlmkit.preprocess.geometry import ImageSizeError, Size
 
 COLUMNS = ("model", "visual tokens", "resized", "views", "patches", "token grid")
+WHY_NOT = "why not (height x width, rows x columns)"
+"""Reasons are those of the Python functions, which write the height first."""
+
+
+class TokensError(ValueError):
+    """Images that cannot be counted, each on a line."""
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -41,22 +47,29 @@ def run(arguments: Namespace) -> None:
     if arguments.sheet is not None:
         _draw_sheet(arguments)
         return
-    sizes = named_sizes(arguments)
+    named = named_sizes(arguments)
     models = matching(arguments)
+    sizes = [(name, size) for name, size in named if isinstance(size, Size)]
     if arguments.json:
-        found = [
-            {"image": name, "width": size.width, "height": size.height, "models": [as_json(m, size) for m in models]}
-            for name, size in sizes
-        ]
-        print(json.dumps(found, indent=2))
-        return
+        print(json.dumps([image_json(name, size, models) for name, size in named], indent=2))
+    else:
+        _print_tables(sizes, models)
+    failed = [str(size) for _, size in named if isinstance(size, Exception)]
+    for name, size in sizes:
+        if all(isinstance(image_tokens(model, size), str) for model in models):
+            failed.append(f"{name}: no model takes it, and each says why not")
+    if failed:
+        raise TokensError("\n".join(failed))
+
+
+def _print_tables(sizes: Sequence[tuple[str, Size]], models: Sequence[Architecture]) -> None:
     for number, (name, size) in enumerate(sizes):
         if number:
             print()
         rows = [_row(model, size) for model in models]
         note = any(row[-1] for row in rows)
         title = name if name == across(size) else f"{name}, {across(size)}"
-        columns = (*COLUMNS, "why not") if note else COLUMNS
+        columns = (*COLUMNS, WHY_NOT) if note else COLUMNS
         print_table(columns, [row[: len(columns)] for row in rows], title=title, right=("visual tokens",))
 
 
@@ -100,6 +113,13 @@ def _row(model: Architecture, size: Size) -> tuple[str, ...]:
         counted(grid_across(grid) for grid in tokens.grids),
         "",
     )
+
+
+def image_json(name: str, size: Size | Exception, models: Sequence[Architecture]) -> dict[str, Any]:
+    """One image with the row of every model; without any where it cannot be read."""
+    if isinstance(size, Exception):
+        return {"image": name, "width": None, "height": None, "why_not": str(size), "models": []}
+    return {"image": name, "width": size.width, "height": size.height, "models": [as_json(model, size) for model in models]}
 
 
 def as_json(model: Architecture, size: Size) -> dict[str, Any]:
