@@ -455,13 +455,25 @@ def test_chat_reads_questions_until_they_end(capsys, here, run_directory, monkey
         ("emty", "did you mean 'empty'"),
         ("file", "is a file"),
         ("a/b", "no directory"),
+        ("begun", "this run has not finished, so it has no checkpoint yet; the training command goes on from where it stopped"),
     ],
 )
 def test_a_run_without_a_checkpoint(tmp_path, name, words):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "run.json").write_text("{}")
     with pytest.raises(CheckpointError, match=words):
         find_checkpoint(tmp_path / name)
+
+
+def test_a_named_model_has_no_weights_to_chat_with(here):
+    words = "'univa-vl-tiny' is a named model, of which no trained weights are here: train it, or give the directory of a run or checkpoint"
+    with pytest.raises(CheckpointError, match=words):
+        find_checkpoint(Path("univa-vl-tiny"))
+    Path("univa-vl-tiny").mkdir()
+    with pytest.raises(CheckpointError, match="no checkpoint in 'univa-vl-tiny'"):
+        find_checkpoint(Path("univa-vl-tiny"))
 
 
 # What goes wrong
