@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import json
 import re
@@ -29,6 +30,7 @@ from pieces import (
 )
 
 from vlmkit.architecture import Architecture
+from vlmkit.checkpoints import FAMILIES, MODELS
 
 FOLDER = ROOT / "docs" / "systems"
 SEEN = ROOT / "docs" / "systems.json"
@@ -183,6 +185,7 @@ def family_page(family: str, module: types.ModuleType) -> Iterator[str]:
     yield "## Parameters"
     yield parameter_table(models)
     yield from comparison(models)
+    yield from loading(family)
     yield "## Licence of the weights"
     yield from licence(models)
 
@@ -205,6 +208,17 @@ def comparison(models: list[Architecture]) -> Iterator[str]:
         for title, row in rows.items():
             if row["compared_with"]:
                 yield f"{title} is compared with {row['compared_with']}."
+
+
+def loading(family: str) -> Iterator[str]:
+    """Which class of transformers reads and writes the family's checkpoints, and what its file says beyond its first paragraph."""
+    for file in dict.fromkeys(FAMILIES.values()):
+        if family in MODELS.get(file, (file,)):
+            module = importlib.import_module(f"vlmkit.checkpoints.{file}")
+            name = module.FAMILY.reference().__name__
+            yield "## Load and export"
+            yield f"`vlmkit.load` reads directories of `{name}`, and `vlmkit export` writes them."
+            yield from map(prose, paragraphs(inspect.getdoc(module))[1:])
 
 
 def licence(models: list[Architecture]) -> Iterator[str]:

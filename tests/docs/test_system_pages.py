@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from families.system import System
 
 import vlmkit
 from vlmkit import zoo
+from vlmkit.checkpoints import FAMILIES, MODELS
 
 ROWS: dict[str, dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
 FOLDER = pages.ROOT / "docs" / "systems"
+MODELS_OF = {file: MODELS.get(file, (file,)) for file in FAMILIES.values()}
 
 
 def published() -> list[str]:
@@ -63,6 +66,19 @@ def test_a_family_has_its_page_its_diagram_and_its_photograph(family: str) -> No
         assert f"\n## {heading}\n" in text
     assert (FOLDER / f"{family}.svg").is_file()
     assert (FOLDER / f"{family}.jpg").stat().st_size <= 60_000
+
+
+def test_what_smolvlms_processor_needs_is_an_extra_that_its_page_names() -> None:
+    project = tomllib.loads((pages.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert any(need.startswith("num2words") for need in project["optional-dependencies"]["smolvlm"])
+    assert "pip install 'vlmkit[smolvlm]'" in (FOLDER / "smolvlm.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", MODELS_OF)
+def test_the_pages_of_a_class_say_that_it_is_read_and_written(file: str) -> None:
+    for family in MODELS_OF[file]:
+        text = (FOLDER / f"{family}.md").read_text(encoding="utf-8")
+        assert "\n## Load and export\n" in text
 
 
 def test_licences_are_of_named_models_and_say_where_they_were_read() -> None:

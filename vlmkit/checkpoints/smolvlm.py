@@ -1,7 +1,7 @@
 """Checkpoints of SmolVLMForConditionalGeneration (arXiv:2504.05299), which computes what Idefics3's class does and takes videos.
 
 vlmkit reads and writes what images need. transformers' processor asks for the num2words package, to write the number of a
-video's frames in words.
+video's frames in words: `pip install 'vlmkit[smolvlm]'`.
 """
 
 from __future__ import annotations
