@@ -269,7 +269,7 @@ def finish(
     """Save the checkpoint, evaluate, write results and report. Done again from the start if it is interrupted."""
     import report
 
-    from vlmkit.training.checkpoint import replace_directory, write_text_atomically
+    from vlmkit.files import replace_directory, write_whole
 
     log = trainer.log
     assert log is not None, "the main process finishes the run"
@@ -287,8 +287,8 @@ def finish(
     for name, both in scores.items():
         log.scores(trainer.updates, {f"{name}/exact": both["sighted"]["exact"], f"{name}/exact blind": both["blind"]["exact"]})
     log.close()
-    write_text_atomically(run.path / "report.html", report.page(recipe, architecture, run, results, trainer.seconds))
-    write_text_atomically(run.path / "results.json", json.dumps({"scores": scores, "seconds": round(trainer.seconds, 1)}, indent=2) + "\n")
+    write_whole(run.path / "report.html", report.page(recipe, architecture, run, results, trainer.seconds))
+    write_whole(run.path / "results.json", json.dumps({"scores": scores, "seconds": round(trainer.seconds, 1)}, indent=2) + "\n")
     if results:
         console.print(_table(results))
     console.print(f"checkpoint: {run.path / 'checkpoint'}\nreport: {run.path / 'report.html'}", highlight=False, soft_wrap=True)

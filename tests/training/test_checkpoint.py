@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from vlmkit.training import checkpoint
-from vlmkit.training.checkpoint import State, StateError, replace_directory, save_state
+from vlmkit.training.checkpoint import State, StateError, save_state
 
 
 def save(path, value: float) -> None:
@@ -90,18 +90,3 @@ def test_tied_weights_are_kept_once(tmp_path):
     save_state(tmp_path / "state", {"model": module}, [], {})
     assert "model.b.weight" not in load_file(tmp_path / "state")
     State(tmp_path / "state").load_module("model", module)
-
-
-def test_a_directory_is_there_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "checkpoint"
-    with replace_directory(path) as directory:
-        (directory / "a").write_text("1")
-
-    def crash() -> None:
-        with replace_directory(path) as directory:
-            (directory / "a").write_text("2")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        crash()
-    assert (path / "a").read_text() == "1"

@@ -49,10 +49,10 @@ def test_leftovers_of_a_crash_are_removed(tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.begin({})
     run.unlock()
-    (tmp_path / "run" / "state.safetensors.new").write_text("half")
-    (tmp_path / "run" / "checkpoint.new").mkdir()
+    (tmp_path / "run" / "state.safetensors.partial").write_text("half")
+    (tmp_path / "run" / "checkpoint.partial").mkdir()
     RunDirectory(tmp_path / "run").begin({})
-    assert not list((tmp_path / "run").glob("*.new"))
+    assert not list((tmp_path / "run").glob("*.partial"))
 
 
 def test_describing_a_run_loads_no_torch():

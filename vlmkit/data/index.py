@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import struct
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -23,6 +22,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from vlmkit.data.sample import DataError
+from vlmkit.files import commit, partial, write_whole
 
 VERSION = 1
 INDEX, ROWS, SIZES = "index.json", "rows.npy", "sizes.npy"
@@ -128,8 +128,8 @@ def read_summary(directory: Path) -> Summary:
 def write_index(directory: Path, parts: Iterable[tuple[Table, Table]], summary: Summary) -> None:
     """Tables of shards, one after the other, as one; a part's `first_image` counts from its own first."""
     row, image = 0, 0
-    rows = open_memmap(_new(directory / ROWS), mode="w+", dtype=ROW, shape=(summary.samples,))
-    sizes = open_memmap(_new(directory / SIZES), mode="w+", dtype=SIDE, shape=(summary.images, 2))
+    rows = open_memmap(partial(directory / ROWS), mode="w+", dtype=ROW, shape=(summary.samples,))
+    sizes = open_memmap(partial(directory / SIZES), mode="w+", dtype=SIDE, shape=(summary.images, 2))
     for part_rows, part_sizes in parts:
         here = slice(row, row + len(part_rows))
         rows[here] = part_rows
@@ -139,31 +139,9 @@ def write_index(directory: Path, parts: Iterable[tuple[Table, Table]], summary: 
     assert (row, image) == (summary.samples, summary.images)
     for table, name in ((rows, ROWS), (sizes, SIZES)):
         table.flush()
-        commit(_new(directory / name), directory / name)
+        commit(partial(directory / name), directory / name)
     text = json.dumps({"version": VERSION} | asdict(summary), indent=1, ensure_ascii=False)
     write_whole(directory / INDEX, text.encode("utf-8", "backslashreplace"))
-
-
-def write_whole(file: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    _new(file).write_bytes(data)
-    commit(_new(file), file)
-
-
-def commit(written: Path, file: Path) -> None:
-    """Call a file by its name once it is safe on disk."""
-    with open(written, "rb+") as opened:
-        os.fsync(opened.fileno())
-    os.replace(written, file)
-    directory = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _new(file: Path) -> Path:
-    return file.with_name(f"{file.name}.partial")
 
 
 def _mapped(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Table:

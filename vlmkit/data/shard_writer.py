@@ -26,10 +26,11 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from vlmkit.data.index import INDEX, PACKING, ROW, ROWS, SIDE, SIZES, Shard, Summary, Table, commit, write_index, write_whole
+from vlmkit.data.index import INDEX, PACKING, ROW, ROWS, SIDE, SIZES, Shard, Summary, Table, write_index
 from vlmkit.data.members import BLOCK, Members, member_names, to_members
 from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError, Rejected, Sample
+from vlmkit.files import commit, partial, write_whole
 
 SHARD_BYTES = 256 << 20
 """A shard ends with the sample that takes it to this size."""
@@ -149,7 +150,7 @@ class ShardWriter:
         self._lock.close()
 
     def _begin(self) -> None:
-        self._file = open(_partial(self.directory / shard_name(self._begun)), "wb", buffering=1 << 20)  # noqa: SIM115 (closed at the end of the shard)
+        self._file = open(partial(self.directory / shard_name(self._begun)), "wb", buffering=1 << 20)  # noqa: SIM115 (closed at the end of the shard)
         self._rows: list[tuple[int, ...]] = []
         self._sizes: list[tuple[int, int]] = []
         self._length = 0
@@ -171,7 +172,7 @@ class ShardWriter:
         path = self.directory / shard.name
 
         def count() -> None:
-            commit(_partial(path), path)
+            commit(partial(path), path)
             for name, table in ((ROWS, rows), (SIZES, sizes)):
                 with open(self._part(number, name), "wb") as file:
                     np.save(file, table)
@@ -181,7 +182,7 @@ class ShardWriter:
             write_whole(self._part(number, "json"), json.dumps(record, indent=1).encode())
             self._done.append(shard)
 
-        self._unread.append((self._submit(verify, _partial(path), rows), count))
+        self._unread.append((self._submit(verify, partial(path), rows), count))
         self._settle(all_of_them=False)
 
     def _settle(self, *, all_of_them: bool) -> None:
@@ -293,10 +294,6 @@ def _notes(file: Path) -> Iterator[None]:
     except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         directory = file.parent.parent
         raise DataError(f"{file} cannot be read ({type(error).__name__}); remove {str(directory)!r} and pack again") from None
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f"{path.name}.partial")
 
 
 class Here(Executor):

@@ -7,11 +7,8 @@ machine dies, the file that is there is a whole one.
 from __future__ import annotations
 
 import json
-import os
 import random
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vlmkit.files import commit, partial
 from vlmkit.training.run import RunError
 
 SCHEMA = 1
@@ -54,46 +52,12 @@ def save_state(path: Path, modules: Mapping[str, nn.Module], optimizers: list[to
         "optimizer": scalars,
         "random": {"python": random.getstate(), "numpy": [kind, np.asarray(keys).tolist(), *rest]},
     }
-    write_atomically(path, {key: value.detach().contiguous() for key, value in tensors.items()}, {"state": json.dumps(header)})
+    write_tensors(path, {key: value.detach().contiguous() for key, value in tensors.items()}, {"state": json.dumps(header)})
 
 
-def write_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    temporary = path.with_name(f"{path.name}.new")
-    save_file(tensors, temporary, metadata)
-    replace_durably(temporary, path)
-
-
-def replace_durably(temporary: Path, path: Path) -> None:
-    """Rename a finished file into its place, so that it is there after a power cut too."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    replace_durably(temporary, path)
-
-
-@contextmanager
-def replace_directory(path: Path) -> Iterator[Path]:
-    """An empty directory to write to, which takes the place of `path` when everything in it has reached the disk."""
-    temporary = path.with_name(f"{path.name}.new")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    yield temporary
-    for file in temporary.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-    shutil.rmtree(path, ignore_errors=True)
-    temporary.rename(path)
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    save_file(tensors, partial(path), metadata)
+    commit(partial(path), path)
 
 
 class State:

@@ -27,8 +27,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from vlmkit.data.mixture import Batches, Mixture
 from vlmkit.data.state import merge_states
+from vlmkit.files import replace_directory, write_whole
 from vlmkit.layout.base import IGNORE
-from vlmkit.training.checkpoint import State, StateError, replace_directory, save_state, write_text_atomically
+from vlmkit.training.checkpoint import State, StateError, save_state
 from vlmkit.training.metrics_log import MetricsLog
 from vlmkit.training.optimizers import build_optimizers, learning_parameters, prepare_parts, set_rates
 from vlmkit.training.progress import StageProgress
@@ -314,7 +315,7 @@ class Trainer:
             position["data"] = merge_states(gather_object(states) if self.accelerator.num_processes > 1 else states)
             if self.accelerator.is_main_process:
                 # For people: what is continued from is the same inside the state, which is written in one go.
-                write_text_atomically(self.run.data, json.dumps(position["data"], indent=2, ensure_ascii=False) + "\n")
+                write_whole(self.run.data, json.dumps(position["data"], indent=2, ensure_ascii=False) + "\n")
         if self.log is not None:
             position["log"] = self.log.flush()
         if self.sharded:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from vlmkit.files import PARTIAL, write_whole
+
 
 class RunError(Exception):
     """A directory that cannot be used for what was asked, and the way out."""
@@ -75,15 +77,13 @@ class RunDirectory:
 
     def begin(self, configuration: dict[str, Any]) -> None:
         """Check, make the directory and keep it for this process. Raises RunError where another one is at work in it."""
-        from vlmkit.training.checkpoint import write_text_atomically
-
         self.check(configuration)
         self.path.mkdir(parents=True, exist_ok=True)
         self.lock()
-        for leftover in self.path.glob("*.new"):
+        for leftover in self.path.glob(f"*{PARTIAL}"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         if self.configuration() is None:
-            write_text_atomically(self.path / "run.json", json.dumps(configuration, indent=2, ensure_ascii=False) + "\n")
+            write_whole(self.path / "run.json", json.dumps(configuration, indent=2, ensure_ascii=False) + "\n")
 
     def clear(self) -> None:
         """Remove the run. Raises RunError for a directory that holds none: nothing else is ever deleted."""

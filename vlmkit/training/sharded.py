@@ -15,7 +15,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from vlmkit.training.checkpoint import StateError, write_text_atomically
+from vlmkit.files import write_whole
+from vlmkit.training.checkpoint import StateError
 
 
 class ShardedState:
@@ -49,7 +50,7 @@ def save_sharded(accelerator: Accelerator, directory: Path, position: Mapping[st
         accelerator.save_state(str(path))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        write_text_atomically(path / "position.json", json.dumps(dict(position) | {"processes": accelerator.num_processes}))
+        write_whole(path / "position.json", json.dumps(dict(position) | {"processes": accelerator.num_processes}))
         for older in directory.iterdir():
             if older != path:
                 shutil.rmtree(older)
