@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -232,6 +233,15 @@ def test_a_batch_follows_from_its_number_and_pages_stand_where_the_pictures_stoo
     cells = batch(pictures.cells, 7)
     assert torch.equal(typed["input_ids"][places], cells["cells"][shown["visual_index"][places]])
     assert torch.equal(cells["pixel_values"], shown["pixel_values"])
+
+
+def test_batches_go_to_workers_that_do_not_inherit_them():
+    """Python 3.14 begins processes afresh; what goes to them is pickled."""
+    stage = stages.TINY.stages[0].replace(batch_size=2)
+    for make in pictures.WARM_UP.values():
+        batches = pictures.PictureBatches(vlmkit.build_processor(SMALL), stage, 0, make)
+        again = pickle.loads(pickle.dumps(batches))[3]
+        assert all(torch.equal(value, again[name]) for name, value in batches[3].items())
 
 
 def test_pictures_are_rendered_once_and_all_of_them_are_read_back(tmp_path):

@@ -172,6 +172,19 @@ def test_batches_from_worker_processes_are_the_same(uninterrupted, tmp_path):
     assert_same(uninterrupted, Setup(tmp_path / "run", workers=1).train())
 
 
+def test_batches_from_worker_processes_that_inherit_nothing_are_the_same(tmp_path):
+    """Python 3.14 begins processes afresh, like this one."""
+    stage = STAGES[2].replace(steps=2)
+    own = Setup(tmp_path / "own").train(stages=(stage,))
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        spawned = Setup(tmp_path / "spawned", workers=1).train(stages=(stage,))
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert all(torch.equal(value, spawned.weights()[name]) for name, value in own.weights().items())
+
+
 def test_frozen_is_frozen(uninterrupted, tmp_path):
     def digest(module: torch.nn.Module) -> str:
         return hashlib.sha256(b"".join(value.numpy().tobytes() for value in module.state_dict().values())).hexdigest()
