@@ -134,14 +134,15 @@ def measure_batches(shards: Shards, rounds: int) -> tuple[list[Result], dict[str
     tiny = vlmkit.architecture("univa-vl-tiny")
     processor = vlmkit.build_processor(tiny.replace(policy=vlmkit.architecture("univa-vl").policy))
     mixture = Mixture([DataSource("photographs", shards)], processor, rows=1, length=LENGTH, pack=True, seed=0)
-    windows = [mixture.windows[number].rows for number in range(rounds + 1)]
     batches = mixture.batches()
-    for _ in windows[0]:  # the first is planned while nobody waits for another
+    for _ in mixture.windows[0].rows:  # the first is planned while nobody waits for another
         next(batches)
     decoding, reading, making = (Clock(time.thread_time) for _ in range(3))
     ratios: list[dict[str, float]] = []
     passed = busy = 0.0
-    for rows in windows[1:]:
+    images = real = room = 0
+    for number in range(1, rounds + 1):
+        rows = mixture.windows[number].rows
         before = [clock.processor_seconds for clock in (decoding, reading, making)]
         whole = Clock()
         whole(lambda rows=rows: _in_turns(rows, shards, processor, batches, decoding, reading, making))
@@ -150,15 +151,15 @@ def measure_batches(shards: Shards, rounds: int) -> tuple[list[Result], dict[str
         ratios.append({"all": mixed / alone - 1, "planning": (mixed - made) / alone})
         busy += mixed
         passed += whole.seconds
+        images += sum(len(part.piece.images) for row in rows for part in row)
+        real += sum(part.piece.length for row in rows for part in row)
+        room += LENGTH * len(rows)
     batches.close()
-    parts = [part for rows in windows[1:] for row in rows for part in row]
-    images = sum(len(part.piece.images) for part in parts)
     results = [
         Result("decode + resize + patches", images, decoding.seconds, decoding.processor_seconds),
         Result(f"packed batches of {LENGTH} tokens", images, passed - decoding.seconds - reading.seconds, busy),
     ]
-    cost = {name: statistics.median(ratio[name] for ratio in ratios) for name in ratios[0]}
-    return results, cost, sum(part.piece.length for part in parts) / (LENGTH * sum(map(len, windows[1:])))
+    return results, {name: statistics.median(ratio[name] for ratio in ratios) for name in ratios[0]}, real / room
 
 
 def _in_turns(
