@@ -104,6 +104,7 @@ def test_a_transformers_config_is_described_exactly(model_type: str) -> None:
             r"'llama' does not take these settings: .*expected int, got str",
         ),
         ("clip", {}, r"'clip' is no causal language model in transformers"),
+        ("mamba", {"hidden_size": 8, "num_hidden_layers": 1}, r"'mamba' takes no position_ids, .* such as 'llama'"),
     ],
 )
 def test_what_is_no_language_model_is_refused_with_the_reason(model_type: str, settings: dict[str, Any], message: str) -> None:

@@ -14,9 +14,11 @@ from torch.nn import functional
 import vlmkit
 from tests.tiny import CONVERSATIONS, LANGUAGE_MODELS, PROMPTS, apart, architecture, assistant, encoded_views, model, picture, shared, user
 from vlmkit.fusion.base import FusionError
+from vlmkit.language_model import LanguageModel
 from vlmkit.layout.base import IGNORE
 from vlmkit.model import VLM
 from vlmkit.processor import PreparedSample
+from vlmkit.spec import Settings
 
 ATTENTION = ("eager", "sdpa")
 TOLERANCE = 1e-4
@@ -65,6 +67,27 @@ def test_packed_samples_do_not_see_each_other_whatever_the_mode(attention: str) 
             for rows, size in zip((CONVERSATIONS, other), sizes, strict=True)
         ]
         assert apart(*ends) < TOLERANCE  # measured 1e-6; 3.6 with a cache
+
+
+STATEFUL = {
+    "recurrent_gemma": {"lru_width": 64},
+    "lfm2": {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
+}
+
+
+@pytest.mark.parametrize("model_type", STATEFUL)
+def test_a_language_model_with_a_state_trains_and_is_not_packed(model_type: str) -> None:
+    """Its state goes on from one sample of a row to the next, wherever positions start again."""
+    tiny = vlmkit.architecture("univa-vl-tiny")
+    size = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 1}
+    config = Settings(STATEFUL[model_type] | size, vocab_size=tiny.language_model.vocabulary)
+    language_model = LanguageModel(model_type=model_type, config=config, tokenizer="bytes")
+    built = vlmkit.build(tiny, language_model=language_model, seed=0).train()
+    processor = vlmkit.build_processor(tiny)
+    built(**processor(CONVERSATIONS)).loss.backward()
+    assert next(built.connector.parameters()).grad is not None
+    with pytest.raises(FusionError, match=f"'{model_type}' carries a state .* leave packing out"):
+        built(**processor(CONVERSATIONS, pack=True))
 
 
 def test_packed_rows_with_a_mask_or_a_cache_are_refused() -> None:

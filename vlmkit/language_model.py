@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Self
@@ -61,11 +62,16 @@ class LanguageModel(Spec):
 
     def build(self, config: PretrainedConfig) -> PreTrainedModel:
         """The model with random weights, on the current default device. Raises SpecError where transformers has no causal
-        LM of this type."""
+        LM of this type, or one that cannot be told positions (Mamba, Bloom)."""
         from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise SpecError(f"language_model.model_type: {self.model_type!r} is no causal language model in transformers")
+        if "position_ids" not in inspect.signature(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].forward).parameters:
+            raise SpecError(
+                f"language_model.model_type: {self.model_type!r} takes no position_ids, by which packed samples are kept apart and a "
+                "cache is continued; choose a language model that does, such as 'llama'"
+            )
         return AutoModelForCausalLM.from_config(config)
 
     def _refuse_misspelled(self, config_class: Any, settings: dict[str, Any]) -> None:

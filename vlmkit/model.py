@@ -127,6 +127,11 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         cache = past_key_values if cache is None else cache
         packed = is_packed(position_ids, attention_mask, cache)
         rows = 1
+        if packed and carries_state(self.language_model):
+            raise FusionError(
+                f"language model {self.language_model.config.model_type!r} carries a state through a row, also from one packed sample "
+                "to the next; leave packing out: pad each sample to the longest"
+            )
         if packed and position_ids is not None and self._packs_one_row_only():
             rows = len(position_ids)
             if labels is not None:
@@ -162,9 +167,10 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         output = VLMOutput(
             loss=loss,
             logits=logits.unflatten(1, (rows, -1))[0] if logits is not None and rows > 1 else logits,
-            **{CACHE: getattr(outputs, CACHE)},
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            # Not every language model returns all of them: RecurrentGemma keeps its cache to itself.
+            **{CACHE: getattr(outputs, CACHE, None)},
+            hidden_states=getattr(outputs, "hidden_states", None),
+            attentions=getattr(outputs, "attentions", None),
             visual=None if visual is None else visual.tokens,
         )
         return output if return_dict is not False else output.to_tuple()
@@ -254,6 +260,14 @@ def is_packed(position_ids: Tensor | None, attention_mask: Tensor | None, cache:
     if attention_mask is not None or cache is not None:
         raise FusionError("packed samples (positions start again within a row) take neither attention_mask nor a cache; leave both out")
     return True
+
+
+STATES = {"conv", "hybrid", "hybrid_sliding", "linear_attention"}
+"""transformers' types of layers that see what was before by a state, whatever the positions."""
+
+
+def carries_state(language_model: PreTrainedModel) -> bool:
+    return language_model._is_stateful or not STATES.isdisjoint(getattr(language_model.config, "layer_types", None) or ())
 
 
 def _ids(token: int | list[int] | None) -> list[int]:
