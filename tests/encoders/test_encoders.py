@@ -261,6 +261,14 @@ def test_what_no_tower_can_take_is_said(towers, kind):
     assert tower(pixels((), 4), ()).tokens.shape == (0, tower.spec.dim_out)
 
 
+@every_kind
+def test_patches_of_another_models_processor_are_refused_with_both_sizes(towers, kind):
+    side = towers[kind].spec.patch_size
+    words = rf"hold 75 values \(5x5x3\), encoder '{kind}' takes {3 * side**2} values \({side}x{side}x3\); .* this model's processor\?"
+    with pytest.raises(ValueError, match=words):
+        towers[kind](torch.zeros(4, 75), (Grid(1, 2, 2),))
+
+
 @with_blocks
 def test_numbers_that_no_tower_has_are_refused(kind):
     wrong = {"layer": 4, "layers": 0, "patch": 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -54,12 +55,19 @@ class Tower(nn.Module):
         """(N, 3*p*p) patches, each laid out (channel, row, column), and (V, 3) grids -> features of all views.
 
         uint8 patches are raw pixels and are normalised here; floating ones are taken as normalised already. Raises
-        GridError for a grid that the encoder cannot take and ValueError where patches and grids do not add up.
+        GridError for a grid that the encoder cannot take and ValueError where patches and grids do not add up, or
+        patches are of another size than the encoder's.
         """
         views = grids if isinstance(grids, tuple) else tuple(Grid(*row) for row in grids.tolist())
         patches = sum(grid.tokens for grid in views)
         if patches != pixel_values.shape[0]:
             raise ValueError(f"grids {', '.join(map(str, views))} hold {patches} patches, but pixel_values has {pixel_values.shape[0]}")
+        side = self.spec.patch_size
+        if pixel_values.shape[1:] != (3 * side**2,):
+            raise ValueError(
+                f"patches hold {_values(pixel_values.shape[1:].numel())}, encoder {self.spec.kind!r} takes {_values(3 * side**2)}; "
+                "was the batch made by this model's processor?"
+            )
         outs = tuple(self.spec.grid_out(grid) for grid in views)
         normalised = self.normalise(pixel_values)
         pieces = torch.split(normalised, [grid.tokens for grid in views])
@@ -68,7 +76,7 @@ class Tower(nn.Module):
             buckets[grid].append(index)
         features: list[Tensor] = [normalised] * len(views)
         for grid, members in buckets.items():
-            images = torch.stack([unpatchify(pieces[index], grid, self.spec.patch_size) for index in members])
+            images = torch.stack([unpatchify(pieces[index], grid, side) for index in members])
             for index, tokens in zip(members, self.encode(images, grid), strict=True):
                 features[index] = tokens
         if not features:
@@ -115,6 +123,12 @@ class ViTTower(Tower):
                 break
         chosen = [states[depth] for depth in self.spec.depths]
         return chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=-1)
+
+
+def _values(count: int) -> str:
+    """'588 values (14x14x3)'"""
+    side = math.isqrt(count // 3)
+    return f"{count} values" + (f" ({side}x{side}x3)" if count == 3 * side**2 else "")
 
 
 def unpatchify(patches: Tensor, grid: Grid, patch: int) -> Tensor:
