@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def test_a_model_that_the_machine_cannot_hold_stops_before_anything_is_allocated
     monkeypatch.setattr("vlmkit.model.VLM.__init__", None)  # nothing may be built once the numbers are known
     counts = vlmkit.Parameters(631_371_520, 39_335_680, 0, 32_233_522_176)
     monkeypatch.setattr(vlmkit.Architecture, "parameters", lambda self: counts)
-    monkeypatch.setattr(sys.modules["vlmkit.build"], "free_memory", lambda: 20 * 2**30)
+    monkeypatch.setattr(importlib.import_module("vlmkit.build"), "free_memory", lambda: 20 * 2**30)
     with pytest.raises(MemoryError) as caught:
         vlmkit.build("univa-vl")
     told = str(caught.value)
@@ -115,11 +116,26 @@ def test_weights_of_a_directory_are_taken_where_its_parts_are_the_same(tmp_path:
     same = architecture().replace(name="another name")
     assert equal(weights(vlmkit.build(same, weights=tmp_path)), weights(built))
     assert {parameter.dtype for parameter in vlmkit.build(same, weights=str(tmp_path), dtype="bfloat16").parameters()} == {torch.bfloat16}
-    with pytest.raises(SpecError, match=r"holds 'small', whose parts differ from those of 'small'; use vlmkit\.load"):
-        vlmkit.build(architecture(connector="mlp"), weights=tmp_path)
     built.language_model.save_pretrained(tmp_path / "language model")
     with pytest.raises(SpecError, match=r"holds a model of type 'olmo3', not one that vlmkit saved"):
         vlmkit.build(architecture(), weights=tmp_path / "language model")
+
+
+def test_a_checkpoint_with_other_parts_is_refused_with_both_and_a_way_to_keep_the_rest(tmp_path: Path) -> None:
+    built = model()
+    built.save_pretrained(tmp_path)
+    connector = vlmkit.connectors["mlp"](depth=3)
+    with pytest.raises(SpecError, match=r"other parts: connector is conv_patch_merger there, mlp here\.") as refused:
+        vlmkit.build(built.config.spec, connector=connector, weights=tmp_path)
+    way = re.search("`(for .+)`", str(refused.value))
+    assert way is not None
+    scope: dict[str, Any] = {"vlmkit": vlmkit, "trained": built, "model": vlmkit.build(built.config.spec, connector=connector)}
+    exec(way[1], scope)
+    for name in ("encoder", "language_model"):
+        assert equal(weights(getattr(scope["model"], name)), weights(getattr(built, name)))
+    scope["model"].save_pretrained(tmp_path / "mlp")
+    with pytest.raises(SpecError, match=r"parts: policy is smart_resize there, squash here; connector\.depth is 3 there, 2 here\."):
+        vlmkit.build(built.config.spec, connector="mlp", policy=vlmkit.policies["squash"](size=56), weights=tmp_path / "mlp")
 
 
 def test_pretrained_weights_come_from_the_checkpoints_of_encoder_and_language_model_the_connector_is_drawn(tmp_path: Path) -> None:

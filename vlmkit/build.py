@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
@@ -121,8 +122,8 @@ def _from_directory(directory: Any, expected: Architecture | None, device: Any, 
     if found != VLMConfig.model_type:
         raise SpecError(f"{directory} holds a model of type {found!r}, not one that vlmkit saved ({VLMConfig.model_type!r})")
     config = VLMConfig.from_pretrained(directory)
-    if expected is not None and config.spec.replace(name=expected.name) != expected:
-        raise SpecError(f"{directory} holds {config.spec.name!r}, whose parts differ from those of {expected.name!r}; use vlmkit.load")
+    if expected is not None:
+        _check_parts(directory, config.spec, expected)
     # Mismatched sizes are refused below, by name, and not by a message that points at a table printed before it.
     options = {"dtype": dtype or "auto", "output_loading_info": True, "ignore_mismatched_sizes": True}
     model, info = VLM.from_pretrained(directory, config=config, **options)
@@ -131,6 +132,32 @@ def _from_directory(directory: Any, expected: Architecture | None, device: Any, 
         raise SpecError(f"{directory}: " + "; ".join(f"{name.replace('_', ' ')}: {_some(keys)}" for name, keys in wrong.items()))
     evaluating: VLM = model.to(device).eval()
     return evaluating
+
+
+def _check_parts(directory: Any, found: Architecture, expected: Architecture) -> None:
+    """Raises SpecError with both of everything that differs, and how to keep the weights of the other parts."""
+    there, here = found.to_dict() | {"name": ""}, expected.to_dict() | {"name": ""}
+    if there == here:
+        return
+    kept = [part for part in ("encoder", "connector", "fusion", "language_model") if there[part] == here[part]]
+    raise SpecError(
+        f"{directory} holds {found.name!r} with other parts: {'; '.join(_differences(there, here))}. vlmkit.load reads it as it is. To "
+        "train other parts beside its weights, build the model without weights, load this one as `trained`, and copy what is the same: "
+        f"`for part in {kept}: getattr(model, part).load_state_dict(getattr(trained, part).state_dict())`"
+    )
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any], path: str = "") -> Iterator[str]:
+    """'connector is conv_patch_merger there, mlp here', or single fields where the kind is the same."""
+    for name in dict.fromkeys((*there, *here)):
+        one, other = there.get(name), here.get(name)
+        if one == other:
+            continue
+        kinds = [value.get("kind") if isinstance(value, dict) else value for value in (one, other)]
+        if isinstance(one, dict) and isinstance(other, dict) and kinds[0] == kinds[1]:
+            yield from _differences(one, other, f"{path}{name}.")
+        else:
+            yield f"{path}{name} is {kinds[0]} there, {kinds[1]} here"
 
 
 def _some(keys: list[Any]) -> str:
