@@ -205,3 +205,10 @@ def test_views_and_grids_of_an_image() -> None:
     assert arch.image_tokens(plan).count == 6
     with pytest.raises(GridError):
         arch.replace(encoder=part(vlmkit.encoders, "clip", positions="fixed")).tokens(Size(56, 84))
+
+
+def test_a_size_that_is_none_is_answered_with_one_that_is() -> None:
+    univa = vlmkit.architecture("univa-vl")
+    for call in (univa.tokens, univa.plan):
+        with pytest.raises(ImageSizeError, match=r"such as vlmkit\.Size\(height=480, width=640\), got \(480, 640\)"):
+            call((480, 640))

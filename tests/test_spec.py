@@ -146,6 +146,12 @@ def test_a_nested_error_names_its_path(data, message):
         Outer.from_dict({"size": 1} | data)
 
 
+@pytest.mark.parametrize("make", [connectors["mlp"], connectors["mlp"]().replace])
+def test_an_unknown_field_is_answered_with_the_nearest_wherever_it_is_given(make):
+    with pytest.raises(SpecError, match=r"^mlp\.dept: unknown field, did you mean 'depth'"):
+        make(dept=3)
+
+
 def test_a_missing_field_is_named():
     with pytest.raises(SpecError, match=r"^size: missing$"):
         Outer.from_dict({})

@@ -15,6 +15,7 @@ import pytest
 import vlmkit
 from vlmkit.architecture import Architecture
 from vlmkit.registry import RegistryError
+from vlmkit.spec import SpecError
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -50,6 +51,14 @@ def test_models_are_listed_by_pattern_and_a_miss_suggests() -> None:
     assert vlmkit.list_models("nothing*") == []
     with pytest.raises(RegistryError, match=r"unknown model 'univa-vl-tinny'; did you mean 'univa-vl-tiny'"):
         vlmkit.architecture("univa-vl-tinny")
+
+
+def test_an_architecture_is_its_own_name_and_nothing_else_is_one() -> None:
+    univa = vlmkit.architecture("univa-vl")
+    assert vlmkit.architecture(univa) is univa
+    for call in (vlmkit.architecture, vlmkit.build, vlmkit.build_processor):
+        with pytest.raises(SpecError, match="expected a model's name or an Architecture, got 3"):
+            call(3)
 
 
 def test_a_name_that_is_taken_by_other_parts_is_refused() -> None:

@@ -60,7 +60,9 @@ class Architecture(Spec):
         return super().replace(**changes)
 
     def plan(self, size: Size) -> ImagePlan:
-        """How an image of this size is cut into views."""
+        """How an image of this size is cut into views. Raises ImageSizeError for a size that the policy cannot serve."""
+        if not isinstance(size, Size):
+            raise ImageSizeError(f"expected a size such as vlmkit.Size(height=480, width=640), got {size!r}")
         return self.policy.plan(size)
 
     def image_tokens(self, plan: ImagePlan) -> ImageTokens:
@@ -70,7 +72,7 @@ class Architecture(Spec):
     def tokens(self, size: Size) -> int:
         """Visual tokens of one image of this size that the language model receives: 234 for 480x640 under univa-vl. Learned
         embeddings among them count, and those that the layout leaves out do not."""
-        return self.layout.places(self.image_tokens(self.policy.plan(size)))
+        return self.layout.places(self.image_tokens(self.plan(size)))
 
     def problems(self) -> list[str]:
         """Everything that keeps the parts from working together, in words; empty where they fit. Needs no weights."""

@@ -72,7 +72,7 @@ def build_processor(
     from vlmkit.processor import VLMProcessor
     from vlmkit.tokenizer import load_tokenizer
 
-    if not isinstance(model, Architecture) and os.path.isdir(model):
+    if isinstance(model, str | os.PathLike) and os.path.isdir(model):
         saved: VLMProcessor = VLMProcessor.from_pretrained(model)
         return saved
     spec = resolve(model).replace(**parts) if parts else resolve(model)
@@ -109,7 +109,7 @@ def load(
 
 def resolve(model: Named | os.PathLike[str]) -> Architecture:
     """A name or an Architecture -> the Architecture."""
-    return model if isinstance(model, Architecture) else architecture(os.fspath(model))
+    return architecture(os.fspath(model) if isinstance(model, os.PathLike) else model)
 
 
 def _from_directory(directory: Any, expected: Architecture | None, device: Any, dtype: Any) -> VLM:

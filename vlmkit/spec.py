@@ -92,13 +92,16 @@ class Spec:
     registry: ClassVar[Registry[Any] | None] = None
     """Where the parts of this family are registered; set on the family's base class."""
 
+    def __new__(cls, **fields: Any) -> Self:
+        _refuse_unknown(cls, fields, cls.kind or cls.__name__)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         for name, hint in _fields(type(self)).items():
             object.__setattr__(self, name, _check(hint, getattr(self, name), f"{self.kind or type(self).__name__}.{name}"))
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed. Unknown fields raise SpecError."""
-        _refuse_unknown(type(self), changes, self.kind or type(self).__name__)
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
-from typing import TYPE_CHECKING
 
+from vlmkit.architecture import Architecture
 from vlmkit.registry import RegistryError, suggestion
-
-if TYPE_CHECKING:
-    from vlmkit.architecture import Architecture
+from vlmkit.spec import SpecError
 
 FAMILIES = ("fuyu", "aimv2", "idefics2", "idefics3", "janus", "llava", "llava_next", "maya", "paligemma", "pixtral", "smolvlm", "univa")
 """Files of this folder; each one has a tuple MODELS."""
@@ -27,8 +25,12 @@ def register_model(model: Architecture) -> Architecture:
     return model
 
 
-def architecture(name: str) -> Architecture:
-    """The architecture of a named model. Raises RegistryError with the nearest name."""
+def architecture(name: str | Architecture) -> Architecture:
+    """The architecture of a named model; an architecture is its own. Raises RegistryError with the nearest name."""
+    if isinstance(name, Architecture):
+        return name
+    if not isinstance(name, str):
+        raise SpecError(f"expected a model's name or an Architecture, got {name!r}")
     names = list_models()
     if name not in _models:
         raise RegistryError(f"unknown model {name!r};{suggestion(name, names)} known: {', '.join(names)}")
