@@ -212,3 +212,11 @@ def test_a_size_that_is_none_is_answered_with_one_that_is() -> None:
     for call in (univa.tokens, univa.plan):
         with pytest.raises(ImageSizeError, match=r"such as vlmkit\.Size\(height=480, width=640\), got \(480, 640\)"):
             call((480, 640))
+
+
+def test_a_part_is_exchanged_by_what_it_is_written_as() -> None:
+    univa = vlmkit.architecture("univa-vl")
+    assert univa.replace(connector={"kind": "mlp", "depth": 3}) == univa.replace(connector=vlmkit.connectors["mlp"](depth=3))
+    assert univa.replace(**{name: value for name, value in univa.to_dict().items() if name not in ("name", "kind")}) == univa
+    with pytest.raises(SpecError, match=r"^connector\.dept: unknown field, did you mean 'depth'"):
+        univa.replace(connector={"kind": "mlp", "dept": 3})

@@ -16,6 +16,7 @@ from PIL import Image
 import vlmkit
 from tests.photos import picture
 from vlmkit.cli import COMMANDS, TRACEBACK, main
+from vlmkit.commands import UsageError
 from vlmkit.commands.checkpoint import CheckpointError, find_checkpoint
 from vlmkit.commands.choice import read_part
 from vlmkit.commands.list import FAMILIES
@@ -590,6 +591,15 @@ def test_nobody_reads_what_is_printed(argv):
 )
 def test_a_part_is_read_as_python_would_make_it(text, fields):
     assert read_part("connector", text) == vlmkit.connectors[text.partition(":")[0]](**fields)
+
+
+def test_a_part_is_read_from_its_json_and_named_briefly(capsys):
+    given = '{"kind": "mlp", "depth": 3}'
+    assert read_part("connector", given) == vlmkit.connectors["mlp"](depth=3)
+    text = output(capsys, "tokens", "--size", "640x480", "--model", "univa-vl", "--connector", given)
+    assert text.splitlines()[-1].split()[0] == "univa-vl+mlp:depth=3"
+    with pytest.raises(UsageError, match=r"connector\.dept: unknown field, did you mean 'depth'"):
+        read_part("connector", given.replace("depth", "dept"))
 
 
 def test_values_of_a_part_may_hold_commas():

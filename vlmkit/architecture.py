@@ -52,11 +52,13 @@ class Architecture(Spec):
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some parts exchanged: `replace(connector=vlmkit.connectors["mlp"](depth=3))`, or a part by its
-        name where its defaults will do: `replace(connector="mlp")`."""
+        name where its defaults will do: `replace(connector="mlp")`, or as `to_dict` writes it."""
         for name, value in changes.items():
-            registry = getattr(_FAMILIES.get(name), "registry", None)
-            if registry is not None and isinstance(value, str):
-                changes[name] = _by_defaults(registry[value])
+            family = _FAMILIES.get(name)
+            if family is not None and isinstance(value, dict):
+                changes[name] = family.from_dict(value, name)
+            elif family is not None and family.registry is not None and isinstance(value, str):
+                changes[name] = _by_defaults(family.registry[value])
         return super().replace(**changes)
 
     def plan(self, size: Size) -> ImagePlan:
@@ -133,6 +135,7 @@ _FAMILIES: dict[str, type[Spec]] = {
     "connector": Connector,
     "layout": TokenLayout,
     "fusion": Fusion,
+    "language_model": LanguageModel,
 }
 
 

@@ -119,7 +119,7 @@ class Spec:
         return json.dumps({"schema": SCHEMA} | self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str, path: str = "") -> Self:
         """Raises SpecError for text that is not JSON, a newer schema, or anything that does not fit."""
         try:
             data = json.loads(text, object_pairs_hook=_refuse_twins)
@@ -132,7 +132,7 @@ class Spec:
         schema = data.pop("schema", SCHEMA)
         if type(schema) is not int or not 1 <= schema <= SCHEMA:
             raise SpecError(f"schema: this vlmkit reads schema {SCHEMA}, the text says {schema!r}; upgrade vlmkit to read it")
-        return cls.from_dict(data)
+        return cls.from_dict(data, path)
 
 
 def _resolve_fields(cls: type[Any]) -> dict[str, Any]:

@@ -27,13 +27,11 @@ from requirements import missing
 from stages import RECIPES, Recipe
 
 import vlmkit
-from vlmkit.connectors.base import Connector
+from vlmkit.commands.choice import EXCHANGEABLE, add_exchange_options, add_plugin_option, load_plugins, read_part
 from vlmkit.data.sample import DataError
-from vlmkit.encoders.base import Encoder
 from vlmkit.plugins import PluginError
-from vlmkit.preprocess.base import ImagePolicy
 from vlmkit.registry import RegistryError
-from vlmkit.spec import Spec, SpecError
+from vlmkit.spec import SpecError
 from vlmkit.training.run import RunDirectory, RunError
 
 if TYPE_CHECKING:
@@ -354,11 +352,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fresh", action="store_true", help="remove the run in that directory and start anew")
     parser.add_argument("--seed", type=int, default=0, help="of weights and data")
     parser.add_argument("--data", type=Path, metavar="DIR", help="shards of each data set; the tiny preset renders its own pictures")
-    parser.add_argument("--plugin", action="append", default=[], metavar="FILE", help="a file or module that registers parts of your own")
-    part = 'another {}: its kind, or its JSON such as \'{{"kind": "{}", ...}}\''
-    parser.add_argument("--connector", metavar="KIND", help=part.format("connector", "mlp"))
-    parser.add_argument("--encoder", metavar="KIND", help=part.format("vision tower", "open_clip"))
-    parser.add_argument("--policy", metavar="KIND", help=part.format("image policy", "squash"))
+    add_exchange_options(parser)
+    add_plugin_option(parser)
     parser.add_argument("--scale", type=_positive, default=1.0, metavar="X", help="fraction of the steps and of the evaluation")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the training; all cores unless given")
     return parser
@@ -372,26 +367,20 @@ def _positive(text: str) -> float:
 
 
 def _chosen(args: argparse.Namespace) -> tuple[Recipe, vlmkit.Architecture]:
-    for plugin in args.plugin:
-        vlmkit.load_plugin(plugin)
+    load_plugins(args)
     if args.threads is not None and args.threads < 1:
         raise ValueError(f"--threads takes 1 or more, got {args.threads}")
     recipe = RECIPES[args.preset]
     stages = tuple(stage.scaled(args.scale) for stage in recipe.stages)
     recipe = recipe.replace(stages=stages, evaluation=max(2, round(recipe.evaluation * args.scale)) if recipe.evaluation else 0)
-    families: dict[str, type[Spec]] = {"connector": Connector, "encoder": Encoder, "policy": ImagePolicy}
-    parts = {name: _part(family, given) for name, family in families.items() if (given := getattr(args, name)) is not None}
+    parts = {name: read_part(name, given) for name in EXCHANGEABLE if (given := getattr(args, name)) is not None}
     return recipe, vlmkit.architecture(recipe.model).replace(**parts).validate()
-
-
-def _part(family: type[Spec], given: str) -> Spec:
-    return family.from_json(given) if given.lstrip().startswith("{") else family.from_dict({"kind": given})
 
 
 def _configuration(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architecture, run: RunDirectory) -> dict[str, Any]:
     """Everything that the result depends on. Threads are part of it: sums in another order differ in their last bits."""
     begun = run.configuration() or {}
-    plugins = [Path(plugin) for plugin in args.plugin if plugin.endswith(".py")]
+    plugins = [Path(plugin) for plugin in args.plugins if plugin.endswith(".py")]
     return {
         "recipe": recipe.to_dict(),
         "architecture": architecture.to_dict(),

@@ -161,7 +161,8 @@ def test_the_stages_of_the_full_preset_train_on_shards(tmp_path):
         (["--scale", "0"], "expected a number above 0"),
         (["--connector", "mpl"], "unknown connector 'mpl'; did you mean 'mlp'"),
         (["--policy", '{"kind": "squash", "sice": 3}'], "did you mean 'size'"),
-        (["--policy", "pad_square"], "size: missing"),
+        (["--policy", "pad_square"], "policy.size: missing"),
+        (["--connector", "mlp:dept=3"], "connector.dept: unknown field, did you mean 'depth'"),
         (["--plugin", "nowhere.py"], "there is no file nowhere.py"),
         (["--threads", "0"], "--threads takes 1 or more"),
         (["--sed", "x"], "--seed"),
@@ -176,6 +177,12 @@ def test_wrong_arguments_get_help(arguments, words, capsys, tmp_path, monkeypatc
     assert "usage: train.py" in said
     assert words in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("given", ["mlp:depth=3", '{"kind": "mlp", "depth": 3}'])
+def test_parts_are_exchanged_as_vlmkit_does_it(tiny, given):
+    _, architecture = train._chosen(train._parser().parse_args(["--connector", given]))
+    assert architecture == SMALL.replace(connector=vlmkit.connectors["mlp"](depth=3))
 
 
 def test_help_loads_no_torch():

@@ -9,15 +9,15 @@ from typing import Any
 
 from vlmkit.architecture import Architecture
 from vlmkit.commands import UsageError
-from vlmkit.connectors import connectors
-from vlmkit.encoders import encoders
+from vlmkit.connectors.base import Connector
+from vlmkit.encoders.base import Encoder
 from vlmkit.plugins import load_plugin
-from vlmkit.preprocess import policies
-from vlmkit.registry import Registry, suggestion
+from vlmkit.preprocess.base import ImagePolicy
+from vlmkit.registry import suggestion
 from vlmkit.spec import Spec, SpecError
 from vlmkit.zoo import architecture, list_models
 
-EXCHANGEABLE: dict[str, Registry[Any]] = {"policy": policies, "encoder": encoders, "connector": connectors}
+EXCHANGEABLE: dict[str, type[Spec]] = {"policy": ImagePolicy, "encoder": Encoder, "connector": Connector}
 """Parts that decide what an image becomes."""
 
 
@@ -37,7 +37,7 @@ def add_exchange_options(parser: ArgumentParser) -> None:
         parser.add_argument(
             f"--{family}",
             metavar="KIND[:FIELD=VALUE,...]",
-            help=f"exchange the {family}, such as {_EXAMPLES[family]}",
+            help=f"exchange the {family}, such as {_EXAMPLES[family]}; or its JSON",
         )
 
 
@@ -77,21 +77,38 @@ def exchange(model: Architecture, arguments: Namespace) -> Architecture:
     """The model with the parts that were asked for; its name says which: univa-vl+mlp."""
     given = {family: text for family in EXCHANGEABLE if (text := getattr(arguments, family)) is not None}
     parts = {family: read_part(family, text) for family, text in given.items()}
-    name = "+".join([model.name, *given.values()])
+    name = "+".join([model.name, *map(_label, given.values())])
     return model.replace(**parts, name=name) if parts else model
 
 
+def _label(text: str) -> str:
+    """'{"kind": "mlp", "depth": 3}' -> 'mlp:depth=3'."""
+    if not _is_json(text):
+        return text
+    fields = json.loads(text)
+    kind = fields.pop("kind")
+    return f"{kind}:{','.join(f'{name}={json.dumps(value)}' for name, value in fields.items())}".removesuffix(":")
+
+
 def read_part(family: str, text: str) -> Spec:
-    """'mlp' or 'mlp:depth=3' -> the part.
+    """'mlp', 'mlp:depth=3' or '{"kind": "mlp", "depth": 3}' -> the part.
 
     Raises RegistryError for an unknown kind, UsageError for fields that do not fit.
     """
-    kind, fields = read_fields(family, text)
-    part: type[Spec] = EXCHANGEABLE[family][kind]
+    base = EXCHANGEABLE[family]
     try:
+        if _is_json(text):
+            return base.from_json(text, family)
+        kind, fields = read_fields(family, text)
+        assert base.registry is not None
+        part: type[Spec] = base.registry[kind]
         return part.from_dict({"kind": kind} | fields, family)
     except SpecError as error:
         raise UsageError(f"--{family} {text}: {error}") from None
+
+
+def _is_json(text: str) -> bool:
+    return text.lstrip().startswith("{")
 
 
 def read_fields(option: str, text: str) -> tuple[str, dict[str, Any]]:
