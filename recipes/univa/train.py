@@ -339,30 +339,31 @@ def _headline(run: RunDirectory) -> str:
 # --- what was asked for -----------------------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.print_help(sys.stderr)
-        self.exit(2, f"\n{self.prog}: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="train.py", description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--preset", choices=sorted(RECIPES, reverse=True), default="tiny", help="laptop or cluster")
+    parser = argparse.ArgumentParser(prog="train.py", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument(
+        "--preset", choices=sorted(RECIPES, reverse=True), default="tiny", help="laptop or cluster; %(default)s unless given"
+    )
     parser.add_argument("--run", type=Path, metavar="DIR", help="directory of the run; runs/<model> unless given")
     parser.add_argument("--fresh", action="store_true", help="remove the run in that directory and start anew")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and data")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and data; %(default)s unless given")
     parser.add_argument("--data", type=Path, metavar="DIR", help="shards of each data set; the tiny preset renders its own pictures")
     add_exchange_options(parser)
     add_plugin_option(parser)
-    parser.add_argument("--scale", type=_positive, default=1.0, metavar="X", help="fraction of the steps and of the evaluation")
+    parser.add_argument(
+        "--scale", type=_positive, default=1.0, metavar="X", help="fraction of the steps and of the evaluation, such as 0.02"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the training; all cores unless given")
     return parser
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value <= 100:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and up to 100, got {text!r}")
     return value
 
 

@@ -158,7 +158,8 @@ def test_the_stages_of_the_full_preset_train_on_shards(tmp_path):
     ("arguments", "words"),
     [
         (["--preset", "huge"], "invalid choice: 'huge'"),
-        (["--scale", "0"], "expected a number above 0"),
+        (["--scale", "0"], "expected a number above 0 and up to 100, got '0'"),
+        (["--scale", "x"], "expected a number above 0 and up to 100, got 'x'"),
         (["--connector", "mpl"], "unknown connector 'mpl'; did you mean 'mlp'"),
         (["--policy", '{"kind": "squash", "sice": 3}'], "did you mean 'size'"),
         (["--policy", "pad_square"], "policy.size: missing"),
@@ -168,15 +169,26 @@ def test_the_stages_of_the_full_preset_train_on_shards(tmp_path):
         (["--sed", "x"], "--seed"),
     ],
 )
-def test_wrong_arguments_get_help(arguments, words, capsys, tmp_path, monkeypatch):
+def test_wrong_arguments_get_a_sentence_under_the_usage(arguments, words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as left:
         train.main(arguments)
     said = capsys.readouterr().err
     assert left.value.code == 2
-    assert "usage: train.py" in said
+    assert said.startswith("usage: train.py")
+    assert "show this help message" not in said
     assert words in said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_no_directory_of_a_run(tmp_path, capsys):
+    (tmp_path / "photo.jpg").touch()
+    for more in ([], ["--fresh"]):
+        assert train.main(["--run", str(tmp_path / "photo.jpg"), *more]) == 1
+        said = capsys.readouterr().err
+        assert "photo.jpg" in said
+        assert "holds no run" in said
+        assert "choose another directory" in said
 
 
 @pytest.mark.parametrize("given", ["mlp:depth=3", '{"kind": "mlp", "depth": 3}'])
@@ -194,6 +206,7 @@ def test_help_loads_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--preset {tiny,full}" in done.stdout
+    assert "default: None" not in done.stdout
 
 
 def test_ctrl_c_while_torch_is_loaded_is_one_sentence(tmp_path):

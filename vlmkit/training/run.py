@@ -51,7 +51,7 @@ class RunDirectory:
         """What the directory was begun with; None where there is no run."""
         try:
             found = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise RunError(
