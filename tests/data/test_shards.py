@@ -7,6 +7,7 @@ import tarfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +282,18 @@ def test_nobody_else_s_directory_is_written_to(tmp_path):
     assert list(Shards(folder)) == [sample(0)]
     with pytest.raises(DataError, match="holds packed samples already"):
         ShardWriter(folder, job={"split": "val"}, shard_bytes=1)
+
+
+@pytest.mark.parametrize("there", ["", "packed", f"packed/{PACKING}"])
+@pytest.mark.parametrize("close", [False, True])
+def test_a_writer_that_wrote_nothing_leaves_the_folders_that_it_found(tmp_path, there, close):
+    (tmp_path / there).mkdir(parents=True, exist_ok=True)
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_dir())
+    writer = ShardWriter(tmp_path / "packed")
+    with pytest.raises(DataError, match="nothing to write") if close else nullcontext(), writer:
+        writer.close() if close else writer.abandon()
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_dir()) == before
+    assert list(written(tmp_path / "packed", [sample(0)])) == [sample(0)]
 
 
 def test_nothing_to_write_is_an_error_with_the_reasons(tmp_path):

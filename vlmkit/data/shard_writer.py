@@ -67,6 +67,8 @@ class ShardWriter:
         self._unread: deque[tuple[Future[None], Callable[[], None]]] = deque()
         self._begun = 0
         self._file: BinaryIO | None = None
+        self._made = [path for path in (self.directory / PACKING, self.directory) if not path.exists()]
+        """Taken away again where nothing is written."""
         self._lock = _claim(self.directory, self.job)
         try:
             self._continue()
@@ -133,13 +135,10 @@ class ShardWriter:
             self.abandon()
             raise
         self._lock.close()
-        # In one stroke: half of it would look like a packing that has hardly begun.
-        over = self.directory / f"{PACKING}.over"
-        os.replace(self.directory / PACKING, over)
-        shutil.rmtree(over)
+        self._remove_notes()
 
     def abandon(self) -> None:
-        """Leave the shards that count to a later writer."""
+        """Leave the shards that count to a later writer; where none was begun, the directory as it was."""
         if self._file is not None:
             with contextlib.suppress(OSError):  # what did not fit on the disk does not fit now
                 self._file.close()
@@ -147,7 +146,18 @@ class ShardWriter:
         for future, _ in self._unread:
             future.cancel()
         self._unread.clear()
+        if not self._begun and self.directory / PACKING in self._made and not self._lock.closed:
+            self._remove_notes()
+            if self.directory in self._made:
+                with contextlib.suppress(OSError):  # somebody else has put something there
+                    self.directory.rmdir()
         self._lock.close()
+
+    def _remove_notes(self) -> None:
+        """In one stroke: half of it would look like a packing that has hardly begun."""
+        over = self.directory / f"{PACKING}.over"
+        os.replace(self.directory / PACKING, over)
+        shutil.rmtree(over)
 
     def _begin(self) -> None:
         self._file = open(partial(self.directory / shard_name(self._begun)), "wb", buffering=1 << 20)  # noqa: SIM115 (closed at the end of the shard)
