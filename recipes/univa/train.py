@@ -380,13 +380,15 @@ def _chosen(args: argparse.Namespace) -> tuple[Recipe, vlmkit.Architecture]:
 
 def _configuration(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architecture, run: RunDirectory) -> dict[str, Any]:
     """Everything that the result depends on. Threads are part of it: sums in another order differ in their last bits."""
+    from vlmkit.data.pack import cores
+
     begun = run.configuration() or {}
     plugins = [Path(plugin) for plugin in args.plugins if plugin.endswith(".py")]
     return {
         "recipe": recipe.to_dict(),
         "architecture": architecture.to_dict(),
         "seed": args.seed,
-        "threads": args.threads or begun.get("threads") or len(os.sched_getaffinity(0)),
+        "threads": args.threads or begun.get("threads") or cores(),
         "data": str(args.data.resolve()) if args.data else None,
         "plugins": {plugin.name: hashlib.sha256(plugin.read_bytes()).hexdigest()[:16] for plugin in plugins},
     }

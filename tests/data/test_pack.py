@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.data.packs import items, sample
 from vlmkit.data.index import PACKING
-from vlmkit.data.pack import _executor, pack
+from vlmkit.data.pack import _executor, cores, pack
 from vlmkit.data.rejections import TooManyRejected
 from vlmkit.data.sample import DataError
 from vlmkit.data.shards import Shards
@@ -53,6 +53,12 @@ def test_all_samples_in_order_and_every_loss_counted(straight):
 def test_the_number_of_processes_changes_nothing(straight, tmp_path):
     pack(items(COUNT), tmp_path / "shards", **SETTINGS | {"workers": 2})
     assert_same(straight, tmp_path / "shards")
+
+
+def test_cores_are_counted_where_the_system_does_not_say_which_are_ours(monkeypatch):
+    assert 1 <= cores() <= os.cpu_count()
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert cores() == os.cpu_count()
 
 
 class Stop(BaseException):
@@ -172,7 +178,7 @@ def test_too_many_rejected_stops_and_goes_on_with_another_limit(straight, tmp_pa
 PACKING_PROGRAM = """
 import signal, sys, time
 from tests.data.packs import items
-from vlmkit.data.pack import pack
+from vlmkit.data.pack import cores, pack
 
 def waiting_at_the_end(count):
     yield from items(count)

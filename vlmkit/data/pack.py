@@ -69,7 +69,7 @@ def pack(
     Raises TooManyRejected above the limit, and DataError for what the reader or ShardWriter cannot use, for items that are not
     those of the run that is continued, and for a process that was killed.
     """
-    processes = len(os.sched_getaffinity(0)) if workers is None else workers
+    processes = cores() if workers is None else workers
     with (
         _executor(processes) as executor,
         ShardWriter(directory, job=dict(job or {}) | {"whole": whole}, shard_bytes=shard_bytes, executor=executor) as writer,
@@ -103,6 +103,11 @@ def pack(
                 "the same command goes on from there, with fewer workers it takes less memory"
             ) from None
     return writer
+
+
+def cores() -> int:
+    """Those that this process may use; all there are where the system does not say (macOS)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _remaining(items: Items, writer: ShardWriter) -> Iterator[_Item]:
