@@ -1,7 +1,5 @@
 """Smart resize beside transformers' function, and the laws that UNIVA's card states."""
 
-from functools import partial
-
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -40,8 +38,8 @@ def outcome(rule, *arguments):
 @example(14, 42, 28, 1, 256 * 784)  # halves: 14 goes to 0, 42 to 56
 @example(1000, 1000, 28, 64 * 784, 256 * 784)
 @example(28, 5600, 28, 64 * 784, 100 * 784)
-def test_the_answer_is_the_one_of_transformers_under_bounds_that_can_be_kept(height, width, factor, one, other):
-    arguments = (height, width, factor, min(one, other), max(one, other, factor**2))
+def test_the_answer_is_the_one_of_transformers(height, width, factor, min_pixels, max_pixels):
+    arguments = (height, width, factor, min_pixels, max_pixels)
     assert outcome(smart_resize, *arguments) == outcome(published, *arguments)
 
 
@@ -134,9 +132,8 @@ def test_a_wider_limit_is_kept_too():
     ],
 )
 def test_nonsense_is_refused_when_it_is_written(fields, message):
-    for make in (SmartResize, partial(smart_resize, 480, 640)):
-        with pytest.raises(SpecError, match=message):
-            make(**fields)
+    with pytest.raises(SpecError, match=message):
+        SmartResize(**fields)
 
 
 def test_a_factor_that_does_not_fit_patch_and_merge_is_a_problem_with_a_way_out():

@@ -44,10 +44,8 @@ def smart_resize(
     of one side, where they lie close together, and where the thinnest image does not fit (`max_pixels` below
     max_aspect_ratio * factor ** 2): 28 x 5600 under 100 * 28 * 28 pixels stays 28 pixels high and keeps 141 squares.
 
-    Raises ImageSizeError for a side below 1 and for an aspect ratio above `max_aspect_ratio`, SpecError for bounds that
-    no image can keep.
+    Raises ImageSizeError for a side below 1 and for an aspect ratio above `max_aspect_ratio`.
     """
-    _check_bounds(factor, min_pixels, max_pixels, max_aspect_ratio)
     size = Size(height, width)
     if size.aspect_ratio > max_aspect_ratio:
         raise ImageSizeError(
@@ -66,17 +64,6 @@ def smart_resize(
     return rows * factor, columns * factor
 
 
-def _check_bounds(factor: int, min_pixels: int, max_pixels: int, max_aspect_ratio: int) -> None:
-    if factor < 1:
-        raise SpecError(f"smart_resize.factor: expected 1 or more, got {factor}")
-    if max_aspect_ratio < 1:
-        raise SpecError(f"smart_resize.max_aspect_ratio: expected 1 or more, got {max_aspect_ratio}")
-    if not 1 <= min_pixels <= max_pixels:
-        raise SpecError(f"smart_resize: expected 1 <= min_pixels <= max_pixels, got {min_pixels} and {max_pixels}")
-    if max_pixels < factor**2:
-        raise SpecError(f"smart_resize.max_pixels: {max_pixels} pixels do not hold one square of {factor} ({factor**2} pixels)")
-
-
 @policies.register("smart_resize")
 @dataclass(frozen=True, kw_only=True)
 class SmartResize(FactorPolicy):
@@ -92,7 +79,14 @@ class SmartResize(FactorPolicy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_bounds(self.factor, self.min_pixels, self.max_pixels, self.max_aspect_ratio)
+        if self.max_aspect_ratio < 1:
+            raise SpecError(f"smart_resize.max_aspect_ratio: expected 1 or more, got {self.max_aspect_ratio}")
+        if not 1 <= self.min_pixels <= self.max_pixels:
+            raise SpecError(f"smart_resize: expected 1 <= min_pixels <= max_pixels, got {self.min_pixels} and {self.max_pixels}")
+        if self.max_pixels < self.factor**2:
+            raise SpecError(
+                f"smart_resize.max_pixels: {self.max_pixels} pixels do not hold one square of {self.factor} ({self.factor**2} pixels)"
+            )
 
     def plan(self, size: Size) -> ImagePlan:
         height, width = smart_resize(size.height, size.width, self.factor, self.min_pixels, self.max_pixels, self.max_aspect_ratio)
