@@ -83,7 +83,7 @@ class ShardWriter:
         if kind is None:
             self.close()
         else:
-            self.abandon()
+            self.abandon(refused=isinstance(error, Exception))
 
     def write(self, sample: Sample, *, whole: bool = True) -> bool:
         """Add a sample; False where it cannot be used, which `rejections` counts. whole: decode its images to see that."""
@@ -131,14 +131,15 @@ class ShardWriter:
             rejections = json.loads(self.rejections.to_json())
             summary = Summary(self.samples, self.images, tuple(self._sources), tuple(self._done), self.job, rejections)
             write_index(self.directory, self._parts(), summary)
-        except BaseException:
-            self.abandon()
+        except BaseException as error:
+            self.abandon(refused=isinstance(error, Exception))
             raise
         self._lock.close()
         self._remove_notes()
 
-    def abandon(self) -> None:
-        """Leave the shards that count to a later writer; where none was begun, the directory as it was."""
+    def abandon(self, *, refused: bool = False) -> None:
+        """Leave the shards that count to a later writer. Where none was begun and the data was refused, not interrupted, there
+        is nothing to go on with: the directory is left as it was found."""
         if self._file is not None:
             with contextlib.suppress(OSError):  # what did not fit on the disk does not fit now
                 self._file.close()
@@ -146,7 +147,7 @@ class ShardWriter:
         for future, _ in self._unread:
             future.cancel()
         self._unread.clear()
-        if not self._begun and self.directory / PACKING in self._made and not self._lock.closed:
+        if refused and not self._begun and self.directory / PACKING in self._made and not self._lock.closed:
             self._remove_notes()
             if self.directory in self._made:
                 with contextlib.suppress(OSError):  # somebody else has put something there
