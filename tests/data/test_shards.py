@@ -286,11 +286,15 @@ def test_nobody_else_s_directory_is_written_to(tmp_path):
 @pytest.mark.parametrize("there", ["", "packed", f"packed/{PACKING}"])
 @pytest.mark.parametrize("words", ["nothing to write", "no such folder"])
 def test_a_writer_to_whom_nothing_was_given_leaves_the_folders_that_it_found(tmp_path, there, words):
-    (tmp_path / there).mkdir(parents=True, exist_ok=True)
-    before = sorted(path for path in tmp_path.rglob("*") if path.is_dir())
-    with pytest.raises(DataError, match=words), ShardWriter(tmp_path / "packed"):
+    def given():
         if words == "no such folder":
             raise DataError(words)
+        yield from ()
+
+    (tmp_path / there).mkdir(parents=True, exist_ok=True)
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_dir())
+    with pytest.raises(DataError, match=words):
+        written(tmp_path / "packed", given())
     assert sorted(path for path in tmp_path.rglob("*") if path.is_dir()) == before
     assert list(written(tmp_path / "packed", [sample(0)])) == [sample(0)]
 
