@@ -12,13 +12,9 @@ import json
 import os
 import random
 import shutil
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 # A checkout runs without being installed; an installed vlmkit comes first.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
@@ -33,6 +29,7 @@ from vlmkit.plugins import PluginError
 from vlmkit.registry import RegistryError
 from vlmkit.spec import SpecError
 from vlmkit.training.run import RunDirectory, RunError
+from vlmkit.training.signals import quit_at_ctrl_c
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         try:
-            with loading():
+            with quit_at_ctrl_c(STOPPED):
                 recipe, architecture = _chosen(args)
         except (SpecError, RegistryError, PluginError, ValueError) as error:
             parser.error(str(error))
@@ -64,21 +61,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         return 130
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """In here Ctrl-C ends the process at once. torch swallows the exception that it would be, and what is half imported fails later."""
-
-    def leave(number: int, frame: FrameType | None) -> NoReturn:
-        print(STOPPED, file=sys.stderr, flush=True)
-        os._exit(130)
-
-    before = signal.signal(signal.SIGINT, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _run(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architecture) -> int:
@@ -111,7 +93,7 @@ def train(
     data: Path | None = None,
 ) -> int:
     """The run itself, from wherever it stands. `data` holds a folder for each source; without it pictures are rendered."""
-    with loading():
+    with quit_at_ctrl_c(STOPPED):
         import torch
         import transformers
         from rich.console import Console

@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import math
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from multiprocessing import active_children
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType
@@ -35,6 +33,7 @@ from vlmkit.training.optimizers import build_optimizers, learning_parameters, pr
 from vlmkit.training.progress import StageProgress
 from vlmkit.training.run import RunDirectory
 from vlmkit.training.sharded import ShardedState, save_sharded
+from vlmkit.training.signals import StopSignals, ignore_stop_signals, stop_signals_held_back
 from vlmkit.training.stage import PARTS, Stage
 
 Batch = Mapping[str, Tensor]
@@ -235,7 +234,7 @@ class Trainer:
             workers=self.workers,
             threads=self.threads,
             pin_memory=self.accelerator.device.type == "cuda",
-            on_worker=_begin_worker,
+            on_worker=ignore_stop_signals,
         )
         return self._data
 
@@ -250,7 +249,7 @@ class Trainer:
             sampler=numbers,
             num_workers=self.workers,
             prefetch_factor=4 if self.workers else None,
-            worker_init_fn=_begin_worker,
+            worker_init_fn=ignore_stop_signals,
             pin_memory=self.accelerator.device.type == "cuda",
             # Its own generator: the one of the training is left alone.
             generator=torch.Generator(),
@@ -322,51 +321,3 @@ class Trainer:
             save_sharded(self.accelerator, self.run.shards, position, weights=bool(stage))
         elif self.accelerator.is_main_process:
             save_state(self.run.state, modules, optimizers, position)
-
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class StopSignals:
-    """While it is entered, SIGINT and SIGTERM are remembered in `number` instead of ending the process.
-
-    A second SIGINT ends it: somebody waits at a terminal. SIGTERM may come twice at once, to the process and to its group
-    (`timeout`, torchrun), and means one thing; who sends it has SIGKILL for what does not end.
-    """
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._remember) for number in STOP_SIGNALS}
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.number = self.number or number
-        if number == signal.SIGINT:
-            signal.signal(number, self._before[number])
-
-
-@contextmanager
-def stop_signals_held_back() -> Iterator[None]:
-    """Worker processes are begun in here: they inherit it, so that no signal ends one before it ignores them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin_worker(number: int) -> None:
-    # Both may reach every process of a terminal or a batch job; the training process alone decides what to do about them.
-    # A worker ends when that closes the loader, or is gone, which torch's workers look after.
-    for stop in STOP_SIGNALS:
-        signal.signal(stop, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
