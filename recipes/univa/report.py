@@ -77,11 +77,11 @@ def _summary(recipe: Recipe, architecture: Architecture, metrics: dict[str, list
 def _card(result: TaskResult) -> str:
     sighted, blind = result.sighted, result.blind
     return f"""<div class="card"><h3>{_title(result)}</h3>
-<div class="big">{100 * sighted.exact:.0f}<small>%</small></div>
+<div class="big">{100 * sighted.exact:.1f}<small>%</small></div>
 <div class="bar"><i style="width:{100 * sighted.exact:.1f}%"></i></div>
 <div class="bar blind"><i style="width:{100 * blind.exact:.1f}%"></i></div>
-<p><b>{100 * blind.exact:.0f}%</b> with images swapped<br>
-character errors {100 * sighted.characters:.0f}% (swapped {100 * blind.characters:.0f}%)<br>{len(result.answers)} questions</p></div>"""
+<p><b>{100 * blind.exact:.1f}%</b> with images swapped<br>
+character errors {100 * sighted.characters:.1f}% (swapped {100 * blind.characters:.1f}%)<br>{len(result.answers)} questions</p></div>"""
 
 
 def _title(result: TaskResult) -> str:
