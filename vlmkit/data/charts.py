@@ -28,7 +28,7 @@ def draw(title: str, found: Content, cost: Cost | None, length: int) -> Image.Im
             axes, found.per_image(lambda size: size.width / size.height), "images by aspect ratio", "width / height", log=True, mark=1.0
         ),
         lambda axes: _histogram(axes, found.text_bytes_per_sample, "samples by length of text", "bytes", log=True),
-        lambda axes: _histogram(axes, found.images_per_sample, "samples by number of images", "images", whole=True),
+        lambda axes: _histogram(axes, found.images_per_sample, "samples by number of images", "images"),
     ]
     if cost is not None:
         lengths = Values(*np.unique(np.array(cost.lengths, np.float64), return_counts=True))
@@ -81,20 +81,19 @@ def _sizes(axes: Any, found: Content) -> None:
     _plain(axes.yaxis)
 
 
-def _histogram(
-    axes: Any, values: Values, title: str, label: str, *, log: bool = False, whole: bool = False, mark: float | None = None
-) -> None:
+def _histogram(axes: Any, values: Values, title: str, label: str, *, log: bool = False, mark: float | None = None) -> None:
+    """log: of measures of any kind; otherwise of counts, a bar for each where there are few."""
     kept = values.values > 0 if log else np.ones(len(values.values), bool)
     here, counts = values.values[kept], values.counts[kept]
     if len(here):
-        edges = np.arange(here[0] - 0.5, here[-1] + 1) if whole and here[-1] - here[0] < 100 else _edges(here[0], here[-1], log)
+        edges = np.arange(here[0] - 0.5, here[-1] + 1) if not log and here[-1] - here[0] < 100 else _edges(here[0], here[-1], log)
         # With an outline, a bar that is narrower than a pixel is seen.
         axes.hist(here, edges, weights=counts, color=BLUE, edgecolor=BLUE, linewidth=0.8)
     if log:
         axes.set_xscale("log")
         _plain(axes.xaxis)
     else:
-        axes.xaxis.set_major_formatter(lambda value, _: _short(value) if abs(value) >= 1e4 else f"{value:g}")
+        _whole(axes.xaxis)
     if mark is not None:
         axes.axvline(mark, color=RED, linewidth=1)
     axes.set(
