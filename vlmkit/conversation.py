@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlmkit.layout.base import LayoutError, Turn
@@ -26,39 +26,42 @@ def read_conversation(conversation: Conversation) -> tuple[tuple[Turn, ...], lis
     if not conversation:
         raise LayoutError("a conversation has at least one message, got an empty list")
     for number, message in enumerate(conversation):
-        where = f"message {number}"
         if not isinstance(message, _OBJECT) or "role" not in message or "content" not in message:
-            raise LayoutError(f"{where}: expected an object with 'role' and 'content', got {_short(message)}")
-        role = message["role"]
+            raise LayoutError(f"message {number}: expected an object with 'role' and 'content', got {_short(message)}")
+        role, content = message["role"], message["content"]
         if role not in _ROLES:
-            raise LayoutError(f"{where}: role {role!r} is not one of {', '.join(_ROLES)}")
+            raise LayoutError(f"message {number}: role {role!r} is not one of {', '.join(_ROLES)}")
         if role == "system" and number:
-            raise LayoutError(f"{where}: a system message stands first or nowhere")
-        turns.append(Turn(role, tuple(_parts(message["content"], images, where))))
+            raise LayoutError(f"message {number}: a system message stands first or nowhere")
+        turns.append(Turn(role, (content,) if isinstance(content, str) else _parts(content, images, number)))
     return tuple(turns), images
 
 
-def _parts(content: Any, images: list[Any], where: str) -> Iterator[str | int]:
-    if isinstance(content, str):
-        yield content
-        return
+def _parts(content: Any, images: list[Any], message: int) -> tuple[str | int, ...]:
+    """Texts of a message, and the numbers of its images, which are added to `images`."""
     if isinstance(content, bytes) or not isinstance(content, _LIST):
-        raise LayoutError(f"{where}: content is a text or a list of items, got {_short(content)}")
+        raise LayoutError(f"message {message}: content is a text or a list of items, got {_short(content)}")
+    parts: list[str | int] = []
     for number, item in enumerate(content):
         if isinstance(item, _OBJECT) and item.get("type") == "text" and isinstance(item.get("text"), str):
-            yield item["text"]
+            parts.append(item["text"])
         elif isinstance(item, _OBJECT) and (image := _image(item)) is not None:
+            parts.append(len(images))
             images.append(image)
-            yield len(images) - 1
         else:
             raise LayoutError(
-                f"{where}, item {number}: expected {{'type': 'text', 'text': ...}} or {{'type': 'image', 'image': ...}}, got {_short(item)}"
+                f"message {message}, item {number}: expected {{'type': 'text', 'text': ...}} or {{'type': 'image', 'image': ...}}, "
+                f"got {_short(item)}"
             )
+    return tuple(parts)
 
 
 def _image(item: Message) -> Any:
     if item.get("type") == "image":
-        return next((item[key] for key in _IMAGE_KEYS if item.get(key) is not None), None)
+        for key in _IMAGE_KEYS:
+            if item.get(key) is not None:
+                return item[key]
+        return None
     if item.get("type") == "image_url":  # OpenAI's form
         link = item.get("image_url")
         return link.get("url") if isinstance(link, Mapping) else link

@@ -38,22 +38,33 @@ class Maker(Dataset[Any]):
         parts = [part for row in rows for part in row]
         room = iter(self.processor.room([planned for part in parts for planned in part.piece.planned]))
         rooms = [[next(room) for _ in part.piece.planned] for part in parts]
-        made = list(map(self._make, parts, rooms) if self._pool is None else self._pool.map(self._make, parts, rooms))
+        side_by_side = map if self._pool is None else self._pool.map
+        found = list(side_by_side(self._read, parts))
+        made = list(side_by_side(self._make, parts, found, rooms))
         failed = [one for one in made if isinstance(one, Rejected)]
-        found = iter(made)
-        kept = [[one for one in (next(found) for _ in row) if isinstance(one, PreparedSample)] for row in rows]
+        left = iter(made)
+        kept = [[one for one in (next(left) for _ in row) if isinstance(one, PreparedSample)] for row in rows]
         return self._batch(kept), failed
 
-    def _make(self, part: Part, room: Sequence[Tensor]) -> PreparedSample | Rejected:
-        name, samples = self.sources[part.source]
+    def _read(self, part: Part) -> Sequence[Image] | ValueError:
+        """The images of a sample, without its words where the source can."""
+        samples: Any = self.sources[part.source][1]
+        try:
+            images: Sequence[Image] = samples.images(part.sample) if hasattr(samples, "images") else samples[part.sample].images
+            return images
+        except ValueError as error:
+            return error
+
+    def _make(self, part: Part, images: Sequence[Image] | ValueError, room: Sequence[Tensor]) -> PreparedSample | Rejected:
         piece = part.piece
         try:
-            images = _images(samples, part.sample)
+            if isinstance(images, ValueError):
+                raise images
             shown = zip(piece.images, piece.planned, room, strict=True)
-            return PreparedSample(tuple(self._render(images[number], planned, out) for number, planned, out in shown), piece.layouts)
+            return PreparedSample(tuple([self._render(images[number], planned, out) for number, planned, out in shown]), piece.layouts)
         except ValueError as error:
             reason = "image cannot be decoded" if isinstance(error, ImageError) else "sample cannot be read"
-            return Rejected(name, part.id, reason, f"sample {part.id}: {error}")
+            return Rejected(self.sources[part.source][0], part.id, reason, f"sample {part.id}: {error}")
 
     def _render(self, image: Image, planned: ImageTokens, out: Tensor) -> RenderedImage:
         try:
@@ -79,9 +90,3 @@ class Maker(Dataset[Any]):
         # for one another for ever. Its gradient is zero.
         blank = processor.render_image(np.zeros((64, 64, 3), np.uint8))
         return batch | {"pixel_values": blank.pixel_values, "grids": blank.grids}
-
-
-def _images(samples: Any, number: int) -> Sequence[Image]:
-    """The images of a sample, without its words where the source can."""
-    images: Sequence[Image] = samples.images(number) if hasattr(samples, "images") else samples[number].images
-    return images

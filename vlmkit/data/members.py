@@ -83,8 +83,8 @@ def to_sample(text: Buffer, pictures: Buffer) -> Sample:
     """The sample of what `to_members` made; where `pictures` is empty, without its images. Raises DataError for other bytes."""
     try:
         [content] = _contents(text)
-        said = json.loads(content)
-        return Sample(to_images(pictures), tuple(said["conversations"]), said["source"], said["id"])
+        said = json.loads(str(content, "utf-8"))
+        return Sample(to_images(pictures) if pictures else (), tuple(said["conversations"]), said["source"], said["id"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"not a sample as vlmkit writes it ({type(error).__name__}: {error})") from None
 

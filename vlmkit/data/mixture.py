@@ -18,7 +18,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -167,7 +167,9 @@ class Batches(Iterator[dict[str, Tensor]]):
         if rank:
             # What was counted before the state was saved is carried on by the first process.
             state.rejected, state.cut = Rejections(), Rejections()
-        self._planner = _Planner(mixture, state, rank, world)
+        # Without workers this process decodes, and a thread that plans would only take turns with it.
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="plan") if workers else None
+        self._planner = _Planner(mixture, state, rank, world, self._background)
         self._loader = iter(
             DataLoader(
                 mixture.maker(threads),
@@ -222,7 +224,8 @@ class Batches(Iterator[dict[str, Tensor]]):
 
     def close(self) -> None:
         """Let go of workers and threads."""
-        self._planner.close()
+        if self._background is not None:
+            self._background.shutdown(cancel_futures=True)
         shutdown = getattr(self._loader, "_shutdown_workers", None)
         if shutdown is not None:
             shutdown()
@@ -244,12 +247,11 @@ class _Task:
 class _Planner:
     """Rows of the micro-batches of one process, in order; what else is known of each waits in `tasks`."""
 
-    def __init__(self, mixture: Mixture, state: MixtureState, rank: int, world: int) -> None:
+    def __init__(self, mixture: Mixture, state: MixtureState, rank: int, world: int, background: Executor | None) -> None:
         self.tasks: deque[_Task] = deque()
         self._mixture = mixture
         self._batch = state.batch
         self._rank, self._world = rank, world
-        self._background = ThreadPoolExecutor(1, thread_name_prefix="plan")
         number = len(state.streams)
         # Micro-batch n comes from stream n modulo their number. Streams that no micro-batch of this process comes from are
         # not followed; of those that it shares with others, their rows are passed over.
@@ -261,7 +263,7 @@ class _Planner:
                 continue
             if position is None:
                 raise MixtureStateError(f"the state says nothing of stream {stream}; put those of all processes together with merge_states")
-            self._streams[stream] = Stream(mixture.windows, position, number, self._background)
+            self._streams[stream] = Stream(mixture.windows, position, number, background)
         self._number = number
 
     def __iter__(self) -> Iterator[list[Row]]:
@@ -294,9 +296,6 @@ class _Planner:
             if place == self._rank:
                 own = taken
         return own, left
-
-    def close(self) -> None:
-        self._background.shutdown(cancel_futures=True)
 
 
 def _check(sources: Sequence[DataSource], rows: int, length: int | None, pack: bool, window: int | None) -> None:

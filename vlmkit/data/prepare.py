@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -44,6 +44,10 @@ class Piece:
         return sum(len(layout.ids) for layout in self.layouts)
 
 
+Found = tuple[Layout, tuple[int, ...]]
+"""A conversation laid out, and the number in the sample of each image that it shows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
     """The pieces of a sample, and what it lost: a reason to count by, and a sentence."""
@@ -70,7 +74,7 @@ class Preparer:
         """Lay out conversations about images of these sizes. Raises LayoutError and ImageSizeError for what cannot be used,
         and OverlongError for what is too long where that is an error."""
         planned = [self._plan_image(size) for size in sizes]
-        found: list[tuple[Layout, tuple[int, ...]]] = []
+        found: list[Found] = []
         rejected = cut = None
         for number, conversation in enumerate(conversations):
             layout, shown = self._lay_out(conversation, planned)
@@ -87,9 +91,9 @@ class Preparer:
             found.append((layout, shown))
         if not conversations:
             rejected = ("has no conversation", "nothing is said about its images")
-        return Planned(tuple(self._pieces(found, planned)), rejected, cut)
+        return Planned(tuple([_piece(group, planned) for group in self._groups(found)]), rejected, cut)
 
-    def _lay_out(self, conversation: Conversation, planned: Sequence[ImageTokens]) -> tuple[Layout, tuple[int, ...]]:
+    def _lay_out(self, conversation: Conversation, planned: Sequence[ImageTokens]) -> Found:
         """The layout, its spans numbered as the conversation shows images, and the number in the sample of each of these."""
         turns, shown = read_conversation(conversation)
         for number in shown:
@@ -99,7 +103,7 @@ class Preparer:
         layout = spec.layout.lay_out(turns, [planned[number] for number in shown], self.processor.plain_tokenizer)
         return layout, tuple(shown)
 
-    def _shortened(self, conversation: Conversation, planned: Sequence[ImageTokens]) -> tuple[Layout, tuple[int, ...]] | None:
+    def _shortened(self, conversation: Conversation, planned: Sequence[ImageTokens]) -> Found | None:
         """The most whole exchanges from the front that fit; None where not even the first does."""
         assert self.length is not None
         roles = [message["role"] for message in conversation]
@@ -114,28 +118,31 @@ class Preparer:
                 high = middle
         return best
 
-    def _pieces(self, found: Sequence[tuple[Layout, tuple[int, ...]]], planned: Sequence[ImageTokens]) -> Iterator[Piece]:
-        """As few pieces as first come, first served gives; an image is encoded once in each that shows it."""
-        group: list[tuple[Layout, tuple[int, ...]]] = []
+    def _groups(self, found: Sequence[Found]) -> list[list[Found]]:
+        """What stands in one row: as few groups as first come, first served gives."""
+        if not found:
+            return []
+        groups: list[list[Found]] = [[]]
         used = 0
         for layout, shown in found:
-            if self.pack and self.length is not None and group and used + len(layout.ids) > self.length:
-                yield _piece(group, planned)
-                group, used = [], 0
-            group.append((layout, shown))
+            if self.pack and self.length is not None and groups[-1] and used + len(layout.ids) > self.length:
+                groups.append([])
+                used = 0
+            groups[-1].append((layout, shown))
             used += len(layout.ids)
-        if group:
-            yield _piece(group, planned)
+        return groups
 
 
-def _piece(group: Sequence[tuple[Layout, tuple[int, ...]]], planned: Sequence[ImageTokens]) -> Piece:
-    images = tuple(sorted({number for _, shown in group for number in shown}))
-    place = {number: place for place, number in enumerate(images)}
-    layouts = tuple(_renumbered(layout, [place[number] for number in shown]) for layout, shown in group)
-    return Piece(images, tuple(planned[number] for number in images), layouts)
+def _piece(group: Sequence[Found], planned: Sequence[ImageTokens]) -> Piece:
+    """An image is encoded once, however many conversations show it."""
+    numbers: set[int] = set()
+    for _, shown in group:
+        numbers.update(shown)
+    images = tuple(sorted(numbers))
+    layouts = tuple([layout if shown == images[: len(shown)] else _renumbered(layout, shown, images) for layout, shown in group])
+    return Piece(images, tuple([planned[number] for number in images]), layouts)
 
 
-def _renumbered(layout: Layout, images: Sequence[int]) -> Layout:
-    if list(images) == list(range(len(images))):
-        return layout
-    return replace(layout, spans=tuple(replace(span, image=images[span.image]) for span in layout.spans))
+def _renumbered(layout: Layout, shown: Sequence[int], images: Sequence[int]) -> Layout:
+    """With spans numbered as the sample shows images, not as the conversation does."""
+    return replace(layout, spans=tuple([span._replace(image=images.index(shown[span.image])) for span in layout.spans]))

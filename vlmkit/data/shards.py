@@ -39,7 +39,7 @@ class Shards(Sequence[Sample]):
             raise
         except (OSError, RuntimeError, ValueError) as error:  # a link that leads round, a name that no file can have
             raise DataError(f"{str(directory)!r:.200} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-        self._open = functools.lru_cache(maxsize=OPEN_SHARDS)(_File)
+        self._open = functools.lru_cache(maxsize=OPEN_SHARDS)(functools.partial(_open, self.directory, self.summary.shards))
 
     def __reduce__(self) -> tuple[type[Shards], tuple[Path]]:
         return Shards, (self.directory,)
@@ -115,12 +115,16 @@ class Shards(Sequence[Sample]):
         return self._index.row(place)
 
     def _read(self, row: Row, offset: int, length: int) -> memoryview:
-        return memoryview(self._open(self.directory, self.summary.shards[row.shard]).read(offset, length))
+        return memoryview(self._open(row.shard).read(offset, length))
 
     def _check(self, number: int, row: Row, data: memoryview, checksum: int) -> None:
         if zlib.crc32(data) != checksum:
             shard = self.directory / self.summary.shards[row.shard].name
             raise DataError(f"{shard}, sample {number}: the bytes are not those that were written; pack again")
+
+
+def _open(directory: Path, shards: Sequence[Shard], number: int) -> _File:
+    return _File(directory, shards[number])
 
 
 class _File:
@@ -140,10 +144,10 @@ class _File:
             os.close(self.number)
 
     def read(self, offset: int, length: int) -> bytes:
-        pieces: list[bytes] = []
-        while length and (piece := os.pread(self.number, length, offset)):
-            pieces.append(piece)
-            offset, length = offset + len(piece), length - len(piece)
-        if length:
-            raise DataError(f"{self.path} ends at byte {offset}, {length} bytes early")
-        return b"".join(pieces) if len(pieces) != 1 else pieces[0]
+        data = os.pread(self.number, length, offset)
+        while len(data) < length:  # a signal came, or it is more than the system reads at once
+            piece = os.pread(self.number, length - len(data), offset + len(data))
+            if not piece:
+                raise DataError(f"{self.path} ends at byte {offset + len(data)}, {length - len(data)} bytes early")
+            data += piece
+        return data

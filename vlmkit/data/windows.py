@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +22,9 @@ from vlmkit.data.state import Position
 from vlmkit.layout.base import LayoutError
 from vlmkit.preprocess.geometry import ImageSizeError, Size
 from vlmkit.preprocess.images import ImageError, image_size
+
+TOGETHER = 64
+"""Samples that are read before the first of them is planned: by turns, each read would make what follows it slower."""
 
 
 class Samples(Protocol):
@@ -73,10 +76,14 @@ class Windows:
         rejected, cut = Rejections(), Rejections()
         seen: Counter[int] = Counter()
         parts: list[Part] = []
-        for place in self._places(window):
-            source, number, _ = self.order[place]
-            seen[source] += 1
-            parts += self._plan(source, number, rejected, cut)
+        places = self._places(window)
+        for begin in range(0, len(places), TOGETHER):
+            together = [self.order[place] for place in places[begin : begin + TOGETHER]]
+            seen.update(source for source, _, _ in together)
+            read = [(source, number, self._read(source, number, rejected)) for source, number, _ in together]
+            for source, number, found in read:
+                if found is not None:
+                    parts += self._plan(source, number, *found, rejected, cut)
         for source, number in seen.items():
             rejected.seen(self.sources[source][0], number)
             cut.seen(self.sources[source][0], number)
@@ -94,17 +101,23 @@ class Windows:
         end = (window + 1) * self.size
         return range(window * self.size, end if self.order.length is None else min(end, self.order.length))
 
-    def _plan(self, source: int, number: int, rejected: Rejections, cut: Rejections) -> list[Part]:
+    def _read(self, source: int, number: int, rejected: Rejections) -> tuple[Sample, Sequence[Size]] | None:
+        """A sample, of which only the words are needed, and the sizes of its images."""
         name, samples = self.sources[source]
-        label = str(number)
         try:
-            sample, sizes = _without_images(samples, number)
-            label = sample.id
+            return _without_images(samples, number)
+        except ValueError as error:
+            rejected.add(_rejected(name, str(number), error))
+            return None
+
+    def _plan(self, source: int, number: int, sample: Sample, sizes: Sequence[Size], rejected: Rejections, cut: Rejections) -> list[Part]:
+        name, label = self.sources[source][0], sample.id
+        try:
             planned = self.preparer.plan(sample.conversations, sizes)
         except OverlongError as error:
             raise OverlongError(f"{name}, sample {label}: {error}") from None
         except ValueError as error:
-            rejected.add(Rejected(name, label, _reason(error), f"sample {label}: {error}"))
+            rejected.add(_rejected(name, label, error))
             return []
         if planned.rejected is not None:
             rejected.add(Rejected(name, label, planned.rejected[0], f"sample {label}: {planned.rejected[1]}"))
@@ -114,7 +127,6 @@ class Windows:
 
 
 def _without_images(samples: Any, number: int) -> tuple[Sample, Sequence[Size]]:
-    """A sample, of which only the text is needed, and the sizes of its images."""
     if hasattr(samples, "image_sizes"):
         text = samples.without_images if hasattr(samples, "without_images") else samples.__getitem__
         return text(number), samples.image_sizes(number)
@@ -122,9 +134,9 @@ def _without_images(samples: Any, number: int) -> tuple[Sample, Sequence[Size]]:
     return sample, [image_size(image) for image in sample.images]
 
 
-def _reason(error: ValueError) -> str:
-    """What to count an error by."""
-    return next((reason for kind, reason in _REASONS if isinstance(error, kind)), "sample cannot be used")
+def _rejected(source: str, label: str, error: ValueError) -> Rejected:
+    reason = next((reason for kind, reason in _REASONS if isinstance(error, kind)), "sample cannot be used")
+    return Rejected(source, label, reason, f"sample {label}: {error}")
 
 
 _REASONS = (
@@ -146,9 +158,10 @@ class Taken:
 
 
 class Stream:
-    """Rows of every so-manieth window, from any position on. The next window is planned while rows of one are taken."""
+    """Rows of every so-manieth window, from any position on."""
 
-    def __init__(self, windows: Windows, position: Position, step: int, background: ThreadPoolExecutor) -> None:
+    def __init__(self, windows: Windows, position: Position, step: int, background: Executor | None) -> None:
+        """background: where the next window is planned while rows of one are taken; None: here, when it is needed."""
         self.windows = windows
         self.position = position
         self.step = step
@@ -183,7 +196,8 @@ class Stream:
         number = self.position.window
         window = self._ahead.result() if self._ahead is not None else self.windows[number]
         following = number + self.step
-        self._ahead = self._background.submit(self.windows.__getitem__, following) if self._exists(following) else None
+        if self._background is not None:
+            self._ahead = self._background.submit(self.windows.__getitem__, following) if self._exists(following) else None
         return window
 
     def _is_at_end(self) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from vlmkit.features import Grid
 from vlmkit.layout import layouts
@@ -39,14 +39,14 @@ class Tokenizer(Protocol):
         begins the sequence."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Trusted:
     """Text of a template: special tokens in it are meant."""
 
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Visual:
     """Visual tokens `start` to `start + length` of an image, in the order in which the connector returns them."""
 
@@ -54,14 +54,14 @@ class Visual:
     length: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Learned:
     """One learned embedding of the model, by its name in `TokenLayout.learned`."""
 
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Boundary:
     """A special token that stands once where two of it meet. A word right behind it is set off by a space."""
 
@@ -84,16 +84,14 @@ class ImageTokens:
         return sum(grid.tokens for grid in self.grids)
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """One message. `content` holds plain text and, where an image stands, its number in the conversation."""
 
     role: Literal["system", "user", "assistant"]
     content: tuple[str | int, ...]
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """ids[start : start + length] are visual tokens `offset` to `offset + length` of image number `image`."""
 
     start: int
@@ -102,7 +100,7 @@ class Span:
     offset: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Layout:
     """A laid-out conversation of S tokens.
 
@@ -190,30 +188,30 @@ class TokenLayout(Spec):
         add_generation_prompt: bool = False,
     ) -> Layout:
         """Ids, labels and spans of a conversation. Raises LayoutError for roles out of place or images that do not fit."""
-        writer = _Writer(tokenizer, self)
         template = self.template
+        writer = _Writer(tokenizer, self)
         begins_behind = self.begins_behind(turns)
         if begins_behind is None:
             writer.trusted(template.begin)
         if template.default_system is not None and (not turns or turns[0].role != "system"):
             turns = (Turn("system", (template.default_system,)), *turns)
-        used = [part for turn in turns for part in turn.content if isinstance(part, int)]
+        used = [part for _, content in turns for part in content if isinstance(part, int)]
         if sorted(used) != list(range(len(images))):
             raise LayoutError(f"the conversation refers to images {used}, but {len(images)} image(s) were given")
-        for turn in turns:
-            before, after = template.around(turn.role)
+        for role, content in turns:
+            before, after = template.around(role)
             writer.trusted(before)
-            if turn.role == "assistant":
+            if role == "assistant":
                 writer.begin_answer()
                 writer.plain(template.before_answer)
-            if turn.content and isinstance(turn.content[0], str):
+            if content and isinstance(content[0], str):
                 writer.trusted(template.before_text)
-            for number, part in enumerate(turn.content):
+            last = len(content) - 1
+            for number, part in enumerate(content):
                 if isinstance(part, str):
                     writer.plain(part)
                 else:
-                    leading, trailing = map(Trusted, self.around_image(number == 0, number == len(turn.content) - 1))
-                    writer.image(part, images[part], (leading, *self.image_pieces(images[part]), trailing))
+                    writer.image(part, images[part], *self.around_image(number == 0, number == last))
                     if part == begins_behind:
                         writer.trusted(template.begin)
             writer.end_of_turn(after)
@@ -223,53 +221,56 @@ class TokenLayout(Spec):
         return writer.layout()
 
 
-@dataclass(slots=True)
 class _Writer:
     """Collects ids. Text between special tokens is encoded as one run, as a tokenizer given the whole string would;
     it is cut only where supervision begins or ends, which is where generation has to begin."""
 
-    tokenizer: Tokenizer
-    tokens: TokenLayout
-    supervised: bool = False
-    ids: list[int] = field(default_factory=list)
-    taught: list[tuple[int, int]] = field(default_factory=list)
-    spans: list[Span] = field(default_factory=list)
-    extents: list[tuple[int, int]] = field(default_factory=list)
-    learned: list[tuple[int, int]] = field(default_factory=list)
-    prefix: int | None = None
-    pending: str = ""
-    pending_supervised: bool = False
-    boundary: int = -1
-    """Where the last boundary ends."""
+    def __init__(self, tokenizer: Tokenizer, tokens: TokenLayout) -> None:
+        self.encode = tokenizer.encode
+        self.specials = tokenizer.specials
+        self.tokens = tokens
+        self.placeholder = self.specials[tokens.placeholder]
+        self.ids: list[int] = []
+        self.pending = ""
+        """Text that is not encoded yet."""
+        self.supervised: list[tuple[int, int]] = []
+        self.answer: int | None = None
+        """Where the ids begin that are supervised; None: outside of an answer."""
+        self.spans: list[Span] = []
+        self.extents: list[tuple[int, int]] = []
+        self.learned: list[tuple[int, int]] = []
+        self.prefix: int | None = None
+        self.boundary = -1
+        """Where the last boundary ends."""
 
     def plain(self, text: str) -> None:
-        if not text:
-            return
-        if self.at_boundary and not text[0].isspace() and text[0] != "<":
+        if text and self.at_boundary and not text[0].isspace() and text[0] != "<":
             text = f" {text}"
-        if self.pending and self.pending_supervised != self.supervised:
-            self.flush()
         self.pending += text
-        self.pending_supervised = self.supervised
 
     def trusted(self, text: str) -> None:
         if text:
-            self.pieces(self.tokenizer.specials.split(text))
+            self.pieces(self.specials.split(text))
 
     def pieces(self, pieces: Sequence[str | int]) -> None:
         for piece in pieces:
             if isinstance(piece, str):
                 self.plain(piece)
-                continue
-            if self.pending:
+            else:
                 self.flush()
-            self.ids.append(piece)
-            if self.supervised:
-                self.taught.append((len(self.ids) - 1, len(self.ids)))
+                self.ids.append(piece)
 
     def begin_answer(self) -> None:
         self.end_prefix()
-        self.supervised = True
+        self.flush()
+        self.answer = len(self.ids)
+
+    def end_answer(self) -> None:
+        self.flush()
+        assert self.answer is not None
+        if self.answer < len(self.ids):
+            self.supervised.append((self.answer, len(self.ids)))
+        self.answer = None
 
     def end_prefix(self) -> None:
         if self.prefix is None:
@@ -278,40 +279,44 @@ class _Writer:
 
     def end_of_turn(self, after: str) -> None:
         """The first special token that ends an assistant's turn is supervised; what separates turns is not."""
-        if not self.supervised:
+        if self.answer is None:
             self.trusted(after)
             return
-        pieces = self.tokenizer.specials.split(after)
-        ends = next((index + 1 for index, piece in enumerate(pieces) if isinstance(piece, int)), 0)
-        self.pieces(pieces[:ends])
-        self.flush()
-        self.supervised = False
-        self.pieces(pieces[ends:])
+        end, between = self.specials.split_behind_first(after)
+        self.pieces(end)
+        self.end_answer()
+        self.pieces(between)
 
-    def image(self, number: int, image: ImageTokens, pieces: Sequence[Piece]) -> None:
+    def image(self, number: int, image: ImageTokens, before: str, after: str) -> None:
+        in_answer = self.answer is not None
+        if in_answer:
+            self.end_answer()
         self.flush()
-        supervised, self.supervised = self.supervised, False
         begin = len(self.ids)
-        for piece in pieces:
+        self.trusted(before)
+        placed = 0
+        for piece in self.tokens.image_pieces(image):
             if isinstance(piece, Trusted):
                 self.trusted(piece.text)
-                continue
-            if isinstance(piece, Boundary):
+            elif isinstance(piece, Boundary):
                 self.fence(piece.text)
-                continue
-            self.flush()
-            if isinstance(piece, Learned):
+            elif isinstance(piece, Learned):
+                self.flush()
                 self.learned.append((len(self.ids), self.tokens.learned.index(piece.name)))
-                self.placeholders(1)
+                self.ids.append(self.placeholder)
             else:
+                self.flush()
                 self.spans.append(Span(len(self.ids), piece.length, number, piece.start))
-                self.placeholders(piece.length)
-        placed = sum(piece.length for piece in pieces if isinstance(piece, Visual))
+                self.ids += [self.placeholder] * piece.length
+                placed += piece.length
         if placed > image.count or (placed < image.count and not self.tokens.partial):
             raise LayoutError(f"image {number} has {image.count} visual tokens, but the layout places {placed}")
+        self.trusted(after)
         # Text after the image may merge with the words that follow, so the extent ends with the last id that is certain.
         self.extents.append((begin, len(self.ids)))
-        self.supervised = supervised
+        if in_answer:
+            self.flush()
+            self.answer = len(self.ids)
 
     @property
     def at_boundary(self) -> bool:
@@ -323,19 +328,12 @@ class _Writer:
             self.flush()
         self.boundary = len(self.ids)
 
-    def placeholders(self, count: int) -> None:
-        self.ids += [self.tokenizer.specials[self.tokens.placeholder]] * count
-
     def flush(self) -> None:
-        if not self.pending:
-            return
-        begin = len(self.ids)
-        self.ids += self.tokenizer.encode(self.pending, first=not begin)
-        if self.pending_supervised:
-            self.taught.append((begin, len(self.ids)))
-        self.pending = ""
+        if self.pending:
+            self.ids += self.encode(self.pending, first=not self.ids)
+            self.pending = ""
 
     def layout(self) -> Layout:
         self.flush()
         prefix = len(self.ids) if self.prefix is None else self.prefix
-        return Layout(tuple(self.ids), tuple(self.taught), tuple(self.spans), tuple(self.extents), tuple(self.learned), prefix)
+        return Layout(tuple(self.ids), tuple(self.supervised), tuple(self.spans), tuple(self.extents), tuple(self.learned), prefix)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+Pieces = tuple[str | int, ...]
+
 
 class Specials(Mapping[str, int]):
     """Spelling of every special token -> its id."""
@@ -13,9 +15,10 @@ class Specials(Mapping[str, int]):
         self._ids = dict(ids)
         longest_first = sorted(filter(None, ids), key=len, reverse=True)
         self._any = re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)")
-        self._split: dict[str, tuple[str | int, ...]] = {}
+        self._split: dict[str, Pieces] = {}
+        self._split_behind_first: dict[str, tuple[Pieces, Pieces]] = {}
 
-    def split(self, text: str) -> tuple[str | int, ...]:
+    def split(self, text: str) -> Pieces:
         """'<a>x<b>' -> (7, 'x', 8): plain text, and ids where special tokens are spelled; of spellings that overlap the longest wins.
 
         For a template's text: every answer is kept, because the same few texts stand in every conversation.
@@ -24,6 +27,15 @@ class Specials(Mapping[str, int]):
         if found is None:
             pieces = filter(None, self._any.split(text))
             found = self._split[text] = tuple(self._ids.get(piece, piece) for piece in pieces)
+        return found
+
+    def split_behind_first(self, text: str) -> tuple[Pieces, Pieces]:
+        """The same in two: up to the first special token, none where there is none, and what follows."""
+        found = self._split_behind_first.get(text)
+        if found is None:
+            pieces = self.split(text)
+            end = next((place + 1 for place, piece in enumerate(pieces) if isinstance(piece, int)), 0)
+            found = self._split_behind_first[text] = pieces[:end], pieces[end:]
         return found
 
     def __getitem__(self, spelling: str) -> int:
