@@ -128,27 +128,28 @@ def measure_batches(shards: Shards, rounds: int) -> tuple[list[Result], dict[str
     """Decode + resize + patches of the images of a row, and the packed row, in turns; what the mixture costs beside; the share
     of real tokens in a row.
 
-    A round is a window. The next one is planned, its words laid out, in another thread while rows of this one are taken. All
-    that the process does counts as the mixture's but decoding the row's images once more, which is timed by its own thread.
+    A round is a window, which is planned, its words laid out, when the first of its rows is taken. All that the process does
+    counts as the mixture's but decoding the row's images once more. How much of that is planning is seen beforehand, where
+    the window is planned to know its rows.
     """
     tiny = vlmkit.architecture("univa-vl-tiny")
     processor = vlmkit.build_processor(tiny.replace(policy=vlmkit.architecture("univa-vl").policy))
     mixture = Mixture([DataSource("photographs", shards)], processor, rows=1, length=LENGTH, pack=True, seed=0)
     batches = mixture.batches()
-    for _ in mixture.windows[0].rows:  # the first is planned while nobody waits for another
+    for _ in mixture.windows[0].rows:
         next(batches)
-    decoding, reading, making = (Clock(time.thread_time) for _ in range(3))
+    decoding, reading, planning = (Clock(time.thread_time) for _ in range(3))
     ratios: list[dict[str, float]] = []
     passed = busy = 0.0
     images = real = room = 0
     for number in range(1, rounds + 1):
-        rows = mixture.windows[number].rows
-        before = [clock.processor_seconds for clock in (decoding, reading, making)]
+        before = [clock.processor_seconds for clock in (decoding, reading, planning)]
+        rows = planning(lambda number=number: mixture.windows[number]).rows
         whole = Clock()
-        whole(lambda rows=rows: _in_turns(rows, shards, processor, batches, decoding, reading, making))
-        alone, read, made = (clock.processor_seconds - since for clock, since in zip((decoding, reading, making), before, strict=True))
+        whole(lambda rows=rows: _in_turns(rows, shards, processor, batches, decoding, reading))
+        alone, read, planned = (clock.processor_seconds - since for clock, since in zip((decoding, reading, planning), before, strict=True))
         mixed = whole.processor_seconds - alone - read
-        ratios.append({"all": mixed / alone - 1, "planning": (mixed - made) / alone})
+        ratios.append({"all": mixed / alone - 1, "planning": planned / alone})
         busy += mixed
         passed += whole.seconds
         images += sum(len(part.piece.images) for row in rows for part in row)
@@ -162,13 +163,11 @@ def measure_batches(shards: Shards, rounds: int) -> tuple[list[Result], dict[str
     return results, {name: statistics.median(ratio[name] for ratio in ratios) for name in ratios[0]}, real / room
 
 
-def _in_turns(
-    rows: list[Row], shards: Shards, processor: VLMProcessor, batches: Batches, decoding: Clock, reading: Clock, making: Clock
-) -> None:
+def _in_turns(rows: list[Row], shards: Shards, processor: VLMProcessor, batches: Batches, decoding: Clock, reading: Clock) -> None:
     for row in rows:
         encoded = reading(lambda row=row: [shards.images(part.sample)[number] for part in row for number in part.piece.images])
         decoding(lambda encoded=encoded: [len(processor.render_image(image).grids) for image in encoded])
-        making(lambda: len(next(batches)))
+        next(batches)
 
 
 def measure_index(folder: Path, rows: int) -> dict[str, float]:

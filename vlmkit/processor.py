@@ -231,9 +231,9 @@ class _Row:
         """Put the conversation into a row of a batch, from `start` on; where it stands there."""
         layout = self.layout
         place = slice(start, start + len(layout.ids))
-        ids, positions, labels, index = (batch[name][number, place] for name in ("input_ids", "position_ids", "labels", "visual_index"))
+        ids, labels, index = batch["input_ids"][number, place], batch["labels"][number, place], batch["visual_index"][number, place]
         ids[:] = layout.ids
-        positions[:] = np.arange(len(ids))
+        batch["position_ids"][number, place] = np.arange(len(ids))
         for begin, end in layout.supervised:
             labels[begin:end] = ids[begin:end]
         for span in layout.spans:

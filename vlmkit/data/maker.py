@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -80,7 +81,7 @@ class Maker(Dataset[Any]):
         if not samples:
             # A batch of which nothing is left has a row of its own, that teaches nothing.
             pad = processor.pad_token_id
-            samples = [PreparedSample((), (Layout((pad, pad), (), (), ()),))]
+            samples = [PreparedSample((), (Layout(array("q", (pad, pad)), (), (), ()),))]
             rows = [samples, *([[]] * (self.rows - 1))]
         batch: dict[str, Tensor]
         batch = dict(processor.collate(samples) if self.length is None else processor.pack_rows(rows, self.length))

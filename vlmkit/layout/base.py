@@ -8,6 +8,7 @@ out and is never searched for again.
 from __future__ import annotations
 
 import functools
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, Protocol
@@ -104,11 +105,12 @@ class Span(NamedTuple):
 class Layout:
     """A laid-out conversation of S tokens.
 
-    ids: S numbers. supervised: where the ids begin and end that are their own labels, the assistant's words and the end of
-    its turn. extents: per image, in order of appearance, where the pieces around it begin and end.
+    ids: S numbers, as an array of 64-bit integers, which numpy and torch copy as it is. supervised: where the ids begin and end
+    that are their own labels, the assistant's words and the end of its turn. extents: per image, in order of appearance,
+    where the pieces around it begin and end.
     """
 
-    ids: tuple[int, ...]
+    ids: array[int]
     supervised: tuple[tuple[int, int], ...]
     spans: tuple[Span, ...]
     extents: tuple[tuple[int, int], ...]
@@ -229,8 +231,8 @@ class _Writer:
         self.encode = tokenizer.encode
         self.specials = tokenizer.specials
         self.tokens = tokens
-        self.placeholder = self.specials[tokens.placeholder]
-        self.ids: list[int] = []
+        self.placeholder = array("q", [self.specials[tokens.placeholder]])
+        self.ids = array("q")
         self.pending = ""
         """Text that is not encoded yet."""
         self.supervised: list[tuple[int, int]] = []
@@ -303,11 +305,11 @@ class _Writer:
             elif isinstance(piece, Learned):
                 self.flush()
                 self.learned.append((len(self.ids), self.tokens.learned.index(piece.name)))
-                self.ids.append(self.placeholder)
+                self.ids += self.placeholder
             else:
                 self.flush()
                 self.spans.append(Span(len(self.ids), piece.length, number, piece.start))
-                self.ids += [self.placeholder] * piece.length
+                self.ids += self.placeholder * piece.length
                 placed += piece.length
         if placed > image.count or (placed < image.count and not self.tokens.partial):
             raise LayoutError(f"image {number} has {image.count} visual tokens, but the layout places {placed}")
@@ -330,10 +332,10 @@ class _Writer:
 
     def flush(self) -> None:
         if self.pending:
-            self.ids += self.encode(self.pending, first=not self.ids)
+            self.ids.fromlist(self.encode(self.pending, first=not self.ids))
             self.pending = ""
 
     def layout(self) -> Layout:
         self.flush()
         prefix = len(self.ids) if self.prefix is None else self.prefix
-        return Layout(tuple(self.ids), tuple(self.supervised), tuple(self.spans), tuple(self.extents), tuple(self.learned), prefix)
+        return Layout(self.ids, tuple(self.supervised), tuple(self.spans), tuple(self.extents), tuple(self.learned), prefix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from vlmkit.features import Grid, GridError
@@ -111,4 +112,11 @@ class ImagePlan:
 
     def grids(self, patch: int) -> tuple[Grid, ...]:
         """The patch grid of each view. Raises GridError where a view is not a whole number of patches."""
-        return tuple(view.grid(patch) for view in self.views)
+        found = self._grids.get(patch)
+        if found is None:
+            found = self._grids[patch] = tuple(view.grid(patch) for view in self.views)
+        return found
+
+    @functools.cached_property
+    def _grids(self) -> dict[int, tuple[Grid, ...]]:
+        return {}
