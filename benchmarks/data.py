@@ -37,7 +37,7 @@ from vlmkit.data.mixture import Batches, DataSource, Mixture
 from vlmkit.data.order import Order
 from vlmkit.data.pack import pack
 from vlmkit.data.shards import Shards
-from vlmkit.data.windows import Row
+from vlmkit.data.windows import Row, Window, Windows
 from vlmkit.processor import VLMProcessor
 
 SIZES_DRAWN = ((480, 640), (640, 480), (427, 640), (500, 375), (768, 1024), (300, 300))
@@ -129,25 +129,27 @@ def measure_batches(shards: Shards, rounds: int) -> tuple[list[Result], dict[str
     of real tokens in a row.
 
     A round is a window, which is planned, its words laid out, when the first of its rows is taken. All that the process does
-    counts as the mixture's but decoding the row's images once more. How much of that is planning is seen beforehand, where
-    the window is planned to know its rows.
+    counts as the mixture's but reading and decoding the row's images once more.
     """
     tiny = vlmkit.architecture("univa-vl-tiny")
     processor = vlmkit.build_processor(tiny.replace(policy=vlmkit.architecture("univa-vl").policy))
     mixture = Mixture([DataSource("photographs", shards)], processor, rows=1, length=LENGTH, pack=True, seed=0)
+    mixture.windows = windows = WatchedWindows(mixture.windows)
     batches = mixture.batches()
-    for _ in mixture.windows[0].rows:
+    next(batches)
+    for _ in windows.rows[1:]:
         next(batches)
-    decoding, reading, planning = (Clock(time.thread_time) for _ in range(3))
+    decoding, reading = Clock(time.thread_time), Clock(time.thread_time)
     ratios: list[dict[str, float]] = []
     passed = busy = 0.0
     images = real = room = 0
-    for number in range(1, rounds + 1):
-        before = [clock.processor_seconds for clock in (decoding, reading, planning)]
-        rows = planning(lambda number=number: mixture.windows[number]).rows
+    for _ in range(rounds):
+        before = [clock.processor_seconds for clock in (decoding, reading, windows.planning)]
         whole = Clock()
-        whole(lambda rows=rows: _in_turns(rows, shards, processor, batches, decoding, reading))
-        alone, read, planned = (clock.processor_seconds - since for clock, since in zip((decoding, reading, planning), before, strict=True))
+        whole(lambda: _in_turns(batches, windows, shards, processor, decoding, reading))
+        after = [clock.processor_seconds for clock in (decoding, reading, windows.planning)]
+        alone, read, planned = (now - then for now, then in zip(after, before, strict=True))
+        rows = windows.rows
         mixed = whole.processor_seconds - alone - read
         ratios.append({"all": mixed / alone - 1, "planning": planned / alone})
         busy += mixed
@@ -163,11 +165,28 @@ def measure_batches(shards: Shards, rounds: int) -> tuple[list[Result], dict[str
     return results, {name: statistics.median(ratio[name] for ratio in ratios) for name in ratios[0]}, real / room
 
 
-def _in_turns(rows: list[Row], shards: Shards, processor: VLMProcessor, batches: Batches, decoding: Clock, reading: Clock) -> None:
-    for row in rows:
+class WatchedWindows(Windows):
+    """The windows of a mixture; they say how long planning took, and what rows came of it last."""
+
+    def __init__(self, windows: Windows) -> None:
+        super().__init__(windows.order, windows.sources, windows.preparer, windows.size)
+        self.planning = Clock(time.thread_time)
+        self.rows: list[Row] = []
+
+    def __getitem__(self, window: int) -> Window:
+        plan = super().__getitem__
+        planned: Window = self.planning(lambda: plan(window))
+        self.rows = planned.rows
+        return planned
+
+
+def _in_turns(batches: Batches, windows: WatchedWindows, shards: Shards, processor: VLMProcessor, decoding: Clock, reading: Clock) -> None:
+    next(batches)
+    for place, row in enumerate(windows.rows):
+        if place:
+            next(batches)
         encoded = reading(lambda row=row: [shards.images(part.sample)[number] for part in row for number in part.piece.images])
         decoding(lambda encoded=encoded: [len(processor.render_image(image).grids) for image in encoded])
-        next(batches)
 
 
 def measure_index(folder: Path, rows: int) -> dict[str, float]:

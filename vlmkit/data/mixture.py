@@ -170,9 +170,11 @@ class Batches(Iterator[dict[str, Tensor]]):
         # Without workers this process decodes, and a thread that plans would only take turns with it.
         self._background = ThreadPoolExecutor(1, thread_name_prefix="plan") if workers else None
         self._planner = _Planner(mixture, state, rank, world, self._background)
-        self._loader = iter(
-            DataLoader(
-                mixture.maker(threads),
+        maker = mixture.maker(threads)
+        self._made: Iterator[Any]
+        if workers or pin_memory:
+            loader = DataLoader(
+                maker,
                 batch_size=None,
                 sampler=self._planner,
                 num_workers=workers,
@@ -182,7 +184,9 @@ class Batches(Iterator[dict[str, Tensor]]):
                 # Its own generator: the one of the training is left alone.
                 generator=torch.Generator(),
             )
-        )
+            self._made = iter(loader)
+        else:
+            self._made = map(maker.__getitem__, self._planner)
 
     @property
     def rejected(self) -> Rejections:
@@ -198,7 +202,7 @@ class Batches(Iterator[dict[str, Tensor]]):
         """Raises TooManyRejected above the mixture's limit."""
         if self._ended:
             raise StopIteration
-        made = next(self._loader, None)
+        made = next(self._made, None)
         self._ended = made is None
         task = self._planner.tasks.popleft()
         if task.error is not None:
@@ -226,7 +230,7 @@ class Batches(Iterator[dict[str, Tensor]]):
         """Let go of workers and threads."""
         if self._background is not None:
             self._background.shutdown(cancel_futures=True)
-        shutdown = getattr(self._loader, "_shutdown_workers", None)
+        shutdown = getattr(self._made, "_shutdown_workers", None)
         if shutdown is not None:
             shutdown()
 
