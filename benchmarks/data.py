@@ -221,7 +221,7 @@ def _memory() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=5, help="windows of 2048 samples in which the last two alternate")
+    parser.add_argument("--rounds", type=int, default=8, help="windows of 2048 samples in which the last two alternate")
     parser.add_argument("--rows", type=int, default=10**7, help="of the synthetic index")
     parser.add_argument("--directory", type=Path, help="where to write; a temporary directory without")
     parser.add_argument("--json", type=Path, help="write the figures to this file")

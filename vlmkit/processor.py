@@ -23,7 +23,7 @@ from vlmkit.spec import SpecError
 from vlmkit.tokenizer import PlainTokenizer, check_specials
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RenderedImage:
     """An image as the encoder takes it: uint8 patches (N, 3*p*p), grids (V, 3), and what the layout needs to know."""
 
@@ -32,7 +32,7 @@ class RenderedImage:
     tokens: ImageTokens
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PreparedSample:
     """Images, and one or several laid-out conversations about them. Each conversation becomes a row of its own; the
     images are encoded once. A span's `image` is the number of one of these images."""
@@ -221,7 +221,7 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         return ["input_ids", "attention_mask", "position_ids", "visual_index", *types, "pixel_values", "grids"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Row:
     layout: Layout
     firsts: tuple[int, ...]

@@ -225,6 +225,8 @@ def test_specials_are_split_off_and_the_longest_spelling_wins() -> None:
     assert Specials({"<a>": 1, "<ab>": 2, "<a": 3}).split("<a>x<ab>y") == (1, "x", 2, "y")
     assert Specials({"<a>": 1}).split("") == ()
     assert Specials({}).split("plain") == ("plain",)
+    assert Specials({"<a>": 1}).split_behind_first("x<a>\n<a>") == (("x", 1), ("\n", 1))
+    assert Specials({"<a>": 1}).split_behind_first("plain") == ((), ("plain",))
 
 
 def test_a_template_names_its_special_tokens() -> None:
