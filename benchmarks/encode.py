@@ -31,7 +31,7 @@ from vlmkit.encoders.positions import resample
 from vlmkit.encoders.tower import unpatchify
 from vlmkit.features import Grid
 from vlmkit.preprocess import Size
-from vlmkit.preprocess.smart_resize import smart_resize
+from vlmkit.preprocess.policies.smart_resize import smart_resize
 
 SHAPES = ((480, 640), (640, 480), (1200, 1600), (1080, 1920), (500, 375), (1000, 1000), (224, 224), (2016, 3024), (300, 1200), (1280, 720))
 """Heights and widths of photographs, screens, signs."""

@@ -7,7 +7,7 @@ from vlmkit.connectors import connectors
 from vlmkit.encoders import encoders
 from vlmkit.fusion import fusions
 from vlmkit.layout import layouts
-from vlmkit.preprocess import policies
+from vlmkit.preprocess.policies import policies
 from vlmkit.registry import Registry, RegistryError, suggestion
 
 FAMILIES = {registry.family: registry for registry in (connectors, encoders, fusions, layouts, policies)}
@@ -115,7 +115,7 @@ def test_listing_names_loads_nothing():
 import sys
 from vlmkit.connectors import connectors
 from vlmkit.encoders import encoders
-from vlmkit.preprocess import policies
+from vlmkit.preprocess.policies import policies
 print(len(connectors.names()) >= 4, len(policies.names()) >= 4, len(encoders.names()) >= 1)
 print(sorted({"torch", "PIL", "numpy", "transformers", "timm", "open_clip"} & set(sys.modules)))
 """

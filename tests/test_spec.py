@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
-from vlmkit.preprocess import policies
-from vlmkit.preprocess.base import ImagePolicy
+from vlmkit.preprocess.policies import policies
+from vlmkit.preprocess.policies.base import ImagePolicy
 from vlmkit.spec import SCHEMA, Settings, Spec, SpecError
 
 

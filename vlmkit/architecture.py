@@ -13,8 +13,8 @@ from vlmkit.features import Grid, GridError
 from vlmkit.fusion.base import Fusion
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.base import ImageTokens, TokenLayout
-from vlmkit.preprocess.base import ImagePolicy
 from vlmkit.preprocess.geometry import ImagePlan, ImageSizeError, Size
+from vlmkit.preprocess.policies.base import ImagePolicy
 from vlmkit.spec import Spec, SpecError
 
 PROBES = (Size(480, 640), Size(640, 480), Size(336, 336), Size(60, 500), Size(3000, 2000))

@@ -14,8 +14,8 @@ from families.tiny import draw, picture
 import vlmkit
 from vlmkit.checkpoints import export
 from vlmkit.encoders.patches import Patches
-from vlmkit.preprocess.fit_canvas import FitCanvas
-from vlmkit.preprocess.squash import Squash
+from vlmkit.preprocess.policies.fit_canvas import FitCanvas
+from vlmkit.preprocess.policies.squash import Squash
 from vlmkit.spec import SpecError
 
 NAMED = vlmkit.architecture("fuyu-tiny")

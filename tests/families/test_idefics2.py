@@ -13,8 +13,8 @@ from families.tiny import picture
 import vlmkit
 from vlmkit.checkpoints import export
 from vlmkit.connectors.perceiver import Perceiver
-from vlmkit.preprocess.edge_bounds import EdgeBounds
-from vlmkit.preprocess.squash import Squash
+from vlmkit.preprocess.policies.edge_bounds import EdgeBounds
+from vlmkit.preprocess.policies.squash import Squash
 from vlmkit.spec import SpecError
 from vlmkit.tokenizer import bytes_tokenizer
 

@@ -15,8 +15,8 @@ from vlmkit.checkpoints import export
 from vlmkit.connectors.pixel_shuffle import PixelShuffle
 from vlmkit.encoders.siglip import Siglip
 from vlmkit.layout.template import CHATML
-from vlmkit.preprocess.longest_edge_tiles import LongestEdgeTiles
-from vlmkit.preprocess.squash import Squash
+from vlmkit.preprocess.policies.longest_edge_tiles import LongestEdgeTiles
+from vlmkit.preprocess.policies.squash import Squash
 from vlmkit.spec import SpecError
 
 IDEFICS3 = vlmkit.architecture("idefics3-tiny")

@@ -9,8 +9,8 @@ import pytest
 
 import vlmkit
 from vlmkit.checkpoints import export
-from vlmkit.preprocess.edge_cap import EdgeCap
-from vlmkit.preprocess.squash import Squash
+from vlmkit.preprocess.policies.edge_cap import EdgeCap
+from vlmkit.preprocess.policies.squash import Squash
 from vlmkit.spec import SpecError
 
 ROWS = vlmkit.architecture("pixtral-tiny").layout

@@ -13,9 +13,9 @@ import vlmkit
 from vlmkit.features import Grid
 from vlmkit.layout.base import ImageTokens, Learned, Visual
 from vlmkit.layout.template import CHATML
-from vlmkit.preprocess import policies
-from vlmkit.preprocess.anyres import LLAVA_GRIDS
 from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
+from vlmkit.preprocess.policies import policies
+from vlmkit.preprocess.policies.anyres import LLAVA_GRIDS
 
 LAYOUT = vlmkit.layouts["unpadded_rows"](template=CHATML, placeholder="<|image|>")
 NEWLINE = -1

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.preprocess.published import image
+from tests.preprocess.policies.published import image
 from vlmkit.preprocess import Box, ImagePlan, Render, Size, pixels, render
 
 PICTURE = image((40, 60), noise=True)

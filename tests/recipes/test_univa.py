@@ -21,7 +21,7 @@ from PIL import Image
 import vlmkit
 from tests.training.conftest import small
 from vlmkit.data.shards import Shards, ShardWriter
-from vlmkit.preprocess.smart_resize import SmartResize
+from vlmkit.preprocess.policies.smart_resize import SmartResize
 from vlmkit.training.metrics_log import read_metrics
 from vlmkit.training.run import RunDirectory
 

@@ -11,7 +11,7 @@ from vlmkit.connectors.linear import Linear
 from vlmkit.encoders.patches import Patches
 from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
-from vlmkit.preprocess.fit_canvas import FitCanvas
+from vlmkit.preprocess.policies.fit_canvas import FitCanvas
 from vlmkit.spec import SpecError
 from vlmkit.zoo.fuyu import FUYU_ROWS
 

@@ -17,8 +17,8 @@ from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.base import TokenLayout
 from vlmkit.layout.template import Template
-from vlmkit.preprocess.base import ImagePolicy
 from vlmkit.preprocess.geometry import Size
+from vlmkit.preprocess.policies.base import ImagePolicy
 from vlmkit.spec import SpecError
 from vlmkit.zoo.idefics3 import END_OF_UTTERANCE
 

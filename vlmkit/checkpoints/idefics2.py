@@ -12,8 +12,8 @@ from vlmkit.encoders.base import Encoder
 from vlmkit.layout.base import TokenLayout
 from vlmkit.layout.fenced import Fenced
 from vlmkit.layout.template import Template
-from vlmkit.preprocess.base import ImagePolicy
-from vlmkit.preprocess.edge_bounds import EdgeBounds
+from vlmkit.preprocess.policies.base import ImagePolicy
+from vlmkit.preprocess.policies.edge_bounds import EdgeBounds
 from vlmkit.spec import SpecError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from vlmkit.encoders.base import Encoder
 from vlmkit.layout.base import TokenLayout
 from vlmkit.layout.template import Template
 from vlmkit.layout.tile_tags import TileTags
-from vlmkit.preprocess.base import ImagePolicy
-from vlmkit.preprocess.longest_edge_tiles import LongestEdgeTiles
+from vlmkit.preprocess.policies.base import ImagePolicy
+from vlmkit.preprocess.policies.longest_edge_tiles import LongestEdgeTiles
 from vlmkit.spec import SpecError
 
 if TYPE_CHECKING:

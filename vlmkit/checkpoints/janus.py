@@ -14,7 +14,7 @@ from vlmkit.encoders.siglip import Siglip
 from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.bracketed_lines import BracketedLines
-from vlmkit.preprocess.letterbox import Letterbox
+from vlmkit.preprocess.policies.letterbox import Letterbox
 from vlmkit.spec import SpecError
 from vlmkit.zoo.janus import PROMPT
 

@@ -13,7 +13,7 @@ from vlmkit.encoders.pixtral import Pixtral
 from vlmkit.layout.base import TokenLayout
 from vlmkit.layout.rows import Rows
 from vlmkit.layout.run import Run
-from vlmkit.preprocess.edge_cap import EdgeCap
+from vlmkit.preprocess.policies.edge_cap import EdgeCap
 from vlmkit.spec import SpecError
 from vlmkit.zoo.aimv2 import LLAMA_3
 from vlmkit.zoo.llava import VICUNA_V1

@@ -10,8 +10,8 @@ from vlmkit.checkpoints.family import Family, Renames
 from vlmkit.checkpoints.parts import resample_number, resample_of, strategy_of
 from vlmkit.checkpoints.projector import RENAMES, config_fields, parts_of
 from vlmkit.layout.unpadded_rows import UnpaddedRows
-from vlmkit.preprocess.anyres import AnyRes
 from vlmkit.preprocess.geometry import Size
+from vlmkit.preprocess.policies.anyres import AnyRes
 from vlmkit.spec import SpecError
 from vlmkit.zoo.llava import VICUNA_V1
 from vlmkit.zoo.llava_next import CHATML_DIRECT, MISTRAL_INSTRUCT

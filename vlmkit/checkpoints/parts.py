@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import Encoder, ViT
-from vlmkit.preprocess.base import ImagePolicy, Resample
-from vlmkit.preprocess.center_crop import CenterCrop
-from vlmkit.preprocess.edge_cap import EdgeCap
-from vlmkit.preprocess.pad_square import MEAN_COLOUR, PadSquare
-from vlmkit.preprocess.squash import Squash
+from vlmkit.preprocess.policies.base import ImagePolicy, Resample
+from vlmkit.preprocess.policies.center_crop import CenterCrop
+from vlmkit.preprocess.policies.edge_cap import EdgeCap
+from vlmkit.preprocess.policies.pad_square import MEAN_COLOUR, PadSquare
+from vlmkit.preprocess.policies.squash import Squash
 from vlmkit.spec import SpecError
 
 if TYPE_CHECKING:

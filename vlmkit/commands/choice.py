@@ -12,7 +12,7 @@ from vlmkit.commands import UsageError
 from vlmkit.connectors.base import Connector
 from vlmkit.encoders.base import Encoder
 from vlmkit.plugins import load_plugin
-from vlmkit.preprocess.base import ImagePolicy
+from vlmkit.preprocess.policies.base import ImagePolicy
 from vlmkit.registry import suggestion
 from vlmkit.spec import Spec, SpecError
 from vlmkit.zoo import architecture, list_models

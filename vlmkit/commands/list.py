@@ -18,7 +18,7 @@ from vlmkit.data.formats import formats
 from vlmkit.encoders import encoders
 from vlmkit.fusion import fusions
 from vlmkit.layout import layouts
-from vlmkit.preprocess import policies
+from vlmkit.preprocess.policies import policies
 from vlmkit.registry import Catalogue
 from vlmkit.zoo import architecture, list_models
 

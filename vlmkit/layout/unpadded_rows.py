@@ -21,8 +21,8 @@ from typing import ClassVar
 from vlmkit.features import Grid
 from vlmkit.layout import layouts
 from vlmkit.layout.base import ImageTokens, Learned, Piece, TokenLayout, Visual
-from vlmkit.preprocess.anyres import unpadded
 from vlmkit.preprocess.geometry import ImagePlan, Render
+from vlmkit.preprocess.policies.anyres import unpadded
 
 
 @layouts.register("unpadded_rows")

@@ -7,31 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vlmkit.registry import Registry
-
-if TYPE_CHECKING:
-    from vlmkit.preprocess.base import ImagePolicy
-
-policies: Registry[ImagePolicy] = Registry(
-    "policy",
-    package=__name__,
-    builtin=(
-        "anyres",
-        "center_crop",
-        "edge_bounds",
-        "edge_cap",
-        "fit_canvas",
-        "letterbox",
-        "longest_edge_tiles",
-        "pad_square",
-        "smart_resize",
-        "squash",
-    ),
-)
-
-# The function has the name of its file: binding it here, after the file was loaded, lets the function win.
-from vlmkit.preprocess.geometry import Box, ImagePlan, ImageSizeError, Render, Size  # noqa: E402
-from vlmkit.preprocess.smart_resize import smart_resize  # noqa: E402
+# Functions and objects that have the name of their file: binding them here, after the file was loaded, lets them win.
+from vlmkit.preprocess.geometry import Box, ImagePlan, ImageSizeError, Render, Size
+from vlmkit.preprocess.policies import policies
+from vlmkit.preprocess.policies.smart_resize import smart_resize
 
 if TYPE_CHECKING:
     from vlmkit.preprocess.images import ImageError, open_image

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vlmkit.features import Grid
-from vlmkit.preprocess.base import Resample
 from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
+from vlmkit.preprocess.policies.base import Resample
 
 MAX_PADDED = 1 << 26
 """Pixels that an image may be padded to at once before it is resampled: 200 MB."""

@@ -16,7 +16,7 @@ from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.rows_first import RowsFirst
 from vlmkit.layout.template import Template
-from vlmkit.preprocess.fit_canvas import FitCanvas
+from vlmkit.preprocess.policies.fit_canvas import FitCanvas
 from vlmkit.spec import Settings
 
 ADEPT = Template(begin="<s>", user=("", "\n"), assistant=("<0x04>", "|ENDOFTEXT|"))

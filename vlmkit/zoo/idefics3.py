@@ -13,7 +13,7 @@ from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.template import Template
 from vlmkit.layout.tile_tags import TileTags
-from vlmkit.preprocess.longest_edge_tiles import LongestEdgeTiles
+from vlmkit.preprocess.policies.longest_edge_tiles import LongestEdgeTiles
 from vlmkit.spec import Settings
 from vlmkit.zoo.llava import TINY_LANGUAGE
 

@@ -16,7 +16,7 @@ from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.bracketed_lines import BracketedLines
 from vlmkit.layout.template import Template
-from vlmkit.preprocess.letterbox import Letterbox
+from vlmkit.preprocess.policies.letterbox import Letterbox
 from vlmkit.spec import Settings
 from vlmkit.zoo.llava import TINY_LANGUAGE
 

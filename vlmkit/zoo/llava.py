@@ -13,7 +13,7 @@ from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.run import Run
 from vlmkit.layout.template import Template
-from vlmkit.preprocess.pad_square import PadSquare
+from vlmkit.preprocess.policies.pad_square import PadSquare
 from vlmkit.spec import Settings
 
 VICUNA_V1 = Template(begin="<s>", user=("USER: ", " "), assistant=("ASSISTANT:", "</s>"), before_answer=" ")

@@ -15,7 +15,7 @@ from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.template import Template
 from vlmkit.layout.unpadded_rows import UnpaddedRows
-from vlmkit.preprocess.anyres import AnyRes
+from vlmkit.preprocess.policies.anyres import AnyRes
 from vlmkit.spec import Settings
 from vlmkit.zoo.llava import CLIP_L_336, LLAVA_1_5_13B, LLAVA_1_5_TINY, TINY_CLIP, VICUNA_7B, VICUNA_V1
 

@@ -16,7 +16,7 @@ from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.run import Run
 from vlmkit.layout.template import Template
-from vlmkit.preprocess.squash import Squash
+from vlmkit.preprocess.policies.squash import Squash
 from vlmkit.spec import Settings
 from vlmkit.zoo.llava import TINY_LANGUAGE
 

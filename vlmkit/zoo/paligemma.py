@@ -15,7 +15,7 @@ from vlmkit.fusion.prefix import Prefix
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.images_first import ImagesFirst
 from vlmkit.layout.template import Template
-from vlmkit.preprocess.squash import Squash
+from vlmkit.preprocess.policies.squash import Squash
 from vlmkit.spec import Settings
 
 SIGLIP_SO400M = Siglip(image_size=224, checkpoint="google/siglip-so400m-patch14-224")

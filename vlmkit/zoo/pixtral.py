@@ -16,7 +16,7 @@ from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.rows import Rows
 from vlmkit.layout.template import Template
-from vlmkit.preprocess.edge_cap import EdgeCap
+from vlmkit.preprocess.policies.edge_cap import EdgeCap
 from vlmkit.spec import Settings
 from vlmkit.zoo.llava import TINY_LANGUAGE
 

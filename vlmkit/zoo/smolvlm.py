@@ -14,7 +14,7 @@ from vlmkit.encoders.siglip import Siglip
 from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.tile_tags import TileTags
-from vlmkit.preprocess.longest_edge_tiles import LongestEdgeTiles
+from vlmkit.preprocess.policies.longest_edge_tiles import LongestEdgeTiles
 from vlmkit.spec import Settings
 from vlmkit.zoo.idefics3 import END_OF_UTTERANCE
 from vlmkit.zoo.llava import TINY_LANGUAGE

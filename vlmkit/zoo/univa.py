@@ -14,7 +14,7 @@ from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.run import Run
 from vlmkit.layout.template import CHATML, Template
-from vlmkit.preprocess.smart_resize import SmartResize
+from vlmkit.preprocess.policies.smart_resize import SmartResize
 from vlmkit.spec import Settings
 
 OLMO_3_1_32B = LanguageModel(

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from vlmkit.preprocess import policies
-from vlmkit.preprocess.base import FactorPolicy
 from vlmkit.preprocess.geometry import ImagePlan, ImageSizeError, Render, Size
+from vlmkit.preprocess.policies import policies
+from vlmkit.preprocess.policies.base import FactorPolicy
 from vlmkit.spec import SpecError
 
 FACTOR = 28

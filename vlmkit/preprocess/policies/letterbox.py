@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlmkit.preprocess import policies
-from vlmkit.preprocess.base import Colour, SquarePolicy, check_colour
 from vlmkit.preprocess.geometry import ImagePlan, Render, Size
+from vlmkit.preprocess.policies import policies
+from vlmkit.preprocess.policies.base import Colour, SquarePolicy, check_colour
 from vlmkit.spec import SpecError
 
 

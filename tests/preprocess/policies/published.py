@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tests.photos import photo
 from vlmkit.preprocess import Size, render
-from vlmkit.preprocess.base import ImagePolicy
+from vlmkit.preprocess.policies.base import ImagePolicy
 
 Pixels = NDArray[np.uint8]
 

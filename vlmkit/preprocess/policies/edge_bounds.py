@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlmkit.preprocess import policies
-from vlmkit.preprocess.base import FactorPolicy, Resample
 from vlmkit.preprocess.geometry import Box, ImagePlan, ImageSizeError, Render, Size
+from vlmkit.preprocess.policies import policies
+from vlmkit.preprocess.policies.base import FactorPolicy, Resample
 from vlmkit.spec import SpecError
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import LlavaImageProcessor
 from transformers.image_transforms import center_crop, get_resize_output_image_size
 
-from tests.preprocess.published import difference, image, processed, seen, shapes, views_of
+from tests.preprocess.policies.published import difference, image, processed, seen, shapes, views_of
 from vlmkit.preprocess import ImageSizeError, Size, policies
 
 CenterCrop = policies["center_crop"]

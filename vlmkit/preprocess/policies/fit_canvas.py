@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlmkit.preprocess import policies
-from vlmkit.preprocess.base import Colour, FactorPolicy, Resample, check_colour
 from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
+from vlmkit.preprocess.policies import policies
+from vlmkit.preprocess.policies.base import Colour, FactorPolicy, Resample, check_colour
 
 
 @policies.register("fit_canvas")

@@ -14,9 +14,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from vlmkit.preprocess import policies
-from vlmkit.preprocess.base import Colour, SquarePolicy, check_colour
 from vlmkit.preprocess.geometry import ImagePlan, Render, Size
+from vlmkit.preprocess.policies import policies
+from vlmkit.preprocess.policies.base import Colour, SquarePolicy, check_colour
 from vlmkit.spec import SpecError
 
 LLAVA_GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from vlmkit.preprocess import policies
 from vlmkit.preprocess.geometry import Box, ImagePlan, ImageSizeError, Size
+from vlmkit.preprocess.policies import policies
 from vlmkit.spec import Spec, SpecError
 
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmkit.preprocess import ImagePlan, ImageSizeError, Size, policies
-from vlmkit.preprocess.base import ImagePolicy
+from vlmkit.preprocess.policies.base import ImagePolicy
 
 byte = st.integers(0, 255)
 squares = st.integers(1, 800).flatmap(lambda size: st.fixed_dictionaries({"size": st.just(size)}, optional={"view": st.integers(1, size)}))

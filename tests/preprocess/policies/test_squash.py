@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import SiglipImageProcessor
 
-from tests.preprocess.published import difference, image, processed, seen, shapes, views_of
+from tests.preprocess.policies.published import difference, image, processed, seen, shapes, views_of
 from vlmkit.preprocess import Box, ImagePlan, Render, Size, policies
 from vlmkit.spec import SpecError
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import PixtralImageProcessor
 from transformers.models.pixtral.image_processing_pixtral import get_resize_output_image_size
 
-from tests.preprocess.published import difference, geometries, image, processed, seen, shapes, views_of
+from tests.preprocess.policies.published import difference, geometries, image, processed, seen, shapes, views_of
 from vlmkit.preprocess import ImageSizeError, Size, policies
 from vlmkit.spec import SpecError
 

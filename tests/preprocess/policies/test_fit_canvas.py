@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import FuyuImageProcessor
 
-from tests.preprocess.published import difference, image, processed, seen, shapes, views_of
+from tests.preprocess.policies.published import difference, image, processed, seen, shapes, views_of
 from vlmkit.preprocess import ImageSizeError, Size, policies
 from vlmkit.spec import SpecError
 

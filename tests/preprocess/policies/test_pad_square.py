@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlavaImageProcessor
 
-from tests.preprocess.published import difference, image, processed, seen, shapes, views_of
+from tests.preprocess.policies.published import difference, image, processed, seen, shapes, views_of
 from vlmkit.preprocess import Box, ImageSizeError, Size, pixels, policies
 from vlmkit.spec import SpecError
 

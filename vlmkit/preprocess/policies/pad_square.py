@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vlmkit.preprocess import policies
-from vlmkit.preprocess.base import Colour, SquarePolicy, check_colour
 from vlmkit.preprocess.geometry import Box, ImagePlan, ImageSizeError, Render, Size
+from vlmkit.preprocess.policies import policies
+from vlmkit.preprocess.policies.base import Colour, SquarePolicy, check_colour
 
 MEAN_COLOUR = (122, 116, 104)
 """CLIP's mean (arXiv:2103.00020) times 255, rounded down as LLaVA does: nearly 0 after CLIP's normalisation."""

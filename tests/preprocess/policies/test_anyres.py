@@ -9,9 +9,9 @@ from transformers import LlavaNextImageProcessor
 from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches, unpad_image
 
-from tests.preprocess.published import difference, geometries, image, processed, seen, shapes, views_of
+from tests.preprocess.policies.published import difference, geometries, image, processed, seen, shapes, views_of
 from vlmkit.preprocess import Size, policies
-from vlmkit.preprocess.anyres import unpadded
+from vlmkit.preprocess.policies.anyres import unpadded
 from vlmkit.spec import SpecError
 
 AnyRes = policies["anyres"]

@@ -13,7 +13,7 @@ from transformers.image_utils import SizeDict
 from transformers.models.idefics2.image_processing_idefics2 import get_resize_output_image_size
 from transformers.models.idefics2.modeling_idefics2 import Idefics2VisionTransformer
 
-from tests.preprocess.published import difference, geometries, image, processed, seen, shapes, views_of
+from tests.preprocess.policies.published import difference, geometries, image, processed, seen, shapes, views_of
 from vlmkit.preprocess import Box, ImageSizeError, Size, policies
 from vlmkit.spec import SpecError
 

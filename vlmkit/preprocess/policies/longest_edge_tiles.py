@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from vlmkit.preprocess import policies
-from vlmkit.preprocess.base import Resample, SquarePolicy
 from vlmkit.preprocess.geometry import ImagePlan, Render, Size
+from vlmkit.preprocess.policies import policies
+from vlmkit.preprocess.policies.base import Resample, SquarePolicy
 
 
 @policies.register("longest_edge_tiles")

@@ -13,7 +13,7 @@ from transformers import Idefics3ImageProcessor, SmolVLMImageProcessor
 from transformers.models.idefics3.image_processing_idefics3 import get_resize_output_image_size
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
-from tests.preprocess.published import difference, geometries, image, processed, seen, shapes, views_of
+from tests.preprocess.policies.published import difference, geometries, image, processed, seen, shapes, views_of
 from vlmkit.preprocess import Size, policies
 from vlmkit.spec import SpecError
 

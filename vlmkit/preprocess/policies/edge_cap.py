@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlmkit.preprocess import policies
-from vlmkit.preprocess.base import FactorPolicy
 from vlmkit.preprocess.geometry import ImagePlan, Render, Size
+from vlmkit.preprocess.policies import policies
+from vlmkit.preprocess.policies.base import FactorPolicy
 
 
 @policies.register("edge_cap")
