@@ -49,4 +49,12 @@ def test_views_are_the_tokens_of_each_grid_in_order():
 @pytest.mark.parametrize("count", [0, 5, 7])
 def test_tokens_and_grids_have_to_agree(count):
     with pytest.raises(GridError, match=rf"{count} tokens do not stand on 1 grid\(s\) of 6 tokens together"):
-        Features(torch.zeros(count, 2), (Grid(1, 2, 3),))
+        Features(torch.zeros(count, 2), (Grid(1, 2, 3),)).views()
+
+
+def test_what_walks_tuples_finds_the_tokens_and_puts_features_together_again():
+    features = Features(torch.ones(2, 3), (Grid(1, 1, 2),))
+    doubled = torch.utils._pytree.tree_map_only(torch.Tensor, lambda tensor: tensor * 2, features)
+    assert isinstance(doubled, Features)
+    assert torch.equal(doubled.tokens, features.tokens * 2)
+    assert doubled.grids == features.grids

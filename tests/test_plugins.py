@@ -33,7 +33,7 @@ class Module(nn.Module):
         self.linear = nn.Linear(dim_in, dim_out)
 
     def forward(self, features):
-        return replace(features, tokens=self.linear(features.tokens))
+        return features._replace(tokens=self.linear(features.tokens))
 """
 
 

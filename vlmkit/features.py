@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,21 +48,37 @@ class Grid:
         return f"{frames}{self.rows}x{self.columns}" + (f" + {self.prefix}" if self.prefix else "")
 
 
-@dataclass(frozen=True)
-class Features:
+class View(NamedTuple):
+    """What a batch says of one view beside its pixels: its grid of patches, and where it comes from."""
+
+    grid: Grid
+    image: int = 0
+    """Number of its image, or its clip, in the batch."""
+    row: int = 0
+    """Place of the tile in its image, counted from 0; -1 for a picture of the whole image beside its tiles."""
+    column: int = 0
+    milliseconds: int = 0
+    """Where in its clip it begins."""
+
+
+class Features(NamedTuple):
     """Tokens of all views of a batch, one view after the other.
 
-    tokens: (N, D), N the sum of grids' tokens. grids: one a view, in order.
+    tokens: (N, D), N the sum of grids' tokens. grids: one a view, in order. A tuple, and everything else that travels between modules is
+    one as well: the hooks by which ZeRO-3, FSDP and DDP follow tensors from module to module walk tuples, and see nothing inside of other
+    classes.
     """
 
     tokens: Tensor
     grids: tuple[Grid, ...]
 
-    def __post_init__(self) -> None:
+    def checked(self) -> Features:
+        """These features. Raises GridError where tokens and grids do not add up."""
         expected = sum(grid.tokens for grid in self.grids)
         if len(self.tokens) != expected:
             raise GridError(f"{len(self.tokens)} tokens do not stand on {len(self.grids)} grid(s) of {expected} tokens together")
+        return self
 
     def views(self) -> tuple[Tensor, ...]:
-        """One (tokens, D) tensor a view."""
-        return tuple(self.tokens.split([grid.tokens for grid in self.grids]))  # type: ignore[no-untyped-call]
+        """One (tokens, D) tensor a view. Raises GridError where tokens and grids do not add up."""
+        return tuple(self.checked().tokens.split([grid.tokens for grid in self.grids]))  # type: ignore[no-untyped-call]

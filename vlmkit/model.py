@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,7 +85,7 @@ class VLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         """Patches (N, 3*p*p) and grids (V, 3) -> visual tokens (T, D_lm) with the grid of each view."""
         seen: Features = self.encoder(pixel_values, grids)
         if next(self.encoder.parameters(), None) is None:  # float32, where there are no weights to follow
-            seen = replace(seen, tokens=seen.tokens.to(self.dtype))
+            seen = seen._replace(tokens=seen.tokens.to(self.dtype))
         features: Features = self.connector(seen)
         return features
 

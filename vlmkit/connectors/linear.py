@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -29,4 +29,4 @@ class LinearModule(nn.Module):
 
     def forward(self, features: Features) -> Features:
         """(N, D_v) -> (N, D_lm)"""
-        return replace(features, tokens=self.linear(features.tokens))
+        return features._replace(tokens=self.linear(features.tokens))

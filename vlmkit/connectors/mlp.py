@@ -9,7 +9,7 @@ LLaVA-1.5 (Liu et al. 2023, arXiv:2310.03744) is the default: Linear, GELU, Line
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import nn
@@ -70,4 +70,4 @@ class MlpModule(nn.Module):
 
     def forward(self, features: Features) -> Features:
         """(N, D_v) -> (N, D_lm)"""
-        return replace(features, tokens=self.layers(features.tokens))
+        return features._replace(tokens=self.layers(features.tokens))

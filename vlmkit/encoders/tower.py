@@ -81,7 +81,7 @@ class Tower(nn.Module):
                 features[index] = tokens
         if not features:
             return Features(normalised.new_zeros(0, self.spec.dim_out), ())
-        return Features(torch.cat(features), outs)
+        return Features(torch.cat(features), outs).checked()
 
     def normalise(self, pixel_values: Tensor) -> Tensor:
         """(value / 255 - mean) / std as one multiply-add over uint8 patches, in float32; then the tower's dtype."""
