@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vlmkit.conversation import read_conversation
-from vlmkit.layout.base import LayoutError, Turn
+from vlmkit.layout.laid_out import LayoutError, Turn
 
 TEXT = {"type": "text", "text": "hi"}
 

@@ -16,7 +16,7 @@ from vlmkit.checkpoints import FAMILIES, export
 from vlmkit.cli import main
 from vlmkit.commands.export import whole_directory
 from vlmkit.connectors.mlp import Mlp
-from vlmkit.layout.base import LayoutError
+from vlmkit.layout.laid_out import LayoutError
 from vlmkit.preprocess.policies.anyres import AnyRes
 
 QUESTION = [{"role": "user", "content": [{"type": "image", "image": picture("coffee")}, {"type": "text", "text": "What is this?"}]}]

@@ -15,7 +15,7 @@ import vlmkit
 from tests.tiny import CONVERSATIONS, LANGUAGE_MODELS, PROMPTS, apart, architecture, assistant, encoded_views, model, picture, shared, user
 from vlmkit.fusion.base import FusionError
 from vlmkit.language_model import LanguageModel
-from vlmkit.layout.base import IGNORE
+from vlmkit.layout.laid_out import IGNORE
 from vlmkit.model import VLM
 from vlmkit.processor import PreparedSample
 from vlmkit.spec import Settings

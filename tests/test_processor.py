@@ -14,7 +14,7 @@ from torch import Tensor
 
 import vlmkit
 from tests.tiny import CONVERSATIONS, PROMPTS, architecture, assistant, picture, shared, user
-from vlmkit.layout.base import IGNORE, LayoutError
+from vlmkit.layout.laid_out import IGNORE, LayoutError
 from vlmkit.preprocess.images import ImageError
 from vlmkit.processor import PreparedSample, VLMProcessor
 from vlmkit.spec import SpecError

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmkit.layout import layouts
-from vlmkit.layout.base import Layout, Turn
+from vlmkit.layout.laid_out import Layout, Turn
 from vlmkit.layout.template import CHATML, Template
 from vlmkit.spec import SpecError
 from vlmkit.tokenizer import BYTES_SPECIALS, PlainTokenizer, bytes_tokenizer, check_specials, load_tokenizer

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vlmkit.fusion.base import FusionError
     from vlmkit.language_model import LanguageModel
     from vlmkit.layout import layouts
-    from vlmkit.layout.base import LayoutError
+    from vlmkit.layout.laid_out import LayoutError
     from vlmkit.model import VLM
     from vlmkit.plugins import PluginError, load_plugin
     from vlmkit.preprocess import policies
@@ -114,7 +114,7 @@ _PUBLIC = {
     "vlmkit.fusion.base": ("FusionError",),
     "vlmkit.language_model": ("LanguageModel",),
     "vlmkit.layout": ("layouts",),
-    "vlmkit.layout.base": ("LayoutError",),
+    "vlmkit.layout.laid_out": ("LayoutError",),
     "vlmkit.model": ("VLM",),
     "vlmkit.plugins": ("PluginError", "load_plugin"),
     "vlmkit.preprocess": ("policies",),

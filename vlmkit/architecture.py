@@ -12,7 +12,8 @@ from vlmkit.encoders.base import Encoder
 from vlmkit.features import Grid, GridError
 from vlmkit.fusion.base import Fusion
 from vlmkit.language_model import LanguageModel
-from vlmkit.layout.base import ImageTokens, TokenLayout
+from vlmkit.layout.base import TokenLayout
+from vlmkit.layout.pieces import ImageTokens
 from vlmkit.preprocess.geometry import ImagePlan, ImageSizeError, Size
 from vlmkit.preprocess.policies.base import ImagePolicy
 from vlmkit.spec import Spec, SpecError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vlmkit.layout.base import LayoutError, Turn
+from vlmkit.layout.laid_out import LayoutError, Turn
 
 Message = Mapping[str, Any]
 Conversation = Sequence[Message]

@@ -16,7 +16,7 @@ from vlmkit.cache_name import CACHE
 from vlmkit.config import VLMConfig
 from vlmkit.features import Features, Grid
 from vlmkit.fusion.base import FusionError, Incoming
-from vlmkit.layout.base import IGNORE
+from vlmkit.layout.laid_out import IGNORE
 
 if TYPE_CHECKING:
     from vlmkit.processor import VLMProcessor

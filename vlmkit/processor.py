@@ -15,7 +15,8 @@ from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, P
 from vlmkit.architecture import Architecture
 from vlmkit.config import VLMConfig
 from vlmkit.conversation import Conversation, read_conversation
-from vlmkit.layout.base import IGNORE, ImageTokens, Layout, LayoutError
+from vlmkit.layout.laid_out import IGNORE, Layout, LayoutError
+from vlmkit.layout.pieces import ImageTokens
 from vlmkit.preprocess.geometry import Size
 from vlmkit.preprocess.images import decode
 from vlmkit.preprocess.pixels import render

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vlmkit.architecture import Architecture
-from vlmkit.layout.base import ImageTokens
+from vlmkit.layout.pieces import ImageTokens
 from vlmkit.page import ACCENT, INK, MUTED, RULE, text_width, write_text
 from vlmkit.preprocess.geometry import Size
 from vlmkit.show import Lines, Pixels, Sight, across, boards, covered, grids_across, placed, see

@@ -16,7 +16,7 @@ from PIL import Image
 
 from vlmkit.architecture import Architecture
 from vlmkit.features import Grid
-from vlmkit.layout.base import ImageTokens, Visual
+from vlmkit.layout.pieces import ImageTokens, Visual
 from vlmkit.page import ACCENT, FAINT, GAP, MUTED, WIDTH, Colour, Page, Panel, Stat
 from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
 from vlmkit.preprocess.images import decode

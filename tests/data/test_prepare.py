@@ -14,7 +14,7 @@ from vlmkit.data.mixture import DataSource, Mixture
 from vlmkit.data.prepare import OverlongError, Preparer
 from vlmkit.data.rejections import TooManyRejected
 from vlmkit.data.sample import DataError, Sample
-from vlmkit.layout.base import IGNORE, LayoutError
+from vlmkit.layout.laid_out import IGNORE, LayoutError
 from vlmkit.preprocess.geometry import Size
 
 SIZES = (Size(56, 84), Size(84, 56))

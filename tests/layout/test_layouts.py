@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import vlmkit
 from tests.tiny import part
 from vlmkit.features import Grid
-from vlmkit.layout.base import IGNORE, ImageTokens, LayoutError, Span, Turn
+from vlmkit.layout.laid_out import IGNORE, LayoutError, Span, Turn
+from vlmkit.layout.pieces import ImageTokens
 from vlmkit.layout.specials import Specials
 from vlmkit.layout.template import CHATML, Template
 from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size

@@ -11,7 +11,7 @@ from transformers.models.llava_next.modeling_llava_next import LlavaNextModel
 
 import vlmkit
 from vlmkit.features import Grid
-from vlmkit.layout.base import ImageTokens, Learned, Visual
+from vlmkit.layout.pieces import ImageTokens, Learned, Visual
 from vlmkit.layout.template import CHATML
 from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
 from vlmkit.preprocess.policies import policies

@@ -16,7 +16,7 @@ from vlmkit.commands import UsageError
 from vlmkit.commands.choice import add_exchange_options, add_plugin_option, chosen
 from vlmkit.commands.photo import across, add_size_option, named_sizes
 from vlmkit.commands.tokens import grid_across, grid_json
-from vlmkit.layout.base import ImageTokens
+from vlmkit.layout.pieces import ImageTokens
 from vlmkit.preprocess.geometry import Render
 
 

@@ -19,7 +19,7 @@ from vlmkit.commands.photo import across, add_size_option, named_sizes
 from vlmkit.commands.picture import add_force_option, check_output, write_picture
 from vlmkit.commands.table import print_table
 from vlmkit.features import Grid, GridError
-from vlmkit.layout.base import ImageTokens
+from vlmkit.layout.pieces import ImageTokens
 from vlmkit.preprocess.geometry import ImageSizeError, Size
 
 COLUMNS = ("model", "visual tokens", "resized", "views", "patches", "token grid")

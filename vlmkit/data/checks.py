@@ -18,7 +18,7 @@ from typing import Any
 from vlmkit.conversation import Conversation, read_conversation
 from vlmkit.data.rows import Unusable, brief
 from vlmkit.data.sample import DataError, Image, Rejected, Sample
-from vlmkit.layout.base import LayoutError
+from vlmkit.layout.laid_out import LayoutError
 
 LONGEST_TEXT = 200_000
 """Characters of one conversation, about 50,000 tokens: more is taken for an accident."""

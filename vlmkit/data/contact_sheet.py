@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from vlmkit.conversation import Conversation, read_conversation
 from vlmkit.data.sample import DataError, Sample
-from vlmkit.layout.base import LayoutError
+from vlmkit.layout.laid_out import LayoutError
 from vlmkit.page import ACCENT, INK, MUTED, RULE, Colour, text_width, write_text
 from vlmkit.preprocess.images import ImageError, open_image
 

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from vlmkit.data.sample import Image, Rejected
 from vlmkit.data.windows import Part, Row, Samples
-from vlmkit.layout.base import ImageTokens, Layout
+from vlmkit.layout.laid_out import Layout
+from vlmkit.layout.pieces import ImageTokens
 from vlmkit.preprocess.images import ImageError
 from vlmkit.processor import PreparedSample, RenderedImage, VLMProcessor
 

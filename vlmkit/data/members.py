@@ -19,7 +19,7 @@ from typing import Any
 
 from vlmkit.conversation import read_conversation
 from vlmkit.data.sample import DataError, Image, Rejected, Sample
-from vlmkit.layout.base import LayoutError
+from vlmkit.layout.laid_out import LayoutError
 from vlmkit.preprocess.geometry import Size
 from vlmkit.preprocess.images import ImageError, decode, image_size
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from vlmkit.conversation import Conversation, read_conversation
 from vlmkit.data.sample import DataError
-from vlmkit.layout.base import ImageTokens, Layout, LayoutError
+from vlmkit.layout.laid_out import Layout, LayoutError
+from vlmkit.layout.pieces import ImageTokens
 from vlmkit.preprocess.geometry import Size
 
 if TYPE_CHECKING:

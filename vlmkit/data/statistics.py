@@ -21,7 +21,8 @@ from vlmkit.data.packing import first_fit
 from vlmkit.data.rejections import Rejections
 from vlmkit.data.shards import Shards
 from vlmkit.features import GridError
-from vlmkit.layout.base import ImageTokens, LayoutError
+from vlmkit.layout.laid_out import LayoutError
+from vlmkit.layout.pieces import ImageTokens
 from vlmkit.preprocess.geometry import ImageSizeError, Size
 
 if TYPE_CHECKING:

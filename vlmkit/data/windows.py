@@ -19,7 +19,7 @@ from vlmkit.data.prepare import OverlongError, Piece, Preparer
 from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError, Rejected, Sample
 from vlmkit.data.state import Position
-from vlmkit.layout.base import LayoutError
+from vlmkit.layout.laid_out import LayoutError
 from vlmkit.preprocess.geometry import ImageSizeError, Size
 from vlmkit.preprocess.images import ImageError, image_size
 

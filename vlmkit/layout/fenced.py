@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vlmkit.layout import layouts
-from vlmkit.layout.base import Boundary, ImageTokens, Piece, TokenLayout, Visual
+from vlmkit.layout.base import TokenLayout
+from vlmkit.layout.pieces import Boundary, ImageTokens, Piece, Visual
 
 
 @layouts.register("fenced")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlmkit.layout import layouts
-from vlmkit.layout.base import Turn
+from vlmkit.layout.laid_out import Turn
 from vlmkit.layout.run import Run
 
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vlmkit.layout import layouts
-from vlmkit.layout.base import ImageTokens, Piece, TokenLayout, Trusted, Visual
+from vlmkit.layout.base import TokenLayout
+from vlmkit.layout.pieces import ImageTokens, Piece, Trusted, Visual
 
 
 @layouts.register("rows")

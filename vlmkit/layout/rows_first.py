@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlmkit.layout import layouts
-from vlmkit.layout.base import Turn
 from vlmkit.layout.images_first import last_image
+from vlmkit.layout.laid_out import Turn
 from vlmkit.layout.rows import Rows
 
 

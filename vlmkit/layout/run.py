@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vlmkit.layout import layouts
-from vlmkit.layout.base import ImageTokens, Piece, TokenLayout, Visual
+from vlmkit.layout.base import TokenLayout
+from vlmkit.layout.pieces import ImageTokens, Piece, Visual
 
 
 @layouts.register("run")

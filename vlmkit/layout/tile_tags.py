@@ -14,7 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vlmkit.layout import layouts
-from vlmkit.layout.base import ImageTokens, Piece, TokenLayout, Trusted, Visual
+from vlmkit.layout.base import TokenLayout
+from vlmkit.layout.pieces import ImageTokens, Piece, Trusted, Visual
 from vlmkit.spec import SpecError
 
 

@@ -20,7 +20,8 @@ from typing import ClassVar
 
 from vlmkit.features import Grid
 from vlmkit.layout import layouts
-from vlmkit.layout.base import ImageTokens, Learned, Piece, TokenLayout, Visual
+from vlmkit.layout.base import TokenLayout
+from vlmkit.layout.pieces import ImageTokens, Learned, Piece, Visual
 from vlmkit.preprocess.geometry import ImagePlan, Render
 from vlmkit.preprocess.policies.anyres import unpadded
 

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from vlmkit.data.mixture import Batches, Mixture
 from vlmkit.data.state import merge_states
 from vlmkit.files import replace_directory, write_whole
-from vlmkit.layout.base import IGNORE
+from vlmkit.layout.laid_out import IGNORE
 from vlmkit.training.checkpoint import State, StateError, save_state
 from vlmkit.training.metrics_log import MetricsLog
 from vlmkit.training.optimizers import build_optimizers, learning_parameters, prepare_parts, set_rates

@@ -1,0 +1,67 @@
+"""What a conversation is laid out from: trusted text, visual tokens, learned embeddings, and what an image is to a layout."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from vlmkit.features import Grid
+from vlmkit.preprocess.geometry import ImagePlan
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """Text of a template: special tokens in it are meant."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Visual:
+    """Visual tokens `start` to `start + length` of an image, in the order in which the connector returns them."""
+
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """One learned embedding of the model, by its name in `TokenLayout.learned`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """A special token that stands once where two of it meet. A word right behind it is set off by a space."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The mark of an image that is looked at and not read: its visual tokens take no place, and words from the mark on may see them
+    through cross-attention."""
+
+    text: str
+    """The template's special tokens that stand for the image."""
+
+
+Piece = Trusted | Visual | Learned | Boundary | Seen
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """One image as a layout sees it: its plan, and the grid of each view after the connector."""
+
+    plan: ImagePlan
+    grids: tuple[Grid, ...]
+    kept: bytes | None = None
+    """One byte a visual token, 0 where it is left out of the sequence; None: all are kept."""
+    seconds: tuple[float, ...] = ()
+    """Of a film, when each of its frames is seen; empty for a picture."""
+
+    @functools.cached_property
+    def count(self) -> int:
+        """Visual tokens as the connector returns them, those that a layout leaves out included."""
+        return sum(grid.tokens for grid in self.grids)
