@@ -13,11 +13,11 @@ from torch.nn import functional
 
 import vlmkit
 from tests.tiny import CONVERSATIONS, LANGUAGE_MODELS, PROMPTS, apart, architecture, assistant, encoded_views, model, picture, shared, user
+from vlmkit.batch.sample import PreparedSample
 from vlmkit.fusion.base import FusionError
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.laid_out import IGNORE
 from vlmkit.model import VLM
-from vlmkit.processor import PreparedSample
 from vlmkit.spec import Settings
 
 ATTENTION = ("eager", "sdpa")

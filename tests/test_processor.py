@@ -14,9 +14,10 @@ from torch import Tensor
 
 import vlmkit
 from tests.tiny import CONVERSATIONS, PROMPTS, architecture, assistant, picture, shared, user
+from vlmkit.batch.sample import PreparedSample
 from vlmkit.layout.laid_out import IGNORE, LayoutError
 from vlmkit.preprocess.images import ImageError
-from vlmkit.processor import PreparedSample, VLMProcessor
+from vlmkit.processor import VLMProcessor
 from vlmkit.spec import SpecError
 from vlmkit.tokenizer import bytes_tokenizer
 
@@ -37,7 +38,10 @@ def test_a_batch_has_the_documented_tensors_and_types() -> None:
     batch = processor()(CONVERSATIONS)
     rows, length = batch["input_ids"].shape
     assert {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in batch.items()} == {
-        **dict.fromkeys(("input_ids", "attention_mask", "position_ids", "labels", "visual_index"), ((rows, length), torch.int64)),
+        **dict.fromkeys(
+            ("input_ids", "attention_mask", "position_ids", "labels", "segments", "visual_index"), ((rows, length), torch.int64)
+        ),
+        "supervised": ((int((batch["labels"][:, 1:] != IGNORE).any(dim=0).sum()),), torch.int64),
         "pixel_values": ((int(batch["grids"].prod(dim=1).sum()), 3 * 14 * 14), torch.uint8),
         "grids": ((5, 3), torch.int64),
     }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from vlmkit.connectors.base import Connector
 from vlmkit.encoders.base import Encoder
@@ -18,6 +18,9 @@ from vlmkit.preprocess.geometry import ImagePlan, ImageSizeError, Size
 from vlmkit.preprocess.policies.base import ImagePolicy
 from vlmkit.spec import Spec, SpecError
 
+if TYPE_CHECKING:
+    from torch import nn
+
 PROBES = (Size(480, 640), Size(640, 480), Size(336, 336), Size(60, 500), Size(3000, 2000))
 """Sizes on which a combination of parts is tried out before anything is built."""
 
@@ -27,7 +30,7 @@ class ArchitectureError(SpecError):
 
 
 class Parameters(NamedTuple):
-    """Numbers of parameters. A weight that is tied counts once."""
+    """Numbers of parameters. A weight that is tied counts once; a layout's learned embeddings are the fusion's."""
 
     encoder: int
     connector: int
@@ -40,8 +43,16 @@ class Parameters(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class VisionTower(Spec):
+    """One way to see: an image policy, and the encoder of the views that it makes."""
+
+    policy: ImagePolicy
+    encoder: Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
 class Architecture(Spec):
-    """Six parts, in the order in which an image travels."""
+    """Six parts, in the order in which an image travels, and further towers where one is not enough."""
 
     name: str
     policy: ImagePolicy
@@ -50,6 +61,30 @@ class Architecture(Spec):
     layout: TokenLayout
     fusion: Fusion
     language_model: LanguageModel
+    beside: tuple[VisionTower, ...] = ()
+    """Towers that see each image beside the first one, which `policy` and `encoder` are; the connector joins them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values ready for JSON; `beside` only where there is more than one tower."""
+        written = super().to_dict()
+        return written if self.beside else {name: value for name, value in written.items() if name != "beside"}
+
+    @functools.cached_property
+    def towers(self) -> tuple[VisionTower, ...]:
+        """All towers, the first one first."""
+        return (VisionTower(policy=self.policy, encoder=self.encoder), *self.beside)
+
+    @functools.cached_property
+    def pixel_sets(self) -> tuple[int, ...]:
+        """For each tower the number of the pixels that it reads: those with the same patches of the same views share theirs."""
+        cuts = [(tower.policy, tower.encoder.patch_size, tower.encoder.patch_frames) for tower in self.towers]
+        distinct = list(dict.fromkeys(cuts))
+        return tuple(distinct.index(cut) for cut in cuts)
+
+    @functools.cached_property
+    def blank_views(self) -> tuple[tuple[Grid, int], ...]:
+        """For each tower the grid of the smallest view that it takes, and how many values a patch of it has."""
+        return tuple((tower.encoder.smallest(self.connector.merge), tower.encoder.values) for tower in self.towers)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some parts exchanged: `replace(connector=vlmkit.connectors["mlp"](depth=3))`, or a part by its
@@ -58,6 +93,11 @@ class Architecture(Spec):
             family = _FAMILIES.get(name)
             if family is not None and isinstance(value, dict):
                 changes[name] = family.from_dict(value, name)
+            elif name == "beside":
+                changes[name] = tuple(
+                    VisionTower.from_dict(tower, f"beside[{number}]") if isinstance(tower, dict) else tower
+                    for number, tower in enumerate(value)
+                )
             elif family is not None and family.registry is not None and isinstance(value, str):
                 changes[name] = _by_defaults(family.registry[value])
         return super().replace(**changes)
@@ -69,8 +109,22 @@ class Architecture(Spec):
         return self.policy.plan(size)
 
     def image_tokens(self, plan: ImagePlan) -> ImageTokens:
-        """The grid of every view as the language model receives it. Raises GridError where parts do not fit."""
-        return ImageTokens(plan, tuple(self._grid_out(grid) for grid in plan.grids(self.encoder.patch_size)))
+        """The grid of every view as the language model receives it, for a plan of the first tower's policy. Raises GridError where
+        parts do not fit."""
+        plans = (plan, *(tower.policy.plan(plan.source) for tower in self.beside))
+        grids = (one.grids(tower.encoder.patch_size) for one, tower in zip(plans, self.towers, strict=True))
+        return ImageTokens(plan, self.grids_out(*grids))
+
+    def grids_out(self, *grids: Sequence[Grid]) -> tuple[Grid, ...]:
+        """The grid of every view behind the connector, for the grids of patches that each tower sees. Raises GridError where towers see
+        different numbers of views, or parts do not fit."""
+        if len({len(one) for one in grids}) > 1:
+            counts = ", ".join(f"{len(one)} with {tower.policy.kind!r}" for one, tower in zip(grids, self.towers, strict=True))
+            raise GridError(f"towers see different numbers of views of one image: {counts}; join towers whose policies cut alike")
+        return tuple(
+            self.connector.grid_out(*(tower.encoder.grid_out(grid) for tower, grid in zip(self.towers, views, strict=True)))
+            for views in zip(*grids, strict=True)
+        )
 
     def tokens(self, size: Size) -> int:
         """Visual tokens of one image of this size that the language model receives: 234 for 480x640 under univa-vl. Learned
@@ -91,35 +145,54 @@ class Architecture(Spec):
         """Parameter counts, taken on the meta device: nothing is allocated."""
         return _parameters(self)
 
-    def _grid_out(self, grid: Grid) -> Grid:
-        return self.connector.grid_out(self.encoder.grid_out(grid))
+    def build_connector(self) -> nn.Module:
+        """The connector between the towers' widths and the language model's, with random weights. Raises SpecError."""
+        widths = tuple(tower.encoder.dim_out for tower in self.towers)
+        return self.connector.build(widths[0] if self.connector.towers == 1 else widths, self.language_model.dim)
 
     def _problems(self) -> Iterator[str]:
-        patch, merge = self.encoder.patch_size, self.connector.merge
-        unaligned = self.policy.problems(patch * merge)
-        for problem in unaligned:
-            yield f"{problem} (patch {patch} of encoder {self.encoder.kind!r}, merge {merge} of connector {self.connector.kind!r})"
+        wanted = self.connector.towers
+        if wanted is not None and wanted != len(self.towers):
+            yield (
+                f"connector {self.connector.kind!r} takes the features of {wanted} tower(s), but the architecture has {len(self.towers)} "
+                f"({', '.join(tower.encoder.kind for tower in self.towers)}); use 'joined' around it, or {wanted} tower(s)"
+            )
+            return
+        merge = self.connector.merge
+        unaligned = []
+        for tower in self.towers:
+            patch = tower.encoder.patch_size
+            for problem in tower.policy.problems(patch * merge):
+                unaligned.append(problem)
+                yield f"{problem} (patch {patch} of encoder {tower.encoder.kind!r}, merge {merge} of connector {self.connector.kind!r})"
+        widths = tuple(tower.encoder.dim_out for tower in self.towers)
         try:
-            yield from self.connector.problems(self.encoder.dim_out, self.language_model.dim)
+            yield from self.connector.problems(widths[0] if wanted == 1 else widths, self.language_model.dim)
         except SpecError as error:
             yield str(error)
+        yield from self.fusion.problems(self.layout)
         if not unaligned:
-            yield from self._probe(patch)
+            yield from self._probe()
 
-    def _probe(self, patch: int) -> Iterator[str]:
+    def _probe(self) -> Iterator[str]:
         for size in PROBES:
             try:
-                plan = self.policy.plan(size)
+                plans = [tower.policy.plan(size) for tower in self.towers]
             except ImageSizeError:
                 continue
-            for view in dict.fromkeys(plan.views):
+            if len({len(plan.views) for plan in plans}) > 1:
+                counts = ", ".join(f"{len(plan.views)} ({tower.policy.kind})" for plan, tower in zip(plans, self.towers, strict=True))
+                yield f"towers see different numbers of views of an image of {size}: {counts}; join towers whose policies cut alike"
+                return
+            for views in dict.fromkeys(zip(*(plan.views for plan in plans), strict=True)):
                 try:
-                    self._grid_out(view.grid(patch))
+                    self.grids_out(*([view.grid(tower.encoder.patch_size)] for view, tower in zip(views, self.towers, strict=True)))
                 except GridError as error:
-                    yield (
-                        f"policy {self.policy.kind!r} cuts views of {view} pixels (height x width), with encoder {self.encoder.kind!r} "
-                        f"(patch {patch}) and connector {self.connector.kind!r}: {error}"
-                    )
+                    for view, tower in zip(views, self.towers, strict=True):
+                        yield (
+                            f"policy {tower.policy.kind!r} cuts views of {view} pixels (height x width), with encoder "
+                            f"{tower.encoder.kind!r} (patch {tower.encoder.patch_size}) and connector {self.connector.kind!r}: {error}"
+                        )
 
 
 def _by_defaults(part: type[Spec]) -> Spec:
@@ -144,13 +217,20 @@ _FAMILIES: dict[str, type[Spec]] = {
 def _parameters(architecture: Architecture) -> Parameters:
     import torch
 
-    from vlmkit.config import VLMConfig
-    from vlmkit.model import VLM
-
+    language_model = architecture.language_model
     with torch.device("meta"):
-        model = VLM(VLMConfig(architecture=architecture.to_dict()))
-    encoder, connector, learned, fusion, language_model = (
-        sum(parameter.numel() for parameter in part.parameters())
-        for part in (model.encoder, model.connector, model.learned, model.fusion, model.language_model)
+        towers = [tower.encoder.build() for tower in architecture.towers]
+        connector = architecture.build_connector()
+        model = language_model.build(language_model.transformers_config())
+        fusion = architecture.fusion.build(model, architecture.layout)
+    return Parameters(
+        sum(map(_count, towers)),
+        _count(connector),
+        _count(fusion),
+        _count(model),
     )
-    return Parameters(encoder, connector + learned, fusion, language_model)
+
+
+def _count(module: nn.Module) -> int:
+    """A weight that is tied counts once."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -18,13 +18,13 @@ from render import GRIDS, Kind, Picture, Question, picture_at
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vlmkit.batch.sample import PreparedSample
 from vlmkit.conversation import Conversation
 from vlmkit.data.index import INDEX
 from vlmkit.data.sample import Sample
 from vlmkit.data.shards import ShardWriter
 from vlmkit.evaluation import tasks
 from vlmkit.features import Grid
-from vlmkit.processor import PreparedSample
 from vlmkit.training.stage import Stage
 
 if TYPE_CHECKING:

@@ -51,10 +51,10 @@ SYSTEMS = (
     System(
         title="LLaVA-1.6",
         counts={
-            "llava-1.6-vicuna-7b": Parameters(303_507_456, 20_983_808, 0, 6_738_939_904),
-            "llava-1.6-mistral-7b": Parameters(303_507_456, 20_983_808, 0, 7_242_256_384),
-            "llava-1.6-vicuna-13b": Parameters(303_507_456, 31_472_640, 0, 13_016_519_680),
-            "llava-1.6-34b": Parameters(303_507_456, 58_741_760, 0, 34_389_834_752),
+            "llava-1.6-vicuna-7b": Parameters(303_507_456, 20_979_712, 4_096, 6_738_939_904),
+            "llava-1.6-mistral-7b": Parameters(303_507_456, 20_979_712, 4_096, 7_242_256_384),
+            "llava-1.6-vicuna-13b": Parameters(303_507_456, 31_467_520, 5_120, 13_016_519_680),
+            "llava-1.6-34b": Parameters(303_507_456, 58_734_592, 7_168, 34_389_834_752),
         },
         tiny="llava-1.6-tiny",
         reference=reference,

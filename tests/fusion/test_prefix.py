@@ -183,8 +183,8 @@ def test_the_packed_loss_and_its_gradients_are_those_of_the_padded_rows() -> Non
 
 def test_each_prefix_of_a_row_is_a_block() -> None:
     types = torch.tensor([[0, 0, 1, 0, 1, 1, 0], [0, 0, 0, 1, 1, 1, 1]])
-    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 0], [0, 0, 1, 2, 3, 4, 5]])
-    assert blocks(types, positions).tolist() == [[0, 0, -1, 1, -1, -1, 2], [0, 1, 1, -1, -1, -1, -1]]
+    segments = torch.tensor([[0, 0, 0, 1, 1, 1, -1], [0, 1, 1, 1, 1, 1, 1]])
+    assert blocks(types, segments).tolist() == [[0, 0, -1, 1, -1, -1, -1], [0, 1, 1, -1, -1, -1, -1]]
     assert blocks(types, None).tolist() == [[0, 0, -1, 0, -1, -1, 0], [0, 0, 0, -1, -1, -1, -1]]
 
 

@@ -1,6 +1,8 @@
-"""Splice: visual tokens stand where the index says, and what does not add up is said with both numbers."""
+"""Splice: visual tokens stand where the index says, learned embeddings where theirs says, and gradients go where they came from."""
 
 from __future__ import annotations
+
+import functools
 
 import pytest
 import torch
@@ -8,26 +10,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.tiny import architecture, language_model, part
 from vlmkit.features import Features, Grid
-from vlmkit.fusion.base import FusionError, Incoming
-from vlmkit.fusion.splice import SpliceModule, check_places
+from vlmkit.fusion.base import Incoming
+from vlmkit.fusion.module import FusionModule
+from vlmkit.layout import layouts
 
 GRIDS = (Grid(1, 1, 2), Grid(1, 1, 3))
+DIM = 32
 
 
-def features(*grids: Grid, dim: int = 4) -> Features:
+@functools.cache
+def module(layout: str = "run") -> FusionModule:
+    spec = language_model("llama")
+    return architecture().fusion.build(spec.build(spec.transformers_config()), part(layouts, layout))
+
+
+def features(*grids: Grid) -> Features:
     total = sum(grid.tokens for grid in grids)
-    return Features(torch.arange(total * dim, dtype=torch.float32).view(total, dim) + 100, grids)
+    return Features(torch.arange(total * DIM, dtype=torch.float32).view(total, DIM) + 100, grids)
 
 
-def incoming(embeddings: Tensor, visual: Features, index: Tensor, mask: Tensor | None = None) -> Incoming:
-    return Incoming(embeddings, visual, index, mask, position_ids=None, past_key_values=None, token_type_ids=None)
-
-
-def splice(index: list[list[int]], visual: Features, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    places = torch.tensor(index)
-    embeddings = -torch.arange(places.numel() * 4, dtype=torch.float32).view(*places.shape, 4)
-    out = SpliceModule(whole=True)(incoming(embeddings, visual, places, mask))
+def splice(index: list[list[int]], visual: Features) -> tuple[Tensor, Tensor]:
+    places, mask = torch.tensor(index), torch.ones(len(index), len(index[0]))
+    embeddings = -torch.arange(places.numel() * DIM, dtype=torch.float32).view(*places.shape, DIM)
+    out = module()(Incoming(embeddings, visual, places, attention_mask=mask))
     assert out["attention_mask"] is mask
     return embeddings, out["inputs_embeds"]
 
@@ -52,43 +59,47 @@ def test_without_images_the_embeddings_are_returned_as_they_are() -> None:
 
 
 def test_gradients_reach_visual_tokens_and_only_the_embeddings_of_text() -> None:
-    visual = Features(torch.randn(2, 4, requires_grad=True), (Grid(1, 1, 2),))
-    embeddings = torch.randn(1, 3, 4, requires_grad=True)
-    SpliceModule(whole=True)(incoming(embeddings, visual, torch.tensor([[-1, 0, 1]])))["inputs_embeds"].sum().backward()
+    visual = Features(torch.randn(2, DIM, requires_grad=True), (Grid(1, 1, 2),))
+    embeddings = torch.randn(1, 3, DIM, requires_grad=True)
+    module()(Incoming(embeddings, visual, torch.tensor([[-1, 0, 1]])))["inputs_embeds"].sum().backward()
     assert visual.tokens.grad is not None
     assert embeddings.grad is not None
-    assert torch.equal(visual.tokens.grad, torch.ones(2, 4))
-    assert torch.equal(embeddings.grad[0], torch.tensor([[1.0] * 4, [0.0] * 4, [0.0] * 4]))
+    assert torch.equal(visual.tokens.grad, torch.ones(2, DIM))
+    assert torch.equal(embeddings.grad[0], torch.tensor([[1.0] * DIM, [0.0] * DIM, [0.0] * DIM]))
+
+
+def test_visual_tokens_to_which_nothing_refers_have_a_gradient_of_zero() -> None:
+    visual = Features(torch.randn(2, DIM, requires_grad=True), (Grid(1, 1, 2),))
+    embeddings = torch.randn(1, 3, DIM)
+    out = module()(Incoming(embeddings, visual))["inputs_embeds"]
+    assert torch.equal(out, embeddings)
+    out.sum().backward()
+    assert visual.tokens.grad is not None
+    assert torch.equal(visual.tokens.grad, torch.zeros(2, DIM))
 
 
 def test_visual_tokens_take_the_dtype_of_the_text() -> None:
-    text = torch.zeros(1, 2, 4, dtype=torch.bfloat16)
-    out = SpliceModule(whole=True)(incoming(text, features(Grid(1, 1, 2)), torch.tensor([[0, 1]])))
-    assert out["inputs_embeds"].dtype == torch.bfloat16
+    text = torch.zeros(1, 2, DIM, dtype=torch.bfloat16)
+    assert module()(Incoming(text, features(Grid(1, 1, 2)), torch.tensor([[0, 1]])))["inputs_embeds"].dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(
-    ("index", "message"),
-    [
-        ([[0, 1, -1], [0, 1, 5]], r"sample 1 refers to visual token 5, but the images of the batch gave 5 \(2 views\)"),
-        ([[0, 1, -1, -1], [2, 3, -1, -1]], r"sample 1: view 1 \(grid 1x3\) has 3 visual tokens, but 2 places in the text"),
-        ([[0, -1, -1, -1]], r"sample 0: view 0 \(grid 1x2\) has 2 visual tokens, but 1 places in the text"),
-        ([[0, 1, 0, -1]], r"sample 0: view 0 \(grid 1x2\) has 2 visual tokens, but 3 places in the text"),
-    ],
-)
-def test_what_does_not_add_up_names_sample_view_and_both_numbers(index: list[list[int]], message: str) -> None:
-    with pytest.raises(FusionError, match=message):
-        splice(index, features(*GRIDS))
+def test_learned_embeddings_stand_where_their_own_index_says_and_learn() -> None:
+    fusion = module("unpadded_rows")
+    assert fusion.learned is not None
+    embeddings = torch.randn(1, 4, DIM)
+    index, learned = torch.tensor([[0, -1, 1, -1]]), torch.tensor([[-1, 0, -1, -1]])
+    visual = features(Grid(1, 1, 2))
+    out = fusion(Incoming(embeddings, visual, index, learned))["inputs_embeds"]
+    assert torch.equal(out[0], torch.stack([visual.tokens[0], fusion.learned.newline, visual.tokens[1], embeddings[0, 3]]))
+    out.sum().backward()
+    assert torch.equal(fusion.learned.newline.grad, torch.ones(DIM))
 
 
-def test_a_view_may_be_shown_by_several_samples_twice_or_not_at_all() -> None:
-    check_places(features(*GRIDS), torch.tensor([[0, 1, -1, -1], [0, 1, 0, 1], [-1, -1, -1, -1]]), whole=True)
-
-
-def test_part_of_a_view_is_taken_where_the_layout_shows_parts() -> None:
-    check_places(features(*GRIDS), torch.tensor([[0, -1, 3, -1]]), whole=False)
-
-
-def test_places_without_any_image_in_the_batch_are_refused() -> None:
-    with pytest.raises(FusionError, match=r"refers to visual token 0, but the images of the batch gave 0 \(0 views\)"):
-        splice([[0]], features())
+@pytest.mark.parametrize("visual", [None, features(Grid(1, 1, 2))])
+def test_a_row_of_text_calls_for_learned_embeddings_all_the_same(visual: Features | None) -> None:
+    fusion = module("unpadded_rows")
+    assert fusion.learned is not None
+    called: list[object] = []
+    with fusion.learned.register_forward_hook(lambda *call: called.append(call)):
+        fusion(Incoming(torch.randn(1, 2, DIM), visual))
+    assert len(called) == 1

@@ -32,7 +32,7 @@ class LlavaNext(Family):
         return LlavaNextForConditionalGeneration  # type: ignore[no-any-return]
 
     def renames(self, architecture: Architecture) -> Renames:
-        return (*RENAMES, ("learned.newline", "model.image_newline"))
+        return (*RENAMES, ("fusion.learned.newline", "model.image_newline"))
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
         template, after_image = prompt_of(processor, processor.image_token, PROMPTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlmkit.connectors import connectors
 from vlmkit.features import Grid
@@ -15,9 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Connector(Spec):
-    """Base of connectors. `grid_out` and the module built by `build` always agree."""
+    """Base of connectors. `grid_out` and the module built by `build` always agree.
+
+    One that stands behind several towers says so in `towers`: its `grid_out`, `problems`, `build` and module take one grid, a tuple of
+    widths and one Features for each of them.
+    """
 
     registry = connectors
+
+    towers: ClassVar[int | None] = 1
+    """How many towers' features it takes; None: any number, each as an argument of its own."""
 
     @property
     def merge(self) -> int:
@@ -28,10 +35,10 @@ class Connector(Spec):
         """The grid of one view's tokens after the connector. Raises GridError for a grid that it cannot take."""
         return grid
 
-    def problems(self, dim_in: int, dim_out: int) -> list[str]:
-        """Why the connector cannot stand between these widths; empty if it can."""
+    def problems(self, dim_in: Any, dim_out: int) -> list[str]:
+        """Why the connector cannot stand between these widths (of several towers a tuple); empty if it can."""
         return []
 
-    def build(self, dim_in: int, dim_out: int) -> nn.Module:
+    def build(self, dim_in: Any, dim_out: int) -> nn.Module:
         """A module: Features (N, dim_in) -> Features (T, dim_out). Raises SpecError for widths that it cannot serve."""
         raise NotImplementedError

@@ -11,12 +11,13 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vlmkit.batch.sample import PreparedSample, RenderedImage
 from vlmkit.data.sample import Image, Rejected
 from vlmkit.data.windows import Part, Row, Samples
 from vlmkit.layout.laid_out import Layout
 from vlmkit.layout.pieces import ImageTokens
 from vlmkit.preprocess.images import ImageError
-from vlmkit.processor import PreparedSample, RenderedImage, VLMProcessor
+from vlmkit.processor import VLMProcessor
 
 
 class Maker(Dataset[Any]):

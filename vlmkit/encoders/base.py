@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vlmkit.encoders import encoders
 from vlmkit.features import Grid, GridError
@@ -43,6 +43,18 @@ class Encoder(Spec):
     def dim_out(self) -> int:
         """Width of the features, D_v."""
         raise NotImplementedError
+
+    patch_frames: ClassVar[int] = 1
+    """Frames of a patch, t."""
+
+    @property
+    def values(self) -> int:
+        """Numbers that a patch holds: 3 * t * p * p."""
+        return 3 * self.patch_frames * self.patch_size**2
+
+    def smallest(self, multiple: int) -> Grid:
+        """The grid of the smallest view that it takes whose sides are multiples of so many patches."""
+        return Grid(1, multiple, multiple)
 
     def grid_out(self, grid: Grid) -> Grid:
         """The grid of one view's features, given its grid of patches. Raises GridError for a grid that the tower cannot
@@ -131,6 +143,9 @@ class ViT(BlockEncoder):
         """The grid that the table of positions was made for: 27x27 for 378 pixels and patches of 14."""
         side = self.image_size // self.patch
         return Grid(1, side, side)
+
+    def smallest(self, multiple: int) -> Grid:
+        return self.native_grid if self.positions == "fixed" else super().smallest(multiple)
 
     @property
     def prefix_kept(self) -> int:

@@ -58,7 +58,11 @@ class Tower(nn.Module):
         GridError for a grid that the encoder cannot take and ValueError where patches and grids do not add up, or
         patches are of another size than the encoder's.
         """
-        views = grids if isinstance(grids, tuple) else tuple(Grid(*row) for row in grids.tolist())
+        views = (
+            tuple(getattr(view, "grid", view) for view in grids)
+            if isinstance(grids, tuple)
+            else tuple(Grid(*row) for row in grids.tolist())
+        )
         patches = sum(grid.tokens for grid in views)
         if patches != pixel_values.shape[0]:
             raise ValueError(f"grids {', '.join(map(str, views))} hold {patches} patches, but pixel_values has {pixel_values.shape[0]}")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vlmkit.batch.sample import PreparedSample, RenderedImage
 from vlmkit.conversation import read_conversation
 from vlmkit.data.sample import Sample
 from vlmkit.evaluation.metrics import character_error_rate, exact_match, word_error_rate
-from vlmkit.processor import PreparedSample, RenderedImage
 
 if TYPE_CHECKING:
     from vlmkit.model import VLM

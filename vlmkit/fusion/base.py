@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from vlmkit.fusion import fusions
 from vlmkit.spec import Spec
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from vlmkit.features import Features
+    from vlmkit.fusion.module import FusionModule
     from vlmkit.layout.base import TokenLayout
 
 
@@ -20,23 +21,29 @@ class FusionError(ValueError):
     """Visual tokens and their places do not fit together."""
 
 
-@dataclass(frozen=True)
-class Incoming:
+class Incoming(NamedTuple):
     """What meets in a fusion."""
 
     embeddings: Tensor
     """Text embeddings (B, S, D_lm), with a placeholder's wherever a visual token will stand."""
-    visual: Features | None
+    visual: Features | None = None
     """Visual tokens (T, D_lm); None where the batch has no images, or they are in the cache already."""
-    visual_index: Tensor | None
-    """(B, S): the row of the visual token that stands there, -1 for text."""
-    attention_mask: Tensor | None
+    visual_index: Tensor | None = None
+    """(B, S): the visual token that stands there, -1 for everything else; None: nothing but text."""
+    learned_index: Tensor | None = None
+    """(B, S): the number of the learned embedding that stands there, -1 for everything else; None: there are none."""
+    visible: Tensor | None = None
+    """(B, S, 2): the first visual token that this token may look at, and the one behind the last; None unless the fusion asks for it."""
+    segments: Tensor | None = None
+    """(B, S): the number of the sample within its row, -1 where nothing stands; None behind a cache, and where `attention_mask` says
+    all that there is to say."""
+    attention_mask: Tensor | None = None
     """(B, S), or None for no padding."""
-    position_ids: Tensor | None
-    """(B, S), or None."""
-    past_key_values: Any
-    """The language model's cache, or None."""
-    token_type_ids: Tensor | None
+    position_ids: Tensor | None = None
+    """(B, S), or (3, B, S): time, row and column; or None."""
+    cache: Any = None
+    """The language model's cache of keys and values, or None."""
+    token_type_ids: Tensor | None = None
     """(B, S): 0 in the prefix, 1 from the assistant's first word on; None unless the fusion asks for it."""
 
 
@@ -48,8 +55,13 @@ class Fusion(Spec):
 
     needs_prefix: ClassVar[bool] = False
     """Whether a batch has to say which tokens are the prefix (token_type_ids)."""
+    needs_visible: ClassVar[bool] = False
+    """Whether a batch has to say which visual tokens each token may look at (visible), which then take no places in the sequence."""
 
-    def build(self, language_model: PreTrainedModel, layout: TokenLayout) -> nn.Module:
-        """A module, Incoming -> the arguments to call the language model with: `inputs_embeds` (B, S, D_lm),
-        `attention_mask` and whatever else it changes. It may put layers into the language model."""
+    def problems(self, layout: TokenLayout) -> list[str]:
+        """Why the fusion cannot go with this layout; empty if it can."""
+        return []
+
+    def build(self, language_model: PreTrainedModel, layout: TokenLayout) -> FusionModule:
+        """The module, on the current default device. It may put layers into the language model, and owns them."""
         raise NotImplementedError

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlmkit.fusion import fusions
 from vlmkit.fusion.base import Fusion, FusionError, Incoming
-from vlmkit.fusion.splice import splice
+from vlmkit.fusion.masks import causal_masks
+from vlmkit.fusion.module import FusionModule
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
     from vlmkit.layout.base import TokenLayout
 
@@ -29,29 +30,24 @@ if TYPE_CHECKING:
 class Prefix(Fusion):
     needs_prefix: ClassVar[bool] = True
 
-    def build(self, language_model: PreTrainedModel, layout: TokenLayout) -> nn.Module:
-        return PrefixModule(language_model.config, whole=not layout.partial)
+    def build(self, language_model: PreTrainedModel, layout: TokenLayout) -> FusionModule:
+        return PrefixModule(language_model, layout)
 
 
-class PrefixModule(nn.Module):
-    def __init__(self, config: PreTrainedConfig, whole: bool) -> None:
-        super().__init__()
-        self.config = config
-        self.whole = whole
+class PrefixModule(FusionModule):
+    def __init__(self, language_model: PreTrainedModel, layout: TokenLayout) -> None:
+        super().__init__(language_model, layout)
+        self.config = language_model.config
 
     def forward(self, incoming: Incoming) -> dict[str, Any]:
-        """Raises FusionError as `splice` does, where a batch does not say what its prefix is, where part of the prefix is in
-        the cache and the rest is not, and for attention kernels that are causal or not and nothing in between."""
-        embeddings = splice(incoming, whole=self.whole)
+        """Raises FusionError where a batch does not say what its prefix is, where part of the prefix is in the cache and the rest is not,
+        and for attention kernels that are causal or not and nothing in between."""
+        embeddings = self.embeddings(incoming)
         return {"inputs_embeds": embeddings, "attention_mask": self.mask(incoming, embeddings)}
 
     def mask(self, incoming: Incoming, embeddings: Tensor) -> Any:
         """The mask of a prompt or of whole samples; behind a cached prefix everything is causal and padding says it all."""
-        from transformers.masking_utils import create_masks_for_generate
-
-        from vlmkit.cache_name import CACHE
-
-        types, cache = incoming.token_type_ids, incoming.past_key_values
+        types, cache = incoming.token_type_ids, incoming.cache
         cached = 0 if cache is None else int(cache.get_seq_length())
         if cached:
             if types is not None and bool((types == 0).any()):
@@ -65,20 +61,10 @@ class PrefixModule(nn.Module):
         attention = self.config._attn_implementation
         if "flash" in attention:
             raise FusionError(f"{attention} has no mask for a prefix; load or set the language model with attention 'sdpa' or 'eager'")
-        return create_masks_for_generate(
-            config=self.config,
-            inputs_embeds=embeddings,
-            attention_mask=incoming.attention_mask,
-            **{CACHE: cache},
-            position_ids=incoming.position_ids,
-            block_sequence_ids=blocks(types, incoming.position_ids),
-        )
+        return causal_masks(self.config, embeddings, incoming, blocks(types, incoming.segments))
 
 
-def blocks(types: Tensor, positions: Tensor | None) -> Tensor:
-    """(B, S): the number of the sample within its row where a token is in a prefix, -1 where it is not. Packed samples begin
-    where positions (B, S) start again."""
-    samples = torch.zeros_like(types)
-    if positions is not None:
-        samples[:, 1:] = (positions[:, 1:] <= positions[:, :-1]).cumsum(dim=1)
+def blocks(types: Tensor, segments: Tensor | None) -> Tensor:
+    """(B, S): the number of the sample within its row where a token is in a prefix, -1 where it is not."""
+    samples = torch.zeros_like(types) if segments is None else segments
     return torch.where(types == 0, samples, -1)

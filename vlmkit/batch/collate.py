@@ -1,0 +1,169 @@
+"""Rows of a batch: what stands at each place, written once from layouts, so that nothing has to be found again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import BatchFeature
+
+from vlmkit.batch.sample import PreparedSample
+from vlmkit.layout.laid_out import IGNORE, Layout, LayoutError
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Which entries the rows of a batch have, beside those that every batch has, and what fills them where nothing stands."""
+
+    pad: int
+    """Token id."""
+    learned: bool = False
+    prefix: bool = False
+    visible: bool = False
+    neighbours_together: bool = False
+    """Whether several images that are seen one right behind the other are all looked at."""
+
+    def blank(self, rows: int, length: int) -> dict[str, Numbers]:
+        """Rows in which no conversation stands yet."""
+        filled = {"input_ids": self.pad, "position_ids": 0, "labels": IGNORE, "segments": -1, "visual_index": -1}
+        if self.learned:
+            filled["learned_index"] = -1
+        if self.prefix:
+            filled["token_type_ids"] = 0
+        batch = {name: np.full((rows, length), value, np.int64) for name, value in filled.items()}
+        if self.visible:
+            batch["visible"] = np.zeros((rows, length, 2), np.int64)
+        return batch
+
+
+@dataclass(frozen=True, slots=True)
+class RowOfTokens:
+    """A conversation, and where the visual tokens of its images stand among those of the batch."""
+
+    layout: Layout
+    images: tuple[tuple[int, int], ...]
+    """First visual token of each image, and the one behind its last."""
+
+    def write(self, batch: dict[str, Numbers], number: int, start: int, sample: int, entries: Entries) -> slice:
+        """Put the conversation into a row of a batch, from `start` on, as its sample number `sample`; where it stands there."""
+        layout = self.layout
+        place = slice(start, start + len(layout.ids))
+        ids, labels, index = batch["input_ids"][number, place], batch["labels"][number, place], batch["visual_index"][number, place]
+        ids[:] = layout.ids
+        batch["position_ids"][number, place] = np.arange(len(ids))
+        batch["segments"][number, place] = sample
+        for begin, end in layout.supervised:
+            labels[begin:end] = ids[begin:end]
+        for span in layout.spans:
+            first = self.images[span.image][0] + span.offset
+            index[span.start : span.start + span.length] = np.arange(first, first + span.length)
+        for learned, which in layout.learned:
+            batch["learned_index"][number, start + learned] = which
+        if entries.prefix:
+            # 0 in the prefix, 1 behind it.
+            batch["token_type_ids"][number, start + layout.prefix : place.stop] = 1
+        if entries.visible:
+            self._look(batch["visible"][number, place], entries.neighbours_together)
+        return place
+
+    def _look(self, visible: Numbers, together: bool) -> None:
+        """From its mark on an image is looked at, until another one's mark; with `together` also beyond marks right behind its own."""
+        begin = -1
+        before = -1
+        for place, image in self.layout.seen:
+            if not (together and place == before + 1 and begin >= 0):
+                begin = self.images[image][0]
+            visible[place:] = begin, self.images[image][1]
+            before = place
+
+
+def rows_of(samples: Sequence[PreparedSample]) -> Iterator[RowOfTokens]:
+    """One a conversation. Raises LayoutError for no samples at all."""
+    if not samples:
+        raise LayoutError("an empty batch: pass at least one conversation")
+    total = 0
+    for sample in samples:
+        images = []
+        for image in sample.images:
+            images.append((total, total + image.tokens.count))
+            total += image.tokens.count
+        for layout in sample.layouts:
+            yield RowOfTokens(layout, tuple(images))
+
+
+def padded(samples: Sequence[PreparedSample], entries: Entries, *, side: str, length: int | None) -> BatchFeature:
+    """One row a conversation, padded to `length`, or to the longest. Raises LayoutError where a row is longer."""
+    rows = list(rows_of(samples))
+    longest = max(len(row.layout.ids) for row in rows)
+    length = longest if length is None else length
+    if longest > length:
+        raise LayoutError(f"a conversation has {longest} tokens, more than its row's length of {length}")
+    batch = entries.blank(len(rows), length)
+    for number, row in enumerate(rows):
+        row.write(batch, number, length - len(row.layout.ids) if side == "left" else 0, 0, entries)
+    batch["attention_mask"] = (batch["segments"] >= 0).astype(np.int64)
+    return finished(batch, samples)
+
+
+def packed(rows: Sequence[Sequence[PreparedSample]], entries: Entries, length: int | None) -> BatchFeature:
+    """Rows of packed samples, each filled up to `length`, or to the longest. The first token of a sample is nobody's target. Raises
+    LayoutError where a row holds more."""
+    samples = [sample for row in rows for sample in row]
+    found = rows_of(samples)
+    conversations = [[next(found) for sample in row for _ in sample.layouts] for row in rows]
+    used = [sum(len(conversation.layout.ids) for conversation in row) for row in conversations]
+    length = max(used) if length is None else length
+    if max(used) > length:
+        raise LayoutError(f"row {used.index(max(used))} holds {max(used)} tokens, more than its length of {length}")
+    batch: dict[str, NDArray[Any]] = {**entries.blank(len(rows), length)}
+    for number, row in enumerate(conversations):
+        start = 0
+        for sample, conversation in enumerate(row):
+            place = conversation.write(batch, number, start, sample, entries)
+            batch["labels"][number, start] = IGNORE
+            start = place.stop
+        batch["position_ids"][number, start:] = np.arange(length - start)
+    batch["boundaries"] = boundaries(batch["segments"])
+    return finished(batch, samples)
+
+
+def boundaries(segments: Numbers) -> NDArray[np.int32]:
+    """(P + 1,): where the samples of rows (B, S) that stand one behind the other begin, and where the last one ends, as kernels of
+    variable length take them. What fills a row up is a sample of its own."""
+    begins = np.ones(segments.shape, bool)
+    begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    return np.append(begins.ravel().nonzero()[0], segments.size).astype(np.int32)
+
+
+def finished(rows: dict[str, NDArray[Any]], samples: Sequence[PreparedSample]) -> BatchFeature:
+    """Tensors: the rows, which columns of theirs are supervised, and the pixels of all images."""
+    batch = {name: torch.from_numpy(value) for name, value in rows.items()}
+    batch["supervised"] = torch.from_numpy((rows["labels"][:, 1:] != IGNORE).any(axis=0).nonzero()[0])
+    images = [image for sample in samples for image in sample.images]
+    if images:
+        batch["pixel_values"] = joined([image.pixel_values for image in images])
+        batch["grids"] = torch.cat([image.grids for image in images])
+        for number in range(len(images[0].beside)):
+            batch[f"pixel_values_{number + 1}"] = joined([image.beside[number].pixel_values for image in images])
+            batch[f"grids_{number + 1}"] = torch.cat([image.beside[number].grids for image in images])
+    return BatchFeature(batch)
+
+
+def joined(patches: Sequence[Tensor]) -> Tensor:
+    """One behind the other; without a copy where they stand like that in memory already, as those of `room` do."""
+    first, end = patches[0], patches[0].data_ptr()
+    for part in patches:
+        if part.data_ptr() != end or not part.is_contiguous():
+            return torch.cat(list(patches))
+        end += part.nbytes
+    storage = first.untyped_storage()
+    if end > storage.data_ptr() + storage.nbytes():
+        return torch.cat(list(patches))
+    return first.as_strided((sum(map(len, patches)), *first.shape[1:]), first.stride(), first.storage_offset())

@@ -1,0 +1,55 @@
+"""One sample on its way into a batch: images as towers take them, and conversations that are laid out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from vlmkit.layout.laid_out import Layout, LayoutError
+from vlmkit.layout.pieces import ImageTokens
+
+
+class Pixels(NamedTuple):
+    """What one tower sees of one image: patches (N, 3*t*p*p) uint8, and grids (V, 3)."""
+
+    pixel_values: Tensor
+    grids: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedImage:
+    """An image as the encoder takes it: uint8 patches (N, 3*t*p*p), grids (V, 3), and what the layout needs to know."""
+
+    pixel_values: Tensor
+    grids: Tensor
+    tokens: ImageTokens
+    beside: tuple[Pixels, ...] = ()
+    """What further towers see of it, one for each that does not see the same patches as one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSample:
+    """Images, and one or several laid-out conversations about them. Each conversation becomes a row of its own; the
+    images are encoded once. A span's `image` is the number of one of these images."""
+
+    images: tuple[RenderedImage, ...]
+    layouts: tuple[Layout, ...]
+
+
+def limited(sample: PreparedSample, number: int, max_length: int, truncation: bool) -> PreparedSample:
+    """The sample in at most `max_length` tokens. Images that no conversation shows any more are not encoded either.
+
+    Raises LayoutError for a longer one, naming its `number`, where it may not be truncated or nothing would be left.
+    """
+    longest = max(len(layout.ids) for layout in sample.layouts)
+    if longest <= max_length:
+        return sample
+    layouts = tuple(layout.truncated(max_length) for layout in sample.layouts)
+    if not truncation or not all(layout.ids for layout in layouts):
+        raise LayoutError(
+            f"conversation {number} has {longest} tokens, more than max_length={max_length}; raise it, or pass truncation=True "
+            "where no answer is to be generated at the end that would be cut off"
+        )
+    return PreparedSample(sample.images[: max(layout.shown for layout in layouts)], layouts)

@@ -1,0 +1,96 @@
+"""What generation hands from step to step: images with the tokens that refer to them, positions that go on, what a fusion keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import GenerationMixin
+
+from vlmkit.fusion.base import FusionError
+from vlmkit.views import is_pixels, take_pixels
+
+
+class Generates(GenerationMixin):  # type: ignore[misc]
+    """Generation about images that are encoded once."""
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        *args: Any,
+        visual_index: Tensor | None = None,
+        learned_index: Tensor | None = None,
+        visible: Tensor | None = None,
+        segments: Tensor | None = None,
+        boundaries: Tensor | None = None,
+        visual: Any = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Images go in with the tokens that refer to them: at the prompt, and again only where nothing is cached. What was
+        generated is behind the prefix. A fusion that looks at visual tokens at every step gets them at every step."""
+        pixels = take_pixels(kwargs)
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        length = input_ids.shape[1]
+        given = inputs["input_ids"] if inputs.get("input_ids") is not None else inputs["inputs_embeds"]
+        begin = length - given.shape[1]
+        if boundaries is not None:
+            raise FusionError("packed samples are of no use in generation: each row is one prompt; leave pack=True out")
+        if visual_index is None:
+            return inputs
+        prompt = visual_index.shape[1]
+        if (types := inputs.get("token_type_ids")) is not None:
+            generated = torch.arange(begin, length, device=types.device) >= prompt
+            inputs["token_type_ids"] = types.masked_fill(generated, 1)
+        if learned_index is not None:
+            inputs["learned_index"] = extended(learned_index, length, -1)[:, begin:]
+        if segments is not None:
+            inputs["segments"] = extended(segments, length, 0)[:, begin:]
+        if visible is not None:
+            inputs["visible"] = continued(visible, length)[:, begin:]
+        places = extended(visual_index, length, -1)[:, begin:]
+        if visual is not None and begin:
+            inputs["visual"] = visual
+        elif pixels.get("pixel_values") is not None and begin < prompt and self._refers(places, inputs.get("visible")):
+            inputs |= pixels | {"visual_index": places}
+        return inputs
+
+    @staticmethod
+    def _refers(places: Tensor, visible: Tensor | None) -> bool:
+        """Whether any token stands for, or looks at, a visual one."""
+        return bool((places != -1).any()) or (visible is not None and bool((visible[..., 1] > visible[..., 0]).any()))
+
+    def _update_model_kwargs_for_generation(self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Visual tokens of the prompt are kept for a fusion that looks at them again."""
+        updated: dict[str, Any] = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
+        if self.fusion.keeps_visual and outputs.visual is not None:
+            updated["visual"] = outputs.visual
+        return updated
+
+    @staticmethod
+    def create_masks_for_generate(attention_mask: Tensor | None, **unused: Any) -> Tensor | None:
+        """Masks are made where they are known: by the fusion, or by the language model. Prepared ones would be causal."""
+        return attention_mask
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **model_kwargs: Any
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Beams and several answers share an image: only what has a row a sample is repeated."""
+        shared = {name: model_kwargs.pop(name) for name in list(model_kwargs) if is_pixels(name) or name == "visual"}
+        positions = model_kwargs.get("position_ids")
+        if positions is not None and positions.dim() == 3:  # (3, B, S)
+            shared["position_ids"] = model_kwargs.pop("position_ids").repeat_interleave(expand_size, dim=1)
+        ids, expanded = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
+        return ids, expanded | shared
+
+
+def extended(index: Tensor, length: int, value: int) -> Tensor:
+    """(B, prompt) -> (B, length) for what was generated behind the prompt."""
+    return functional.pad(index, (0, max(0, length - index.shape[1])), value=value)
+
+
+def continued(visible: Tensor, length: int) -> Tensor:
+    """(B, prompt, 2) -> (B, length, 2): what was generated looks at what the prompt's last token looked at."""
+    more = max(0, length - visible.shape[1])
+    return torch.cat([visible, visible[:, -1:].expand(-1, more, -1)], dim=1)

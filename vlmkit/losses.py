@@ -1,0 +1,40 @@
+"""Losses of a language model that answers about pictures: the next token, and what its experts' router adds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional
+
+from vlmkit.layout.laid_out import IGNORE
+
+
+def supervised_columns(labels: Tensor) -> Tensor:
+    """(K,): columns whose next token some row of labels (B, S) supervises. Reads values back from the device: a batch that states them
+    spares that."""
+    return (labels[:, 1:] != IGNORE).any(dim=0).nonzero().squeeze(1)
+
+
+def next_token_loss(logits: Tensor, labels: Tensor, kept: int | Tensor, items: Tensor | int | None) -> Tensor:
+    """Mean cross-entropy of the next token over supervised positions; over `items` where the caller counts them.
+
+    logits: (B, S, vocabulary), or (B, K, vocabulary) of the K columns in `kept`. labels: (B, S).
+    """
+    if isinstance(kept, Tensor):
+        targets = labels[:, kept + 1]
+    else:
+        logits, targets = logits[:, :-1], labels[:, 1:]
+    targets = targets.to(logits.device)
+    total = functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+    return total / (items if items is not None else (targets != IGNORE).sum().clamp(min=1))
+
+
+def router_loss(outputs: Any, config: Any) -> Tensor | None:
+    """What a mixture of experts adds so that its tokens spread, by its own coefficient; None where its config asks for none
+    (`output_router_logits`), or it has no experts."""
+    auxiliary = getattr(outputs, "aux_loss", None)
+    if not isinstance(auxiliary, Tensor):
+        return None
+    weighted: Tensor = config.router_aux_loss_coef * auxiliary
+    return weighted

@@ -1,0 +1,105 @@
+"""Rows that hold several samples: how they are told apart, and which language models can."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from vlmkit.fusion.base import FusionError, Incoming
+from vlmkit.layout.laid_out import IGNORE
+
+STATES = {"conv", "hybrid", "hybrid_sliding", "linear_attention"}
+"""transformers' types of layers that see what was before by a state, whatever the positions."""
+
+
+def carries_state(language_model: PreTrainedModel) -> bool:
+    return language_model._is_stateful or not STATES.isdisjoint(getattr(language_model.config, "layer_types", None) or ())
+
+
+def takes_masks(language_model: PreTrainedModel) -> bool:
+    """Whether it can be given masks that are made already. One with a state makes its own; one that reports its router's loss counts
+    padding from the batch's own mask."""
+    return not carries_state(language_model) and not getattr(language_model.config, "output_router_logits", False)
+
+
+def varies(language_model: PreTrainedModel) -> bool:
+    """Whether its attention takes sequences of variable length by their boundaries, and no mask."""
+    return "flash" in str(language_model.config._attn_implementation)
+
+
+def refuse_states(language_model: PreTrainedModel) -> None:
+    """Raise FusionError for packed rows of a language model in which each sample would see the state that the one before left."""
+    if carries_state(language_model):
+        raise FusionError(
+            f"language model {language_model.config.model_type!r} carries a state through a row, also from one packed sample "
+            "to the next; leave packing out: pad each sample to the longest"
+        )
+
+
+def segments_of(positions: Tensor | None, attention_mask: Tensor | None, cached: bool) -> Tensor | None:
+    """(B, S): the number of the sample within its row, where positions (B, S) or (3, B, S) start again within one; None where none do.
+
+    For batches that do not state it. Reads values back from the device. Raises FusionError where such rows come with an attention mask
+    or for generation: then language models do not look at positions, and samples would see each other.
+    """
+    if positions is None or positions.shape[-1] < 2:
+        return None
+    positions = positions[0] if positions.dim() == 3 else positions
+    restarts = positions[:, 1:] <= positions[:, :-1]
+    if attention_mask is not None and attention_mask.dim() == 2:
+        seen = attention_mask[:, -positions.shape[1] :].bool()
+        restarts = restarts & seen[:, 1:] & seen[:, :-1]
+    if not bool(restarts.any()):
+        return None
+    refuse_mask(attention_mask, cached or None)
+    segments = torch.zeros_like(positions)
+    segments[:, 1:] = restarts.cumsum(dim=1)
+    return segments
+
+
+def refuse_mask(attention_mask: Any, cache: Any) -> None:
+    """Raise FusionError for packed rows with either."""
+    if attention_mask is not None or cache is not None:
+        raise FusionError("packed samples (positions start again within a row) take neither attention_mask nor a cache; leave both out")
+
+
+def variable_length(segments: Tensor, boundaries: Tensor | None) -> dict[str, Any]:
+    """What transformers hands to an attention of variable length for rows (B, S) that stand one behind the other. Where a batch does not
+    state its boundaries, they are read back from the device."""
+    if boundaries is None:
+        begins = torch.ones_like(segments, dtype=torch.bool)
+        begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
+        boundaries = functional.pad(begins.flatten().nonzero().squeeze(1), (0, 1), value=segments.numel()).to(torch.int32)
+    longest = segments.shape[1]
+    return {"cu_seq_lens_q": boundaries, "cu_seq_lens_k": boundaries, "max_length_q": longest, "max_length_k": longest}
+
+
+def in_one_row(incoming: Incoming) -> Incoming:
+    """Rows one after the other as one row: kernels of variable length take them so, by their boundaries."""
+
+    def joined(value: Tensor | None, rows: int = 0) -> Tensor | None:
+        return None if value is None else value.flatten(rows, rows + 1).unsqueeze(rows)
+
+    positions = incoming.position_ids
+    return incoming._replace(
+        embeddings=incoming.embeddings.flatten(0, 1)[None],
+        visual_index=joined(incoming.visual_index),
+        learned_index=joined(incoming.learned_index),
+        visible=joined(incoming.visible),
+        segments=None,
+        attention_mask=None,
+        position_ids=joined(positions, positions.dim() - 2) if positions is not None else None,
+        token_type_ids=joined(incoming.token_type_ids),
+    )
+
+
+def labels_in_one_row(labels: Tensor, supervised: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels (B, S) -> (1, B * S), and the columns (K,) of each row among them. The first token of a row is nobody's target."""
+    rows, length = labels.shape
+    labels = labels.index_fill(1, torch.zeros(1, dtype=torch.long, device=labels.device), IGNORE)
+    first = torch.arange(rows, device=labels.device)[:, None] * length
+    return labels.flatten()[None], (first + supervised).flatten()

@@ -1,0 +1,35 @@
+"""Whole numbers of a batch as values: what each view is. They are read once a forward; no module reads them from a tensor again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vlmkit.features import Grid, View
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PIXELS = ("pixel_values", "grids", "places")
+"""What a batch holds once for all of its rows, whatever their number; of further towers with a number behind the name."""
+
+
+def views_of(grids: Tensor, places: Tensor | None = None) -> tuple[View, ...]:
+    """(V, 3) of frames, rows, columns, and (V, 4) of image, row, column, milliseconds -> one View a row.
+
+    A tensor on a device is waited for: whoever moves a batch may leave these on the CPU.
+    """
+    shapes = [Grid(*row) for row in grids.tolist()]
+    if places is None:
+        return tuple([View(grid) for grid in shapes])
+    return tuple([View(grid, *place) for grid, place in zip(shapes, places.tolist(), strict=True)])
+
+
+def is_pixels(name: str) -> bool:
+    """Whether 'pixel_values', 'grids_1', ...: an entry of a batch that has no row a sample."""
+    kind, _, number = name.rpartition("_")
+    return name in PIXELS or (kind in PIXELS and number.isdigit())
+
+
+def take_pixels(entries: dict[str, Any]) -> dict[str, Any]:
+    """Those entries, taken out."""
+    return {name: entries.pop(name) for name in list(entries) if is_pixels(name)}
