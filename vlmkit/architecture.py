@@ -42,6 +42,10 @@ class Parameters(NamedTuple):
         return sum(self)
 
 
+PARTS = Parameters._fields
+"""Every parameter of a model belongs to exactly one of these; a stage of training gives each a learning rate, or freezes it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class VisionTower(Spec):
     """One way to see: an image policy, and the encoder of the views that it makes."""

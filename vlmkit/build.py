@@ -177,9 +177,11 @@ def _pretrained(config: Any) -> VLM:
         raise SpecError(f"{spec.name}: the language model names no published checkpoint; leave weights out for random ones")
     with torch.device("meta"):
         model = VLM(config)
-    model.encoder = spec.encoder.build()
-    spec.encoder.load_pretrained(model.encoder)
-    model.connector = spec.connector.build(spec.encoder.dim_out, spec.language_model.dim)
+    towers = [tower.encoder.build() for tower in spec.towers]
+    for described, tower in zip(spec.towers, towers, strict=True):
+        described.encoder.load_pretrained(tower)
+    model.encoder = model.one_or_several(towers)
+    model.connector = spec.build_connector()
     checkpoint = spec.language_model.checkpoint
     model.language_model, info = AutoModelForCausalLM.from_pretrained(
         checkpoint, config=config.text_config, dtype=config.dtype, output_loading_info=True

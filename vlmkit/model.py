@@ -25,9 +25,6 @@ from vlmkit.sharding import is_sharded
 from vlmkit.spec import SpecError
 from vlmkit.views import take_pixels, views_of
 
-PARTS = ("encoder", "connector", "fusion", "language_model")
-"""Every parameter of a model belongs to exactly one of these."""
-
 Views = tuple[View, ...]
 
 
@@ -63,8 +60,7 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     def __init__(self, config: VLMConfig) -> None:
         super().__init__(config)
         self.spec = spec = config.spec.validate()
-        towers = [tower.encoder.build() for tower in spec.towers]
-        self.encoder: Any = towers[0] if len(towers) == 1 else nn.ModuleList(towers)
+        self.encoder: Any = self.one_or_several([tower.encoder.build() for tower in spec.towers])
         self.connector = spec.build_connector()
         self.language_model = spec.language_model.build(config.text_config)
         self.fusion = spec.fusion.build(self.language_model, spec.layout)
@@ -77,6 +73,11 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         self.post_init()
         self._parts_are_fresh = False
         freeze_unused(self)
+
+    @staticmethod
+    def one_or_several(towers: list[nn.Module]) -> nn.Module:
+        """What `encoder` is: the tower itself where there is one, as its weights have been named since there was no other."""
+        return towers[0] if len(towers) == 1 else nn.ModuleList(towers)
 
     @property
     def towers(self) -> tuple[nn.Module, ...]:
@@ -283,7 +284,7 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
                 losses["router"] = routed
         logits = None if supervised is not None else outputs.logits
         return VLMOutput(
-            loss=sum(losses.values()) if losses else None,
+            loss=torch.stack(list(losses.values())).sum() if losses else None,
             logits=logits.view(rows, -1, logits.shape[-1]) if logits is not None and len(logits) != rows else logits,
             # Not every language model returns all of them: RecurrentGemma keeps its cache to itself.
             **{CACHE: getattr(outputs, CACHE, None)},

@@ -30,6 +30,11 @@ def is_pixels(name: str) -> bool:
     return name in PIXELS or (kind in PIXELS and number.isdigit())
 
 
+def is_whole_numbers(name: str) -> bool:
+    """Whether 'grids', 'places_1', ...: what is read once a forward, and best stays on the CPU."""
+    return is_pixels(name) and not name.startswith("pixel_values")
+
+
 def take_pixels(entries: dict[str, Any]) -> dict[str, Any]:
     """Those entries, taken out."""
     return {name: entries.pop(name) for name in list(entries) if is_pixels(name)}

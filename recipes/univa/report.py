@@ -16,12 +16,12 @@ import numpy as np
 from PIL import Image
 from stages import Recipe
 
-from vlmkit.architecture import Architecture
+from vlmkit.architecture import PARTS, Architecture
 from vlmkit.evaluation.tasks import Answer, TaskResult
 from vlmkit.training.metrics_log import read_metrics
 from vlmkit.training.progress import clock
 from vlmkit.training.run import RunDirectory
-from vlmkit.training.stage import PARTS, Stage
+from vlmkit.training.stage import Stage
 
 RIGHT, WRONG = 4, 4
 """Samples of each kind that are shown for each task."""

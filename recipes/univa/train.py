@@ -377,7 +377,7 @@ def _configuration(args: argparse.Namespace, recipe: Recipe, architecture: vlmki
 
 
 def _announce(console: Console, number: int, stage: Stage, recipe: Recipe, trainer: Trainer) -> None:
-    from vlmkit.training.stage import PARTS
+    from vlmkit.architecture import PARTS
 
     learning = [part.replace("_", " ") for part in PARTS if stage.learns(part)]
     frozen = [part.replace("_", " ") for part in ("encoder", "connector", "language_model") if not stage.learns(part)]

@@ -5,9 +5,10 @@ import torch
 
 import vlmkit
 from tests.training.conftest import DATA, small
+from vlmkit.architecture import PARTS
 from vlmkit.training.muon import Muon, orthogonal
 from vlmkit.training.optimizers import build_optimizers
-from vlmkit.training.stage import PARTS, Stage
+from vlmkit.training.stage import Stage
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 24)])

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -85,11 +84,4 @@ class Maker(Dataset[Any]):
             pad = processor.pad_token_id
             samples = [PreparedSample((), (Layout(array("q", (pad, pad)), (), (), ()),))]
             rows = [samples, *([[]] * (self.rows - 1))]
-        batch: dict[str, Tensor]
-        batch = dict(processor.collate(samples) if self.length is None else processor.pack_rows(rows, self.length))
-        if "pixel_values" in batch:
-            return batch
-        # An image that no token refers to: under ZeRO-3 every process has to run the tower in every step, or all wait
-        # for one another for ever. Its gradient is zero.
-        blank = processor.render_image(np.zeros((64, 64, 3), np.uint8))
-        return batch | {"pixel_values": blank.pixel_values, "grids": blank.grids}
+        return dict(processor.collate(samples) if self.length is None else processor.pack_rows(rows, self.length))

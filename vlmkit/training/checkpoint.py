@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vlmkit.files import commit, partial
+from vlmkit.renamed import todays
 from vlmkit.training.run import RunError
 
 SCHEMA = 1
@@ -81,7 +82,7 @@ class State:
     def load_module(self, name: str, module: nn.Module) -> None:
         """Fill a module in place. Raises StateError naming what is missing, unknown or of another shape."""
         own = _own_tensors(module)
-        saved = {key.removeprefix(f"{name}."): key for key in self._names if key.startswith(f"{name}.")}
+        saved = {todays(key.removeprefix(f"{name}.")): key for key in self._names if key.startswith(f"{name}.")}
         if own.keys() != saved.keys():
             raise StateError(f"{self.path}: {name} does not fit; differing: {', '.join(sorted(own.keys() ^ saved.keys())[:10])}")
         with safe_open(self.path, framework="pt") as file, torch.no_grad():

@@ -23,18 +23,20 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from vlmkit.architecture import PARTS
 from vlmkit.data.mixture import Batches, Mixture
 from vlmkit.data.state import merge_states
 from vlmkit.files import replace_directory, write_whole
 from vlmkit.layout.laid_out import IGNORE
 from vlmkit.training.checkpoint import State, StateError, save_state
 from vlmkit.training.metrics_log import MetricsLog
-from vlmkit.training.optimizers import build_optimizers, learning_parameters, prepare_parts, set_rates
+from vlmkit.training.optimizers import build_optimizers, learning_parameters, prepare_parts, refuse_unclaimed, set_rates
 from vlmkit.training.progress import StageProgress
 from vlmkit.training.run import RunDirectory
 from vlmkit.training.sharded import ShardedState, save_sharded
 from vlmkit.training.signals import StopSignals, ignore_stop_signals, stop_signals_held_back
-from vlmkit.training.stage import PARTS, Stage
+from vlmkit.training.stage import Stage
+from vlmkit.views import is_whole_numbers
 
 Batch = Mapping[str, Tensor]
 Loss = Callable[[nn.Module, Batch], Tensor]
@@ -56,6 +58,11 @@ def model_loss(model: nn.Module, batch: Batch) -> Tensor:
     """The model's own loss: mean cross-entropy over supervised tokens."""
     loss: Tensor = model(**batch).loss
     return loss
+
+
+def to_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    """A batch whose whole numbers about views stay on the CPU, where they are read."""
+    return {name: value if is_whole_numbers(name) else value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
 class Trainer:
@@ -129,6 +136,7 @@ class Trainer:
             raise ValueError(f"stage {stage.name!r} has a head or uses muon: it trains in one process, not in {world}")
         parts = {part: getattr(self.model, part) for part in PARTS} | ({"head": head} if head is not None else {})
         modules = {"model": self.model} | ({"head": head} if head is not None else {})
+        refuse_unclaimed(self.model, parts)
         self._set_up(stage, parts)
         optimizers = build_optimizers(stage, parts, fused=not self.sharded)
         if self.sharded:
@@ -267,7 +275,7 @@ class Trainer:
     ) -> tuple[float, float]:
         """One update from `accumulate` micro-batches: its loss, and the norm of its gradient before clipping."""
         device = self.accelerator.device
-        batches = [{name: value.to(device, non_blocking=True) for name, value in next(ahead).items()} for _ in range(stage.accumulate)]
+        batches = [to_device(next(ahead), device) for _ in range(stage.accumulate)]
         pieces = len(batches) * self.accelerator.num_processes
         if pieces > 1 and all("labels" in batch for batch in batches):
             # Every supervised token of the update counts the same, in whichever micro-batch or process it is.

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlmkit.encoders.unused import freeze_unused
+from vlmkit.spec import SpecError
 from vlmkit.training.muon import Muon
 from vlmkit.training.stage import Stage
 
@@ -17,6 +19,7 @@ def prepare_parts(stage: Stage, parts: Mapping[str, nn.Module]) -> None:
     for name, part in parts.items():
         learns = stage.learns(name)
         part.requires_grad_(learns)
+        freeze_unused(part)
         for parameter in part.parameters():
             parameter.grad = None
         # Recomputing activations is tied to training mode in transformers, and a frozen part needs it all the same
@@ -24,13 +27,21 @@ def prepare_parts(stage: Stage, parts: Mapping[str, nn.Module]) -> None:
         part.train(learns or any(getattr(module, "gradient_checkpointing", False) for module in part.modules()))
 
 
+def refuse_unclaimed(model: nn.Module, parts: Mapping[str, nn.Module]) -> None:
+    """Raise SpecError naming parameters of the model that belong to none of the parts: no stage could say whether they learn."""
+    claimed = {id(parameter) for part in parts.values() for parameter in part.parameters()}
+    if unclaimed := [name for name, parameter in model.named_parameters() if id(parameter) not in claimed]:
+        shown = ", ".join(unclaimed[:10]) + (f" and {len(unclaimed) - 10} more" if len(unclaimed) > 10 else "")
+        raise SpecError(f"{shown} belong to no part of {', '.join(parts)}, so no stage can say whether they learn; put them into one")
+
+
 def learning_parameters(stage: Stage, parts: Mapping[str, nn.Module]) -> Iterator[tuple[str, str, nn.Parameter]]:
-    """(part, name, parameter) of everything that learns; a shared parameter once, with the part that comes first."""
+    """(part, name, parameter) of all that learns; a shared parameter once, with the part that comes first."""
     seen: set[int] = set()
     for part, module in parts.items():
         if stage.learns(part):
             for name, parameter in module.named_parameters():
-                if id(parameter) not in seen:
+                if parameter.requires_grad and id(parameter) not in seen:
                     seen.add(id(parameter))
                     yield part, name, parameter
 

@@ -11,10 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from vlmkit.architecture import PARTS
 from vlmkit.spec import Spec, SpecError
-
-PARTS = ("encoder", "connector", "fusion", "language_model")
-"""Parts of a model that a stage gives a learning rate or freezes."""
 
 
 @dataclass(frozen=True, kw_only=True)
