@@ -245,7 +245,7 @@ def test_gradient_checkpointing_changes_memory_and_nothing_else() -> None:
         built.encoder.transformer.resblocks[0].register_forward_pre_hook(lambda *_, calls=calls: calls.append("encoder"))
         built(**batch).loss.backward()
         assert calls.count("language model") == 1 + checkpointed
-        assert calls.count("encoder") == (1 + checkpointed) * len(set(map(tuple, batch["grids"].tolist())))
+        assert calls.count("encoder") == 1 + checkpointed, "whatever the sizes of the images"
         gradients.append({name: parameter.grad for name, parameter in built.named_parameters()})
     assert all(apart(gradients[0][name], gradients[1][name]) < 1e-6 for name in gradients[0])  # measured 0
     built.gradient_checkpointing_disable()

@@ -13,6 +13,7 @@ from torch import nn
 
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import BlockEncoder, Encoder, ViT
+from vlmkit.encoders.by_size import BySizeTower, unpatchify
 from vlmkit.features import Grid, GridError
 from vlmkit.spec import SpecError
 
@@ -119,10 +120,12 @@ def test_patches_land_where_they_were_cut(towers, kind):
     """A tower sees the image that was cut, not a transposed or shuffled one."""
     seen = []
     tower = copy.deepcopy(towers[kind])
-    tower.encode = lambda images, grid: (seen.append(images), torch.zeros(len(images), grid.tokens, 32))[1]
+    tower.encode = lambda patches, views: (seen.append((patches, views)), torch.zeros(len(patches), tower.spec.dim_out))[1]
     images = torch.randn(2, 3, 12, 20)
     tower(patchify(images, 4), (Grid(1, 3, 5),) * 2)
-    assert torch.equal(seen[0], images)
+    ((patches, views),) = seen
+    pieces = patches.split([view.grid.tokens for view in views])
+    assert torch.equal(torch.stack([unpatchify(piece, view.grid, 4) for piece, view in zip(pieces, views, strict=True)]), images)
 
 
 @with_blocks
@@ -197,17 +200,18 @@ def test_gradients_are_the_same_with_checkpointing(towers, kind):
     plain = gradients(tower)
     calls = count_blocks(tower)
     gradients(tower)
-    assert len(calls) == 2 * 3
+    often = len(grids) if isinstance(tower, BySizeTower) else 1
+    assert len(calls) == 3 * often, "each block runs once, whatever the number of grids"
     tower.set_gradient_checkpointing(True)
     recomputed = gradients(tower)
-    assert len(calls) == 3 * 2 * 3, "each block runs once forward and once more backward"
+    assert len(calls) == 3 * 3 * often, "each block runs once forward and once more backward"
     for name, gradient in plain.items():
         assert gradient.abs().max() > 0, name
         assert torch.allclose(gradient, recomputed[name], atol=1e-7), name
     tower.eval()
     with torch.no_grad():
         tower(pixels(grids, 4), grids)
-    assert len(calls) == 4 * 2 * 3
+    assert len(calls) == 4 * 3 * often
 
 
 def count_blocks(tower: nn.Module) -> list[str]:
@@ -298,3 +302,56 @@ def test_defaults_are_what_their_docstrings_say():
     assert encoders["timm"]().dim_out == encoders["open_clip"]().dim_out == 1280
     assert [encoders[kind]().native_grid.tokens for kind in WITH_A_TABLE] == [24**2, 24**2, 27**2, 27**2, 27**2]
     assert encoders["siglip"]().mean == (0.5, 0.5, 0.5)
+
+
+MIXTURES = {"one view": (NATIVE,), "equal views": (NATIVE,) * 3, "ten sizes": tuple(Grid(1, rows, 1 + rows % 4) for rows in range(1, 11))}
+
+
+@pytest.mark.parametrize("layer", [-1, -2, (-1, -3)], ids=str)
+@pytest.mark.parametrize("kind", [kind for kind in WITH_BLOCKS if kind != "timm"])
+def test_every_module_is_called_equally_often_whatever_the_views(kind, layer):
+    """Ranks whose weights are sharded wait for one another at every one of these calls."""
+    tower = draw(tiny(kind, layer=layer).build())
+    called = {}
+    for name, grids in MIXTURES.items():
+        calls = called[name] = []
+        hooks = [
+            module.register_forward_hook(lambda module, args, output, part=part, calls=calls: calls.append(part))
+            for part, module in tower.named_modules()
+            if next(module.parameters(recurse=False), None) is not None
+        ]
+        tower(pixels(grids, 4), grids)
+        for hook in hooks:
+            hook.remove()
+    assert called["one view"] == called["equal views"] == called["ten sizes"]
+    assert len(called["one view"]) == len(set(called["one view"])) > 0, "each once"
+
+
+@pytest.mark.parametrize("layer", [-1, -2, 1, (-1, -3)], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "keep_unused"),
+    [(kind, False) for kind in WITH_BLOCKS] + [(kind, True) for kind in WITH_BLOCKS if hasattr(encoders[kind], "keep_unused")],
+)
+def test_what_is_unused_gets_no_gradient_and_all_else_does(kind, keep_unused, layer):
+    changes = {"keep_unused": True} if keep_unused else {}
+    tower = draw(tiny(kind, layer=layer, **changes).build())
+    unused = {id(parameter) for module in tower.unused() for parameter in module.parameters()}
+    grids = (Grid(1, 3, 4), NATIVE)
+    tower(pixels(grids, 4), grids).tokens.square().mean().backward()
+    without = {name for name, parameter in tower.named_parameters() if parameter.grad is None}
+    assert without == {name for name, parameter in tower.named_parameters() if id(parameter) in unused}
+    assert bool(without) == keep_unused or layer in (-1, (-1, -3))
+
+
+def test_an_adapter_on_the_last_projection_of_open_clips_attention_learns():
+    """It is called as a module: hooks, adapters and offloading reach it."""
+    peft = pytest.importorskip("peft")
+    tower = draw(tiny("open_clip").build())
+    grids = (Grid(1, 3, 4), NATIVE)
+    before = tower(pixels(grids, 4), grids).tokens.detach()
+    adapted = peft.inject_adapter_in_model(peft.LoraConfig(target_modules=["out_proj"], r=2), tower)
+    assert torch.equal(adapted(pixels(grids, 4), grids).tokens, before)
+    adapted(pixels(grids, 4), grids).tokens.square().mean().backward()
+    gradients = {name: parameter.grad for name, parameter in adapted.named_parameters() if "lora_B" in name}
+    assert len(gradients) == 3
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients.values())

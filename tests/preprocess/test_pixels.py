@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.photos import NAMES, difference, picture
-from vlmkit.encoders.tower import unpatchify
+from vlmkit.encoders.by_size import unpatchify
 from vlmkit.features import Grid, GridError
 from vlmkit.preprocess import Box, ImagePlan, Render, Size, policies, render, smart_resize
 

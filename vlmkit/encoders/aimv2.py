@@ -7,6 +7,7 @@ final_norm=True` is transformers' last_hidden_state; none of its hidden_states c
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -17,9 +18,11 @@ from vlmkit.connectors.positions import sincos_2d
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, Positions, refuse_frames
 from vlmkit.encoders.hf import Activation, TransformersTower, TransformersViT
+from vlmkit.encoders.packed import in_a_row
 from vlmkit.encoders.positions import resample
-from vlmkit.encoders.tower import Tower
-from vlmkit.features import Grid
+from vlmkit.encoders.projection import project
+from vlmkit.encoders.segments import Segments
+from vlmkit.features import Grid, View
 from vlmkit.spec import SpecError
 
 _WITHOUT = {"qkv_bias": False, "mlp_bias": False}
@@ -79,21 +82,28 @@ class Aimv2(TransformersViT):
             raise SpecError(f"vlmkit's 'aimv2' tower has no {' and no '.join(said)}, but the config asks for it")
         return super().from_config(config, **({"table": "sincos" if config.is_native else "learned"} | fields))
 
-    def build(self) -> Tower:
+    def build(self) -> Aimv2Tower:
         return Aimv2Tower(self, self.make())
 
 
 class Aimv2Tower(TransformersTower):
-    spec: Aimv2
-
     def __init__(self, spec: Aimv2, model: Any) -> None:
         super().__init__(spec)
         self.embeddings = Aimv2Embeddings(spec, model.embeddings)
         self.encoder: nn.Module = model.encoder
         self.rms_norm: nn.Module | None = model.rms_norm if spec.final_norm or spec.keep_unused else None
 
-    def encode(self, images: Tensor, grid: Grid) -> Tensor:
-        return self.selected(self.layers, self.embeddings(images, grid), self.rms_norm if self.spec.final_norm else None)
+    def unused(self) -> Iterator[nn.Module]:
+        yield from super().unused()
+        if self.rms_norm is not None and not self.spec.final_norm:
+            yield self.rms_norm
+
+    def tokens(self, patches: Tensor, views: tuple[View, ...], segments: Segments) -> Tensor:
+        found: Tensor = self.embeddings(patches, views, segments)
+        return found
+
+    def run_blocks(self, tokens: Tensor, segments: Segments, views: tuple[View, ...]) -> Tensor:
+        return self.selected(self.layers, tokens, self.rms_norm if self.spec.final_norm else None, segments)
 
 
 class Aimv2Embeddings(nn.Module):
@@ -107,11 +117,15 @@ class Aimv2Embeddings(nn.Module):
         if spec.table == "learned":
             self.position_embedding: nn.Module = made.position_embedding
 
-    def forward(self, images: Tensor, grid: Grid) -> Tensor:
-        """(V, 3, rows * p, columns * p) -> (V, rows * columns, D)"""
-        tokens: Tensor = self.rms_norm(self.patch_embed(images).flatten(2).transpose(1, 2))
-        if self.spec.table == "sincos":
-            return tokens + sincos_2d(grid.rows, grid.columns, self.spec.width, device=tokens.device).to(tokens.dtype)
-        native = self.spec.native_grid
-        table = self.position_embedding(torch.arange(native.tokens, device=images.device))
-        return tokens + resample(table, native, grid, self.spec.positions)
+    def forward(self, patches: Tensor, views: tuple[View, ...], segments: Segments) -> Tensor:
+        """Patches (N, 3*p*p) -> (V, rows * columns, D), or (1, N, D) of different views."""
+        tokens: Tensor = self.rms_norm(project(self.patch_embed, patches))
+        return in_a_row(tokens, views, segments, self.positions(tokens), None)
+
+    def positions(self, tokens: Tensor) -> Callable[[Grid], Tensor]:
+        """Of a grid: sines and cosines, or the learned table resampled."""
+        spec, native = self.spec, self.spec.native_grid
+        if spec.table == "sincos":
+            return lambda grid: sincos_2d(grid.rows, grid.columns, spec.width, device=tokens.device).to(tokens.dtype)
+        table = self.position_embedding(torch.arange(native.tokens, device=tokens.device))
+        return lambda grid: resample(table, native, grid, spec.positions)

@@ -10,7 +10,7 @@ from vlmkit.features import Grid, GridError
 from vlmkit.spec import Spec, SpecError
 
 if TYPE_CHECKING:
-    from vlmkit.encoders.tower import Tower
+    from torch import nn
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -61,11 +61,11 @@ class Encoder(Spec):
         take: a tower of fixed size refuses every other one unless position resampling is asked for."""
         return grid
 
-    def build(self) -> Tower:
-        """The tower with random weights, on the current default device (meta included)."""
+    def build(self) -> nn.Module:
+        """The tower (encoders/tower.py) with random weights, on the current default device (meta included)."""
         raise NotImplementedError
 
-    def load_pretrained(self, tower: Tower) -> None:
+    def load_pretrained(self, tower: nn.Module) -> None:
         """Fill the tower from its published checkpoint. Raises SpecError where the spec names none, or where the
         checkpoint does not fit."""
         raise NotImplementedError

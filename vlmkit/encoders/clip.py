@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, Positions
 from vlmkit.encoders.hf import Activation, TransformersViT, TransformersViTTower
-from vlmkit.encoders.tower import Tower
 
 
 @encoders.register("clip")
@@ -48,7 +47,7 @@ class Clip(TransformersViT):
 
         return CLIPVisionModel
 
-    def build(self) -> Tower:
+    def build(self) -> ClipTower:
         return ClipTower(self, self.make())
 
 

@@ -10,6 +10,7 @@ The state dict has the names of transformers' vision model.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -17,9 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from vlmkit.encoders.base import BlockEncoder, Positions, ViT
+from vlmkit.encoders.loading import fill
+from vlmkit.encoders.packed import Block, PackedTower, in_a_row
 from vlmkit.encoders.positions import resample
-from vlmkit.encoders.tower import Block, Tower, ViTTower, fill
-from vlmkit.features import Grid
+from vlmkit.encoders.projection import project
+from vlmkit.encoders.segments import Segments, by_segments
+from vlmkit.features import View
 from vlmkit.spec import SpecError
 
 Activation = Literal["quick_gelu", "gelu", "gelu_pytorch_tanh", "silu"]
@@ -89,9 +93,11 @@ class TransformersEncoder(BlockEncoder):
         cls = self.model_class()
         numbers = self.numbers() | self.headless | {"num_hidden_layers": self.blocks}
         model = cls(cls.config_class(**numbers, attn_implementation=self.attention))
+        # Layers look their attention up by the config that they share.
+        model.config._attn_implementation = by_segments(self.attention)
         return getattr(model, "vision_model", model)
 
-    def load_pretrained(self, tower: Tower) -> None:
+    def load_pretrained(self, tower: nn.Module) -> None:
         """Fill the tower from `checkpoint` by transformers' from_pretrained. A local directory was run; the hub never was:
         no network."""
         if self.checkpoint is None:
@@ -135,16 +141,17 @@ class TransformersViT(TransformersEncoder, ViT):
         return super().needs(name) and part != "head" and (self.final_norm or self.keep_unused or part != self.norm_at)
 
 
-class TransformersTower(ViTTower):
+class TransformersTower(PackedTower):
     """transformers' layers under transformers' names."""
-
-    spec: TransformersEncoder
 
     @property
     def layers(self) -> nn.ModuleList:
         layers = self.get_submodule(self.spec.blocks_at)
         assert isinstance(layers, nn.ModuleList)
         return layers
+
+    def unused(self) -> Iterator[nn.Module]:
+        yield from self.layers[max(self.spec.depths) :]
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         super().set_gradient_checkpointing(enabled)
@@ -153,31 +160,34 @@ class TransformersTower(ViTTower):
             layer.gradient_checkpointing = enabled
             layer._gradient_checkpointing_func = self._gradient_checkpointing_func
 
-    def run(self, block: Block, tokens: Tensor) -> Tensor:
+    def run(self, block: Block, tokens: Tensor, *arguments: Any) -> Tensor:
         # transformers' layers recompute themselves.
-        out: Tensor = block(tokens, None)
+        out: Tensor = block(tokens, *arguments)
         return out
 
 
 class TransformersViTTower(TransformersTower):
     """transformers' layers behind vlmkit's embeddings."""
 
-    spec: TransformersViT
-
     def __init__(self, spec: TransformersViT, model: Any) -> None:
         super().__init__(spec)
+        self.prefix = spec.class_positions
         self.prefix_dropped = spec.class_positions - spec.prefix_kept
         self.embeddings = Embeddings(spec, model.embeddings)
         self.encoder: nn.Module = model.encoder
         self.post_layernorm: nn.Module | None = model.post_layernorm if spec.final_norm or spec.keep_unused else None
 
-    def before(self, tokens: Tensor) -> Tensor:
-        """What stands between embeddings and blocks: (V, n, D) -> (V, n, D)."""
-        return tokens
+    def unused(self) -> Iterator[nn.Module]:
+        yield from super().unused()
+        if self.post_layernorm is not None and not self.spec.final_norm:
+            yield self.post_layernorm
 
-    def encode(self, images: Tensor, grid: Grid) -> Tensor:
-        tokens = self.before(self.embeddings(images, grid, self.spec.positions))
-        return self.selected(self.layers, tokens, self.post_layernorm if self.spec.final_norm else None)
+    def tokens(self, patches: Tensor, views: tuple[View, ...], segments: Segments) -> Tensor:
+        found: Tensor = self.embeddings(patches, views, segments)
+        return found
+
+    def run_blocks(self, tokens: Tensor, segments: Segments, views: tuple[View, ...]) -> Tensor:
+        return self.selected(self.layers, tokens, self.post_layernorm if self.spec.final_norm else None, segments)
 
 
 class Embeddings(nn.Module):
@@ -186,16 +196,19 @@ class Embeddings(nn.Module):
     def __init__(self, spec: TransformersViT, made: Any) -> None:
         super().__init__()
         self.native = replace(spec.native_grid, prefix=spec.class_positions)
+        self.filter: Positions = spec.positions
         if spec.class_positions:
             self.class_embedding: nn.Parameter = made.class_embedding
         self.patch_embedding: nn.Module = made.patch_embedding
         self.position_embedding: nn.Module = made.position_embedding
 
-    def forward(self, images: Tensor, grid: Grid, positions: Positions) -> Tensor:
-        """(V, 3, rows * p, columns * p) -> (V, class + rows * columns, D)"""
-        tokens = self.patch_embedding(images).flatten(2).transpose(1, 2)
-        if self.native.prefix:
-            tokens = torch.cat([self.class_embedding.expand(len(images), 1, -1), tokens], dim=1)
-        table = self.position_embedding(torch.arange(self.native.tokens, device=images.device))
-        out: Tensor = tokens + resample(table, self.native, grid, positions)
-        return out
+    def forward(self, patches: Tensor, views: tuple[View, ...], segments: Segments) -> Tensor:
+        """Patches (N, 3*p*p) -> (V, class + rows * columns, D), or (1, N + V, D) of different views."""
+        table = self.position_embedding(torch.arange(self.native.tokens, device=patches.device))
+        return in_a_row(
+            project(self.patch_embedding, patches),
+            views,
+            segments,
+            lambda grid: resample(table, self.native, grid, self.filter),
+            self.class_embedding[None] if self.native.prefix else None,
+        )

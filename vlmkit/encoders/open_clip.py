@@ -16,14 +16,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import torch
+from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, Positions, ViT
+from vlmkit.encoders.loading import fill
+from vlmkit.encoders.packed import PackedTower
 from vlmkit.encoders.positions import resample
-from vlmkit.encoders.tower import Tower, ViTTower, fill
-from vlmkit.features import Grid
+from vlmkit.encoders.projection import project
+from vlmkit.encoders.segments import Segments, attend
+from vlmkit.features import Grid, View
 from vlmkit.registry import suggestion
 from vlmkit.spec import SpecError
 
@@ -106,10 +110,10 @@ class OpenClip(ViT):
     def prefix_kept(self) -> int:
         return 1 if self.class_token == "keep" else 0
 
-    def build(self) -> Tower:
+    def build(self) -> PackedTower:
         return OpenClipTower(self)
 
-    def load_pretrained(self, tower: Tower) -> None:
+    def load_pretrained(self, tower: nn.Module) -> None:
         """Fill the tower from `checkpoint`. Downloading a published tag goes through open_clip's own functions and was
         never run here: no network. A local file of the same form was."""
         from open_clip.factory import load_state_dict
@@ -164,10 +168,10 @@ def _published(name: str, tag: str, activation: str) -> dict[str, Any]:
     return settled | {"checkpoint": f"{name}/{tag}"}
 
 
-class OpenClipTower(ViTTower):
-    """open_clip's VisionTransformer, taken apart so that its table of positions can be resampled."""
+class OpenClipTower(PackedTower):
+    """open_clip's VisionTransformer, taken apart so that its table of positions can be resampled and views of all sizes run together."""
 
-    spec: OpenClip
+    prefix = 1
 
     def __init__(self, spec: OpenClip) -> None:
         from open_clip.transformer import LayerNorm, QuickGELU, VisionTransformer
@@ -191,12 +195,67 @@ class OpenClipTower(ViTTower):
         self.class_embedding = vit.class_embedding
         self.positional_embedding = vit.positional_embedding
         self.ln_pre = vit.ln_pre
-        self.transformer = vit.transformer
+        self.transformer = nn.ModuleDict({"resblocks": nn.ModuleList(Block(block) for block in vit.transformer.resblocks)})
         self.ln_post = vit.ln_post if spec.final_norm else None
 
-    def encode(self, images: Tensor, grid: Grid) -> Tensor:
-        patches = self.conv1(images).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_embedding.expand(len(images), 1, -1), patches], dim=1)
-        native = replace(self.spec.native_grid, prefix=1)
-        tokens = self.ln_pre(tokens + resample(self.positional_embedding, native, grid, self.spec.positions))
-        return self.selected(self.transformer.resblocks, tokens, self.ln_post)
+    @property
+    def resblocks(self) -> nn.ModuleList:
+        blocks = self.transformer["resblocks"]
+        assert isinstance(blocks, nn.ModuleList)
+        return blocks
+
+    def embed(self, patches: Tensor) -> Tensor:
+        return project(self.conv1, patches)
+
+    def prefix_tokens(self) -> Tensor:
+        token: Tensor = self.class_embedding[None]
+        return token
+
+    def positions(self, grid: Grid) -> Tensor:
+        return resample(self.positional_embedding, replace(self.spec.native_grid, prefix=1), grid, self.spec.positions)
+
+    def before(self, tokens: Tensor) -> Tensor:
+        normed: Tensor = self.ln_pre(tokens)
+        return normed
+
+    def run_blocks(self, tokens: Tensor, segments: Segments, views: tuple[View, ...]) -> Tensor:
+        return self.selected(self.resblocks, tokens, self.ln_post, segments)
+
+
+class Block(nn.Module):
+    """open_clip's residual block: its parts under its names, and an attention that stays within a view."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.ln_1, self.ls_1 = block.ln_1, block.ls_1
+        self.attn = Attention(block.attn)
+        self.ln_2, self.ls_2 = block.ln_2, block.ls_2
+        self.mlp = block.mlp
+
+    def forward(self, tokens: Tensor, segments: Segments) -> Tensor:
+        """(V, n, D) or (1, N, D) -> the same shape."""
+        tokens = tokens + self.ls_1(self.attn(self.ln_1(tokens), segments))
+        out: Tensor = tokens + self.ls_2(self.mlp(self.ln_2(tokens)))
+        return out
+
+
+class Attention(nn.Module):
+    """torch's MultiheadAttention with the same weights under the same names, whose last projection is called as the module that it is: so
+    adapters, hooks and offloading reach it."""
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.heads = attention.num_heads
+        self.in_proj_weight = attention.in_proj_weight
+        self.in_proj_bias = attention.in_proj_bias
+        projection = nn.Linear(attention.embed_dim, attention.embed_dim)
+        projection.weight, projection.bias = attention.out_proj.weight, attention.out_proj.bias
+        self.out_proj = projection
+
+    def forward(self, tokens: Tensor, segments: Segments) -> Tensor:
+        """(V, n, D) or (1, N, D) -> the same shape."""
+        projected = linear(tokens, self.in_proj_weight, self.in_proj_bias)
+        queries, keys, values = rearrange(projected, "v n (three heads d) -> three v heads n d", three=3, heads=self.heads)
+        attended = attend(queries, keys, values, segments)
+        out: Tensor = self.out_proj(rearrange(attended, "v heads n d -> v n (heads d)"))
+        return out

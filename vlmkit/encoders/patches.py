@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import HALF, Encoder, refuse_frames
 from vlmkit.encoders.tower import Tower
-from vlmkit.features import Grid
+from vlmkit.features import Grid, View
 from vlmkit.spec import SpecError
 
 
@@ -47,17 +47,15 @@ class Patches(Encoder):
         refuse_frames(self.kind, grid)
         return grid
 
-    def build(self) -> Tower:
+    def build(self) -> PatchesTower:
         return PatchesTower(self)
 
-    def load_pretrained(self, tower: Tower) -> None:
+    def load_pretrained(self, tower: nn.Module) -> None:
         """There is nothing to load."""
 
 
 class PatchesTower(Tower):
-    spec: Patches
-
-    def encode(self, images: Tensor, grid: Grid) -> Tensor:
+    def encode(self, patches: Tensor, views: tuple[View, ...]) -> Tensor:
         side = self.spec.patch
-        out: Tensor = rearrange(images, f"v c (row dh) (column dw) -> v (row column) ({self.spec.order})", dh=side, dw=side)
+        out: Tensor = rearrange(patches, f"n (c dh dw) -> n ({self.spec.order})", dh=side, dw=side)
         return out

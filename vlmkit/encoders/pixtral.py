@@ -3,8 +3,7 @@
 Made for images of any size: positions rotate queries and keys and are no table, so a grid needs no resampling. A norm
 stands before the blocks and none after them; norms are RMSNorm, MLPs are gated, nothing has a bias.
 
-Published code packs all images into one sequence under a block-diagonal mask. Here views of one grid share a batch, where
-every row is such a block.
+Published code packs all images into one sequence under a block-diagonal mask; here attention stays within a view without one.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ from torch import Tensor, nn
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD
 from vlmkit.encoders.hf import Activation, TransformersEncoder, TransformersTower
-from vlmkit.encoders.tower import Tower
-from vlmkit.features import Grid
+from vlmkit.encoders.projection import project
+from vlmkit.encoders.segments import Segments
+from vlmkit.features import Grid, View
 from vlmkit.spec import SpecError
 
 
@@ -61,25 +61,30 @@ class Pixtral(TransformersEncoder):
     def from_config(cls, config: Any, **fields: Any) -> Self:
         return super().from_config(config, theta=float(config.rope_parameters["rope_theta"]), **fields)
 
-    def build(self) -> Tower:
+    def build(self) -> PixtralTower:
         return PixtralTower(self, self.make())
 
 
 class PixtralTower(TransformersTower):
-    spec: Pixtral
-
     def __init__(self, spec: Pixtral, model: Any) -> None:
         super().__init__(spec)
         self.patch_conv: nn.Module = model.patch_conv
         self.ln_pre: nn.Module = model.ln_pre
         self.transformer: nn.Module = model.transformer
 
-    def encode(self, images: Tensor, grid: Grid) -> Tensor:
-        tokens = self.ln_pre(self.patch_conv(images).flatten(2).transpose(1, 2))
-        angles = rotary_angles(grid, self.spec.width // self.spec.heads, self.spec.theta, tokens.device)
+    def embed(self, patches: Tensor) -> Tensor:
+        return project(self.patch_conv, patches)
+
+    def before(self, tokens: Tensor) -> Tensor:
+        normed: Tensor = self.ln_pre(tokens)
+        return normed
+
+    def run_blocks(self, tokens: Tensor, segments: Segments, views: tuple[View, ...]) -> Tensor:
+        head = self.spec.width // self.spec.heads
+        found = {grid: rotary_angles(grid, head, self.spec.theta, tokens.device) for grid in dict.fromkeys(view.grid for view in views)}
+        angles = found[views[0].grid] if segments.equal else torch.cat([found[view.grid] for view in views])
         rotation = angles.cos().to(tokens.dtype), angles.sin().to(tokens.dtype)
-        blocks = [partial(layer, position_embeddings=rotation) for layer in self.layers]
-        return self.selected(blocks, tokens, None)
+        return self.selected([partial(layer, position_embeddings=rotation) for layer in self.layers], tokens, None, segments)
 
 
 def rotary_angles(grid: Grid, dim: int, theta: float, device: torch.device) -> Tensor:

@@ -12,7 +12,6 @@ from typing import Any, Literal
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import HALF, Positions
 from vlmkit.encoders.hf import Activation, TransformersViT, TransformersViTTower
-from vlmkit.encoders.tower import Tower
 from vlmkit.features import Grid
 
 
@@ -47,7 +46,7 @@ class Siglip(TransformersViT):
 
         return SiglipVisionModel
 
-    def build(self) -> Tower:
+    def build(self) -> TransformersViTTower:
         tower = TransformersViTTower(self, self.make())
         tower.prefix_dropped = 0 if self.first_patch == "keep" else 1
         return tower

@@ -7,19 +7,18 @@ states the numbers, and a statement that timm contradicts is an error at build.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, ViT
-from vlmkit.encoders.tower import Tower, fill
+from vlmkit.encoders.by_size import BySizeTower
+from vlmkit.encoders.loading import fill
 from vlmkit.features import Grid
 from vlmkit.registry import suggestion
 from vlmkit.spec import SpecError
@@ -85,12 +84,22 @@ class Timm(ViT):
     def prefix_kept(self) -> int:
         return self.prefix if self.class_token == "keep" else 0
 
-    def build(self) -> Tower:
+    def build(self) -> TimmTower:
         return TimmTower(self)
 
-    def make(self, name: str, **pretrained: Any) -> Any:
+    def make(self) -> Any:
         """timm's model without head, pooling and what the selected layers do not need. Raises SpecError where its numbers
         are not the spec's."""
+        vit = self.whole(self.model)
+        self.prune(vit)
+        return vit
+
+    def prune(self, vit: Any) -> None:
+        """Drop what the selected layers do not need."""
+        vit.prune_intermediate_layers([max(self.depths) - 1], prune_norm=not self.final_norm, prune_head=True)
+
+    def whole(self, name: str, **pretrained: Any) -> Any:
+        """timm's model with all its layers, without a classifier. Raises SpecError where its numbers are not the spec's."""
         numbers = {"embed_dim": self.width, "depth": self.layers, "num_heads": self.heads, "patch_size": self.patch}
         numbers["img_size"] = self.image_size
         vit = _create(name, **(numbers if self.custom else {}), **pretrained)
@@ -104,12 +113,13 @@ class Timm(ViT):
             raise SpecError(f"the encoder 'timm' says {'; '.join(wrong)}. Timm.named({self.model!r}) fills the numbers in")
         if self.final_norm and isinstance(vit.norm, nn.Identity):
             raise SpecError(f"timm.final_norm: {self.model} norms after pooling and has no norm for patch tokens; use final_norm=False")
-        vit.prune_intermediate_layers([max(self.depths) - 1], prune_norm=not self.final_norm, prune_head=True)
         return vit
 
-    def load_pretrained(self, tower: Tower) -> None:
+    def load_pretrained(self, tower: nn.Module) -> None:
         """Fill the tower from `checkpoint` by timm's own loading, conversions included. A local file was run; the hub never
         was: no network. timm resamples a local file's table of positions where its grid is another one."""
+        import timm
+
         if self.checkpoint is None:
             raise SpecError(f"timm.checkpoint: no checkpoint is named; set it to a tag of {self.model} or a local file")
         assert isinstance(tower, TimmTower)
@@ -117,11 +127,26 @@ class Timm(ViT):
         if not local and self.checkpoint.partition(".")[0] != self.model:
             raise SpecError(f"timm.checkpoint: {self.checkpoint!r} is neither a local file nor '{self.model}.<tag>'")
         overlay = {"pretrained_cfg_overlay": {"file": self.checkpoint, "custom_load": False, "source": ""}} if local else {}
-        with torch.device("cpu"), _loads() as loads:
-            vit = self.make(self.model if local else self.checkpoint, pretrained=True, **overlay)
+        missing: list[str] = []
+        unknown: list[str] = []
+
+        def note(module: nn.Module, keys: Any) -> None:
+            missing.extend(keys.missing_keys)
+            unknown.extend(keys.unexpected_keys)
+
+        with torch.device("cpu"):
+            vit = self.whole(self.model if local else self.checkpoint, **overlay)
+            # timm loads without a head loosely, and only logs what does not fit.
+            vit.register_load_state_dict_post_hook(note)
+            convert = getattr(sys.modules[type(vit).__module__], "checkpoint_filter_fn", None)
+            try:
+                timm.models.load_pretrained(vit, vit.pretrained_cfg, num_classes=0, filter_fn=convert, strict=False)
+            except RuntimeError as error:
+                raise SpecError(f"timm cannot load {self.checkpoint} into {self.model!r}: {error}") from error
+            self.prune(vit)
         kept = {name.partition(".")[0] for name in vit.state_dict()}
-        problems = [f"missing {name}" for missing, _ in loads for name in missing if name in vit.state_dict()]
-        problems += [f"unknown {name}" for _, unexpected in loads for name in unexpected if name.partition(".")[0] in kept]
+        problems = [f"missing {name}" for name in missing if name in vit.state_dict()]
+        problems += [f"unknown {name}" for name in unknown if name.partition(".")[0] in kept]
         if problems:
             raise SpecError(f"the weights of {self.checkpoint} do not fit the encoder 'timm': {'; '.join(problems)}")
         fill(tower.vit, vit.state_dict(), self.checkpoint)
@@ -159,33 +184,16 @@ def _numbers(vit: Any) -> dict[str, int]:
     }
 
 
-@contextmanager
-def _loads() -> Iterator[list[tuple[list[str], list[str]]]]:
-    """Missing and unexpected names of each load_state_dict inside: timm loads without a head loosely and only logs them."""
-    seen: list[tuple[list[str], list[str]]] = []
-    load = nn.Module.load_state_dict
-
-    def recording(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        result = load(module, *args, **kwargs)
-        seen.append((list(result.missing_keys), list(result.unexpected_keys)))
-        return result
-
-    with mock.patch.object(nn.Module, "load_state_dict", recording):
-        yield seen
-
-
-class TimmTower(Tower):
+class TimmTower(BySizeTower):
     """timm's model as it is: its forward pass is called, hooks read the layers below the last selected one.
 
     Some timm models derive buffers that are not in the state dict (frequencies of rotary positions). They are computed
     once more in the first forward pass, and so survive being built on the meta device and filled from a checkpoint.
     """
 
-    spec: Timm
-
     def __init__(self, spec: Timm) -> None:
         super().__init__(spec)
-        self.vit = spec.make(spec.model)
+        self.vit = spec.make()
         self.derived = False
         for module in self.vit.modules():
             if module._non_persistent_buffers_set and not hasattr(module, "init_non_persistent_buffers"):
@@ -198,7 +206,7 @@ class TimmTower(Tower):
                 module.init_non_persistent_buffers()
         self.derived = True
 
-    def encode(self, images: Tensor, grid: Grid) -> Tensor:
+    def encode_size(self, images: Tensor, grid: Grid) -> Tensor:
         if not self.derived and not images.is_meta:
             self.derive()
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()

@@ -1,0 +1,108 @@
+"""Attention within views of any sizes that stand in one row: each view attends to itself, and no mask of the whole row is ever made.
+
+Views of one size are rows of a batch, as any library has them. Views of different sizes stand one behind the other in a single row, so that
+every block of a tower is called once whatever the sizes are: ranks whose weights are sharded have to call each block equally often.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from vlmkit.features import View
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Queries, keys and values (V, heads, n, d) -> (V, heads, n, d)."""
+
+
+class Segments(NamedTuple):
+    """What attends to itself."""
+
+    lengths: tuple[int, ...]
+    """Tokens of each."""
+    equal: bool
+    """Whether they are rows of a batch (V, n, D), equally long; otherwise they are stretches of one row (1, N, D)."""
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, segments: Segments, one_size: Attend = scaled_dot_product_attention) -> Tensor:
+    """Queries, keys and values (V, heads, n, d), or (1, heads, N, d) with different segments -> the same shape.
+
+    one_size: attention of a batch of equally long rows. On a GPU in half precision different segments go to one kernel of variable
+    length (never run: there was no GPU); elsewhere `one_size` is called once for each length that occurs.
+    """
+    if segments.equal:
+        return one_size(queries, keys, values)
+    if one_size is scaled_dot_product_attention and queries.is_cuda and queries.dtype in (torch.float16, torch.bfloat16):
+        return of_variable_length(queries, keys, values, segments)
+    members: defaultdict[int, list[int]] = defaultdict(list)
+    for number, length in enumerate(segments.lengths):
+        members[length].append(number)
+    stretches = [tensor.split(segments.lengths, dim=2) for tensor in (queries, keys, values)]  # type: ignore[no-untyped-call]
+    out: list[Tensor] = [queries] * len(segments.lengths)
+    for numbers in members.values():
+        together = [torch.cat([stretch[number] for number in numbers]) for stretch in stretches]
+        for number, attended in zip(numbers, one_size(*together), strict=True):
+            out[number] = attended[None]
+    return torch.cat(out, dim=2)
+
+
+def of_variable_length(queries: Tensor, keys: Tensor, values: Tensor, segments: Segments) -> Tensor:
+    """(1, heads, N, d) -> the same, by one call of torch's kernel for packed sequences. Never run: there was no GPU."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    ends = pad(torch.tensor(segments.lengths).cumsum(0), (1, 0)).to(queries.device, torch.int32, non_blocking=True)
+    longest = max(segments.lengths)
+    row_of_queries, row_of_keys, row_of_values = (tensor[0].transpose(0, 1) for tensor in (queries, keys, values))
+    out: Any = varlen_attn(row_of_queries, row_of_keys, row_of_values, ends, ends, longest, longest)
+    attended: Tensor = out.transpose(0, 1)[None]
+    return attended
+
+
+def eager(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention written out."""
+    scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
+    attended: Tensor = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype) @ values
+    return attended
+
+
+def _over(name: str) -> Callable[..., tuple[Tensor, None]]:
+    """An attention function of transformers over its own one of that name, that takes Segments where a mask would stand: every layer
+    hands its mask on as it is."""
+    from transformers.integrations.flash_attention import flash_attention_forward
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    def forward(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Segments, **options: Any) -> tuple[Tensor, None]:
+        """(V, heads, n, d) -> (V, n, heads, d), as transformers asks."""
+
+        def theirs(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            function = sdpa_attention_forward if name == "sdpa" else flash_attention_forward
+            out: Tensor = function(module, queries, keys, values, None, **options)[0]
+            return out.transpose(1, 2)
+
+        attention: Attend = eager if name == "eager" else theirs
+        if name == "sdpa" and not attention_mask.equal:
+            attention = scaled_dot_product_attention
+        return attend(query, key, value, attention_mask, attention).transpose(1, 2).contiguous(), None
+
+    return forward
+
+
+@functools.cache
+def by_segments(name: str) -> str:
+    """What transformers knows its attention function `name` ("sdpa", "eager", "flash_attention_2") under where it takes segments."""
+    from transformers import AttentionInterface
+
+    own = f"vlmkit_{name}"
+    AttentionInterface.register(own, _over(name))
+    return own
+
+
+def segments_of(views: Sequence[View], prefix: int = 0) -> Segments:
+    """Each view attends to itself, with `prefix` tokens before its patches. Views of one grid are rows of a batch."""
+    return Segments(tuple(view.grid.tokens + prefix for view in views), len({view.grid for view in views}) == 1)
