@@ -28,6 +28,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
+from vlmkit.allocator import reuse_large_blocks
 from vlmkit.encoders.open_clip import Attention, OpenClip, OpenClipTower
 from vlmkit.features import Grid
 from vlmkit.preprocess import Size
@@ -167,6 +168,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    reuse_large_blocks()
     torch.manual_seed(0)
     spec = OpenClip.named(arguments.model, **({"layer": arguments.layers} if arguments.layers else {}))
     with torch.device(arguments.device):

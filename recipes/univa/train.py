@@ -98,6 +98,7 @@ def train(
         import transformers
         from rich.console import Console
 
+        from vlmkit.allocator import reuse_large_blocks
         from vlmkit.training.loop import Interrupted, Trainer
 
         # transformers loads what a model is made of when it is first asked for.
@@ -106,6 +107,7 @@ def train(
 
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(threads)
+    reuse_large_blocks()
     torch.manual_seed(seed)
     accelerator = _accelerator(recipe)
     console = Console(quiet=not accelerator.is_main_process)
