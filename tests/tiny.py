@@ -53,6 +53,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "bracketed_lines": {"template": CHATML, "placeholder": "<|image|>", "start": "<|image_start|>", "end": "<|image_end|>"},
     "fenced": {"template": CHATML, "placeholder": "<|image|>", "boundary": "<|image_start|>"},
     "images_first": {"template": CHATML, "placeholder": "<|image|>"},
+    "opening": {"template": CHATML, "placeholder": "<|image|>"},
     "rows": {"template": CHATML, "placeholder": "<|image|>", "row_end": "<|image_start|>", "image_end": "<|image_end|>"},
     "rows_first": {"template": CHATML, "placeholder": "<|image|>", "row_end": "<|image_start|>"},
     "run": {"template": CHATML, "placeholder": "<|image|>", "after_image": "\n"},

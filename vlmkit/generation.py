@@ -61,6 +61,10 @@ class Generates(GenerationMixin):  # type: ignore[misc]
         """Whether any token stands for, or looks at, a visual one."""
         return bool((places != -1).any()) or (visible is not None and bool((visible[..., 1] > visible[..., 0]).any()))
 
+    def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
+        """Pixels of further towers have names that no signature lists."""
+        super()._validate_model_kwargs({name: value for name, value in model_kwargs.items() if not is_pixels(name)})
+
     def _update_model_kwargs_for_generation(self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Visual tokens of the prompt are kept for a fusion that looks at them again."""
         updated: dict[str, Any] = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)

@@ -24,6 +24,7 @@ FIELDS = {
             "positions": st.sampled_from(["sincos2d", "none"]),
         },
     ),
+    "joined": st.fixed_dictionaries({}, optional={"how": st.sampled_from(["channels", "sequence"])}),
     "linear": st.fixed_dictionaries({}, optional={"bias": st.booleans()}),
     "mlp": st.fixed_dictionaries(
         {},
@@ -53,7 +54,7 @@ FIELDS = {
     ),
 }
 """Drawn fields of every connector; a new connector adds its line here."""
-TOKEN_WISE = ("linear", "mlp")
+TOKEN_WISE = ("joined", "linear", "mlp")
 """They take every grid and pass a kept class token."""
 RESAMPLERS = ("perceiver",)
 """They take every grid, a kept class token too, and give tokens of one row."""

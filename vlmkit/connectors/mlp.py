@@ -5,6 +5,7 @@ LLaVA-1.5 (Liu et al. 2023, arXiv:2310.03744) is the default: Linear, GELU, Line
     Yi-VL (arXiv:2403.04652)        Linear, LayerNorm, GELU, Linear, LayerNorm   norm_between, norm_out = "layer_norm"
     InternVL (arXiv:2404.16821)     LayerNorm, Linear, GELU, Linear              norm_in = "layer_norm", after a pixel shuffle
     OmniVLM                         Linear, tanh GELU, Linear                    activation = "gelu_tanh"
+    Prismatic (arXiv:2402.07865)    three layers, the first four times as wide   depth = 3, hidden = (8704, 4096)
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class Mlp(Connector):
 
     depth: int = 2
     """Linear layers."""
-    hidden: int | None = None
-    """Width between them; None is the language model's."""
+    hidden: int | tuple[int, ...] | None = None
+    """Width between them, or one width between each two; None is the language model's."""
     activation: Activation = "gelu"
     """Between two linear layers."""
     bias: bool = True
@@ -46,8 +47,11 @@ class Mlp(Connector):
         super().__post_init__()
         if self.depth < 1:
             raise SpecError(f"mlp.depth: expected 1 or more linear layers, got {self.depth}")
-        if self.hidden is not None and (self.hidden < 1 or self.depth == 1):
+        widths = (self.hidden,) if isinstance(self.hidden, int) else self.hidden or ()
+        if self.hidden is not None and (self.depth == 1 or min(widths, default=0) < 1):
             raise SpecError(f"mlp.hidden: expected 1 or more channels between 2 or more layers, got {self.hidden} with depth {self.depth}")
+        if isinstance(self.hidden, tuple) and len(self.hidden) != self.depth - 1:
+            raise SpecError(f"mlp.hidden: {self.depth} layers have {self.depth - 1} widths between them, got {self.hidden}")
         if self.norm_eps <= 0:
             raise SpecError(f"mlp.norm_eps: expected more than 0, got {self.norm_eps}")
 
@@ -59,7 +63,8 @@ class MlpModule(nn.Module):
     def __init__(self, spec: Mlp, dim_in: int, dim_out: int) -> None:
         super().__init__()
         hidden = dim_out if spec.hidden is None else spec.hidden
-        widths = [dim_in, *[hidden] * (spec.depth - 1), dim_out]
+        between = hidden if isinstance(hidden, tuple) else (hidden,) * (spec.depth - 1)
+        widths = [dim_in, *between, dim_out]
         layers = norm(spec.norm_in, dim_in, spec.norm_eps)
         for index, (width, following) in enumerate(pairwise(widths), start=1):
             layers.append(nn.Linear(width, following, bias=spec.bias))

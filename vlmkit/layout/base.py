@@ -50,6 +50,10 @@ class TokenLayout(Spec):
         """Number of the image behind which the template's beginning stands; None: before everything."""
         return None
 
+    def opening(self, turns: Sequence[Turn]) -> tuple[int, ...]:
+        """Numbers of images that stand behind the template's beginning, before the first turn, wherever the conversation has them."""
+        return ()
+
     def places(self, image: ImageTokens) -> int:
         """Places that an image takes in the sequence: its visual tokens and learned embeddings, without the text around."""
         pieces = self.image_pieces(image)
@@ -78,6 +82,10 @@ class TokenLayout(Spec):
         used = [part for _, content in turns for part in content if isinstance(part, int)]
         if sorted(used) != list(range(len(images))):
             raise LayoutError(f"the conversation refers to images {used}, but {len(images)} image(s) were given")
+        if opening := self.opening(turns):
+            for number in opening:
+                writer.image(number, images[number], self.image_pieces(images[number]), *self.around_image(True, False))
+            turns = [Turn(role, tuple(part for part in content if part not in opening)) for role, content in turns]
         for role, content in turns:
             before, after = template.around(role)
             writer.trusted(before)

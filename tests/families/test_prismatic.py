@@ -1,0 +1,138 @@
+"""Prismatic by parts, for no class of transformers is it: each tower beside timm's own features of the last block but one, the projector
+beside its equations, the sequence beside its prompt. Sizes are those of the published configurations."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from families.record import record
+from families.system import System, user
+from torch import Tensor, nn
+
+import vlmkit
+from tests.tiny import apart, draw, picture
+from vlmkit.architecture import Parameters
+from vlmkit.model import VLM
+from vlmkit.preprocess import Size
+from vlmkit.processor import VLMProcessor
+from vlmkit.tokenizer import bytes_tokenizer
+
+TINY = vlmkit.architecture("prismatic-tiny")
+LANGUAGE = {"prismatic-dinosiglip-7b": (4096, 6_738_939_904), "prismatic-dinosiglip-13b": (5120, 13_016_519_680)}
+"""Width and parameters of Llama 2 with the vocabulary filled up to 32,064."""
+
+
+def towers() -> int:
+    """Parameters of timm's two towers without what stands above the last block but one."""
+    count = 0
+    with torch.device("meta"):
+        for name in ("vit_large_patch14_reg4_dinov2", "vit_so400m_patch14_siglip_384"):
+            vit = timm.create_model(name, num_classes=0)
+            above = (vit.blocks[-1], vit.norm, *([vit.attn_pool] if vit.attn_pool is not None else []))
+            left_out = sum(parameter.numel() for module in above for parameter in module.parameters())
+            count += sum(parameter.numel() for parameter in vit.parameters()) - left_out
+    return count
+
+
+def projector(dim: int) -> int:
+    """2176 -> 8704 -> D_lm -> D_lm, each with a bias."""
+    return 2176 * 8704 + 8704 + 8704 * dim + dim + dim * dim + dim
+
+
+COUNTS = {name: Parameters(towers(), projector(dim), 0, language) for name, (dim, language) in LANGUAGE.items()}
+ROW = System(
+    title="Prismatic",
+    counts=COUNTS,
+    tiny="prismatic-tiny",
+    reference=lambda: pytest.fail("there is no whole to compare with"),
+    compared_with="by parts: each tower with timm's `get_intermediate_layers`, the projector with its equations, ids with its prompt; "
+    "logits, generation and checkpoints have nothing to be compared with",
+)
+
+
+@pytest.fixture(scope="module")
+def built() -> tuple[VLM, VLMProcessor]:
+    model = vlmkit.build(TINY, seed=0)
+    draw(model)
+    tokenizer = bytes_tokenizer(("<image>", "<s>", "</s>"), bos_token="<s>", eos_token="</s>")
+    return model, vlmkit.build_processor(TINY, tokenizer=tokenizer)
+
+
+def test_towers_are_timms_with_their_own_normalisation(built: tuple[VLM, VLMProcessor]) -> None:
+    model, processor = built
+    batch = processor([[user("What?", picture(28, 28))]])
+    assert "pixel_values_1" not in batch, "both towers see the same pixels"
+    worst = 0.0
+    for described, tower in zip(TINY.towers, model.towers, strict=True):
+        encoder = described.encoder
+        theirs = timm.create_model(
+            encoder.model, num_classes=0, embed_dim=encoder.width, depth=3, num_heads=4, patch_size=14, img_size=28, dynamic_img_size=True
+        ).eval()
+        theirs.load_state_dict(tower.vit.state_dict(), strict=False)
+        pixels = torch.from_numpy(picture(28, 28)).permute(2, 0, 1) / 255
+        mean, std = (torch.tensor(value)[:, None, None] for value in (encoder.mean, encoder.std))
+        with torch.no_grad():
+            (wanted,) = theirs.get_intermediate_layers(((pixels - mean) / std)[None], n={len(theirs.blocks) - 2})
+            found = tower(batch["pixel_values"], batch["grids"]).tokens
+        worst = max(worst, apart(found, wanted[0]))
+    assert worst < 1e-5  # measured 2e-6
+    first, second = (tower.normalise(batch["pixel_values"]) for tower in model.towers)
+    assert apart(first, second) > 0.1
+
+
+def test_the_projector_is_three_layers_of_which_the_first_is_four_times_as_wide(built: tuple[VLM, VLMProcessor]) -> None:
+    model, processor = built
+    batch = processor([[user("What?", picture(28, 28))]])
+    layers = nn.Sequential(nn.Linear(56, 224), nn.GELU(), nn.Linear(224, 32), nn.GELU(), nn.Linear(32, 32))
+    layers.load_state_dict({name.removeprefix("inner.layers."): value for name, value in model.connector.state_dict().items()})
+    with torch.no_grad():
+        patches = torch.cat([tower(batch["pixel_values"], batch["grids"]).tokens for tower in model.towers], dim=1)
+        assert apart(model.get_image_features(batch["pixel_values"], batch["grids"]).tokens, layers(patches)) < 1e-6
+
+
+def test_patches_stand_between_the_first_token_and_the_prompt(built: tuple[VLM, VLMProcessor]) -> None:
+    _, processor = built
+    ids = processor([[user("Where?", picture(30, 70))]])["input_ids"][0]
+    assert processor.decode(ids) == "<s>" + "<image>" * 4 + "In: Where?\nOut:"
+    answered = processor([[user("Where?", picture(30, 70)), {"role": "assistant", "content": "Here."}]])
+    assert processor.decode(answered["input_ids"][0]) == "<s>" + "<image>" * 4 + "In: Where?\nOut: Here.</s>"
+    record(ROW, layout=True)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_published_sizes(name: str) -> None:
+    """Towers as timm counts them without the last block, the norms and the pooling head; the projector from 2176 channels."""
+    arch = vlmkit.architecture(name)
+    assert arch.parameters() == COUNTS[name]
+    assert arch.tokens(Size(480, 640)) == 729
+    record(ROW, builds=len(COUNTS), parameters={name: counts.total for name, counts in COUNTS.items()})
+
+
+def test_it_trains(built: tuple[VLM, VLMProcessor]) -> None:
+    _, processor = built
+    model = vlmkit.build(TINY, seed=0).train()
+    batch = processor([[user("What is this?", picture(28, 28)), {"role": "assistant", "content": "A picture."}]])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses: list[Tensor] = []
+    for _ in range(3):
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.detach())
+    assert losses[-1] < losses[0]
+    record(ROW, trains=True)
+
+
+def test_the_patches_of_both_towers_move_the_logits(built: tuple[VLM, VLMProcessor]) -> None:
+    model, processor = built
+    batch = processor([[user("What?", picture(28, 28))]])
+    with torch.no_grad():
+        before = model(**batch).logits
+        for tower in model.towers:
+            weight = tower.vit.patch_embed.proj.weight
+            kept = weight.clone()
+            weight.mul_(-1)
+            assert apart(model(**batch).logits, before) > 1e-2
+            weight.copy_(kept)
