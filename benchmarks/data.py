@@ -32,12 +32,12 @@ from rich.table import Table
 
 import vlmkit
 from vlmkit.data.formats import formats
-from vlmkit.data.index import INDEX, ROW, ROWS, SIZES, VERSION
 from vlmkit.data.mixture import Batches, DataSource, Mixture
-from vlmkit.data.order import Order
-from vlmkit.data.pack import pack
+from vlmkit.data.mixture.order import Order
+from vlmkit.data.mixture.windows import Row, Window, Windows
 from vlmkit.data.shards import Shards
-from vlmkit.data.windows import Row, Window, Windows
+from vlmkit.data.shards.index import INDEX, ROW, ROWS, SIZES, VERSION
+from vlmkit.data.shards.pack import pack
 from vlmkit.processor import VLMProcessor
 
 SIZES_DRAWN = ((480, 640), (640, 480), (427, 640), (500, 375), (768, 1024), (300, 300))

@@ -20,9 +20,9 @@ from torch.utils.data import Dataset
 
 from vlmkit.batch.sample import PreparedSample
 from vlmkit.conversation import Conversation
-from vlmkit.data.index import INDEX
 from vlmkit.data.sample import Sample
 from vlmkit.data.shards import ShardWriter
+from vlmkit.data.shards.index import INDEX
 from vlmkit.evaluation import tasks
 from vlmkit.features import Grid
 from vlmkit.training.stage import Stage

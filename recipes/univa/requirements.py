@@ -45,7 +45,7 @@ def _packages() -> Iterator[str]:
 
 
 def _data(recipe: Recipe, data: Path | None) -> Iterator[str]:
-    from vlmkit.data.index import INDEX
+    from vlmkit.data.shards.index import INDEX
 
     names = list(dict.fromkeys(source.name for stage in recipe.stages for source in stage.data))
     layout = "the shards of each data set, as 'vlmkit data pack' writes them, in a folder of its name"

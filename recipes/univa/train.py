@@ -364,7 +364,7 @@ def _chosen(args: argparse.Namespace) -> tuple[Recipe, vlmkit.Architecture]:
 
 def _configuration(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architecture, run: RunDirectory) -> dict[str, Any]:
     """Everything that the result depends on. Threads are part of it: sums in another order differ in their last bits."""
-    from vlmkit.data.pack import cores
+    from vlmkit.data.shards.pack import cores
 
     begun = run.configuration() or {}
     plugins = [Path(plugin) for plugin in args.plugins if plugin.endswith(".py")]

@@ -12,9 +12,8 @@ from torch import Tensor
 
 import vlmkit
 from tests.tiny import architecture
-from vlmkit.data.mixture import Batches, Mixture
+from vlmkit.data.mixture import Batches, Mixture, merge_states
 from vlmkit.data.sample import Sample
-from vlmkit.data.state import merge_states
 from vlmkit.processor import VLMProcessor
 
 GOOD = ("one", "two", "none", "several", "turns")

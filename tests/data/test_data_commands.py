@@ -16,11 +16,11 @@ from PIL import Image
 import vlmkit
 from tests.data.packs import conversation, jpeg, sample
 from vlmkit.cli import main
-from vlmkit.data.contact_sheet import CELL_WIDTH, draw, wrapped
+from vlmkit.data.looking.contact_sheet import CELL_WIDTH, draw, wrapped
+from vlmkit.data.looking.statistics import Values, content, cost
 from vlmkit.data.packing import first_fit
 from vlmkit.data.sample import DataError, Sample
 from vlmkit.data.shards import Shards, ShardWriter
-from vlmkit.data.statistics import Values, content, cost
 from vlmkit.page import text_width
 
 READER = """

@@ -22,7 +22,7 @@ from vlmkit.commands.choice import add_plugin_option, load_plugins, read_fields
 from vlmkit.registry import suggestion
 
 if TYPE_CHECKING:
-    from vlmkit.data.shard_writer import ShardWriter
+    from vlmkit.data.shards.writer import ShardWriter
 
 SECONDS_BETWEEN_LINES = 10.0
 """Where no terminal shows a bar."""
@@ -50,8 +50,8 @@ def run(arguments: Namespace) -> None:
     load_plugins(arguments)
 
     from vlmkit.data.formats import formats
-    from vlmkit.data.pack import pack
     from vlmkit.data.rejections import TooManyRejected
+    from vlmkit.data.shards.pack import pack
 
     name, options = read_fields("format", arguments.format)
     reader = formats[name]

@@ -46,7 +46,7 @@ def run(arguments: Namespace) -> None:
     output = Path(arguments.output or default_output(directory, "samples"))
     check_output(output, directory, arguments.force)
 
-    from vlmkit.data.contact_sheet import draw
+    from vlmkit.data.looking.contact_sheet import draw
     from vlmkit.data.shards import Shards
 
     shards = Shards(directory)

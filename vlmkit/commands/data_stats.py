@@ -21,7 +21,7 @@ from vlmkit.commands.table import print_table
 
 if TYPE_CHECKING:
     from vlmkit.architecture import Architecture
-    from vlmkit.data.statistics import Content, Cost, Values
+    from vlmkit.data.looking.statistics import Content, Cost, Values
     from vlmkit.processor import VLMProcessor
 
 
@@ -50,8 +50,8 @@ def run(arguments: Namespace) -> None:
     if drawing:
         check_output(output, directory, arguments.force)
 
+    from vlmkit.data.looking.statistics import content, cost
     from vlmkit.data.shards import Shards
-    from vlmkit.data.statistics import content, cost
 
     shards = Shards(directory)
     found = content(shards)
@@ -64,7 +64,7 @@ def run(arguments: Namespace) -> None:
     if spent is not None and spent.estimated:
         print(f"tokens of words are estimated from their bytes: {spent.estimated}", file=sys.stderr)
     if drawing:
-        from vlmkit.data.charts import draw
+        from vlmkit.data.looking.charts import draw
 
         write_picture(draw(shards.directory.name, found, spent, arguments.length), output)
         print(output, file=sys.stderr if arguments.json else sys.stdout)
@@ -85,7 +85,7 @@ def _processor(model: Architecture, tokenizer: str | None) -> VLMProcessor | str
 
 def as_json(found: Content, spent: Cost | None, length: int) -> dict[str, Any]:
     """Everything that is counted, with names."""
-    from vlmkit.data.charts import BATCHES
+    from vlmkit.data.looking.charts import BATCHES
 
     told: dict[str, Any] = {
         "samples": found.samples,

@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from vlmkit.architecture import PARTS
-from vlmkit.data.mixture import Batches, Mixture
-from vlmkit.data.state import merge_states
+from vlmkit.data.mixture import Batches, Mixture, merge_states
 from vlmkit.files import replace_directory, write_whole
 from vlmkit.layout.laid_out import IGNORE
 from vlmkit.training.checkpoint import State, StateError, save_state

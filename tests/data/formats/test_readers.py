@@ -13,8 +13,8 @@ from published import ANNOTATIONS, MAKERS, URLS, parquet, picture, put, tar
 
 import vlmkit
 from vlmkit.conversation import read_conversation
+from vlmkit.data.reading.wording import CAPTION, DESCRIPTION, WORDS, agreed
 from vlmkit.data.sample import DataError, Rejected, Sample
-from vlmkit.data.wording import CAPTION, DESCRIPTION, WORDS, agreed
 
 
 def read(kind: str, folder: Path, **options) -> tuple[list[Sample], list[Rejected]]:
@@ -387,7 +387,7 @@ def test_what_was_not_downloaded_is_rejected_or_fetched(tmp_path, kind):
 
 
 def test_download_takes_http_only():
-    from vlmkit.data.urls import download
+    from vlmkit.data.reading.urls import download
 
     with pytest.raises(ValueError, match="expected http"):
         download("file:///etc/passwd")
@@ -396,7 +396,7 @@ def test_download_takes_http_only():
 @pytest.mark.parametrize(("kind", "package"), [("cauldron", "pyarrow"), ("pixmo_cap", "pyarrow"), ("synthtext", "scipy")])
 def test_a_package_that_is_not_there_is_named_with_its_extra(tmp_path, monkeypatch, kind, package):
     folder = MAKERS[kind](tmp_path)
-    places = importlib.import_module("vlmkit.data.places")
+    places = importlib.import_module("vlmkit.data.reading.places")
 
     def absent(name: str) -> None:
         raise ImportError(name)

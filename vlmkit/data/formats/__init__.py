@@ -4,14 +4,14 @@
         ...                     # a Sample, or a Rejected that says why there is none
 
 A reader is one function of a folder; `@formats.register("mine")` gives it a name. Whatever a registered reader yields is
-looked at (`vlmkit.data.checks`), so that a reader itself neither looks for files nor judges texts.
+looked at (`vlmkit.data.reading.checks`), so that a reader itself neither looks for files nor judges texts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from vlmkit.data.checks import Reader, checked
+from vlmkit.data.reading.checks import Reader, checked
 from vlmkit.registry import Catalogue
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from vlmkit.data.formats import formats
-from vlmkit.data.parquet import parquet_rows
-from vlmkit.data.places import files
-from vlmkit.data.rows import Row, brief, each
+from vlmkit.data.reading.parquet import parquet_rows
+from vlmkit.data.reading.places import files
+from vlmkit.data.reading.rows import Row, brief, each
+from vlmkit.data.reading.wording import ask
 from vlmkit.data.sample import Image, Rejected, Sample
-from vlmkit.data.wording import ask
 
 
 @formats.register("cauldron")

@@ -15,10 +15,10 @@ from typing import Any
 
 from vlmkit.conversation import Conversation
 from vlmkit.data.formats import formats
-from vlmkit.data.places import one_file
-from vlmkit.data.rows import Row, Unusable, brief, each, json_lines
+from vlmkit.data.reading.places import one_file
+from vlmkit.data.reading.rows import Row, Unusable, brief, each, json_lines
+from vlmkit.data.reading.urls import Fetch, decoded, fetched, is_data, is_url
 from vlmkit.data.sample import Image, Rejected, Sample
-from vlmkit.data.urls import Fetch, decoded, fetched, is_data, is_url
 
 _KEYS = ("path", "image", "url")
 

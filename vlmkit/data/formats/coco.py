@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vlmkit.data.formats import formats
-from vlmkit.data.places import first_there, one_file
-from vlmkit.data.rows import BROKEN, Groups, Row, each, json_rows
+from vlmkit.data.reading.places import first_there, one_file
+from vlmkit.data.reading.rows import BROKEN, Groups, Row, each, json_rows
+from vlmkit.data.reading.wording import CAPTION, ask
 from vlmkit.data.sample import Rejected, Sample
-from vlmkit.data.wording import CAPTION, ask
 
 
 @formats.register("coco")

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vlmkit.data.formats import formats
-from vlmkit.data.grouped import by_image
-from vlmkit.data.places import files
-from vlmkit.data.rows import Row, Unusable, json_rows
+from vlmkit.data.reading.grouped import by_image
+from vlmkit.data.reading.places import files
+from vlmkit.data.reading.rows import Row, Unusable, json_rows
 from vlmkit.data.sample import Rejected, Sample
 
 

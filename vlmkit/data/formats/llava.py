@@ -13,8 +13,8 @@ from typing import Any
 
 from vlmkit.conversation import Conversation
 from vlmkit.data.formats import formats
-from vlmkit.data.places import first_there, one_file
-from vlmkit.data.rows import Row, Unusable, brief, each, json_rows
+from vlmkit.data.reading.places import first_there, one_file
+from vlmkit.data.reading.rows import Row, Unusable, brief, each, json_rows
 from vlmkit.data.sample import Rejected, Sample
 
 TAG = "<image>"

@@ -12,12 +12,12 @@ from hashlib import sha256
 from pathlib import Path
 
 from vlmkit.data.formats import formats
-from vlmkit.data.parquet import parquet_rows
-from vlmkit.data.places import files, is_there
-from vlmkit.data.rows import Row, each
+from vlmkit.data.reading.parquet import parquet_rows
+from vlmkit.data.reading.places import files, is_there
+from vlmkit.data.reading.rows import Row, each
+from vlmkit.data.reading.urls import Fetch, fetched
+from vlmkit.data.reading.wording import DESCRIPTION, ask
 from vlmkit.data.sample import Image, Rejected, Sample
-from vlmkit.data.urls import Fetch, fetched
-from vlmkit.data.wording import DESCRIPTION, ask
 
 ENDINGS = ("", ".jpg", ".jpeg", ".png", ".webp")
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from vlmkit.data.formats import formats
 from vlmkit.data.formats.pixmo_cap import image
-from vlmkit.data.parquet import parquet_rows
-from vlmkit.data.places import files
-from vlmkit.data.rows import Groups, Row, Unusable, brief, each
+from vlmkit.data.reading.parquet import parquet_rows
+from vlmkit.data.reading.places import files
+from vlmkit.data.reading.rows import Groups, Row, Unusable, brief, each
+from vlmkit.data.reading.urls import Fetch
+from vlmkit.data.reading.wording import POINTS, ask
 from vlmkit.data.sample import Rejected, Sample
-from vlmkit.data.urls import Fetch
-from vlmkit.data.wording import POINTS, ask
 
 
 @formats.register("pixmo_points")

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vlmkit.data.formats import formats
-from vlmkit.data.places import files, is_there
-from vlmkit.data.rows import Row, each, json_rows
+from vlmkit.data.reading.places import files, is_there
+from vlmkit.data.reading.rows import Row, each, json_rows
+from vlmkit.data.reading.urls import Fetch, fetched
+from vlmkit.data.reading.wording import CAPTION, ask
 from vlmkit.data.sample import Image, Rejected, Sample
-from vlmkit.data.urls import Fetch, fetched
-from vlmkit.data.wording import CAPTION, ask
 
 
 @formats.register("redcaps")

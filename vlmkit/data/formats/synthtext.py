@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlmkit.data import matlab
 from vlmkit.data.formats import formats
-from vlmkit.data.places import need, one_file
-from vlmkit.data.rows import Row, each
+from vlmkit.data.reading import matlab
+from vlmkit.data.reading.places import need, one_file
+from vlmkit.data.reading.rows import Row, each
+from vlmkit.data.reading.wording import WORDS, ask
 from vlmkit.data.sample import DataError, Rejected, Sample
-from vlmkit.data.wording import WORDS, ask
 
 
 @formats.register("synthtext")

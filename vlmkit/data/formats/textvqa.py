@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vlmkit.data.formats import formats
-from vlmkit.data.grouped import by_image
-from vlmkit.data.places import one_file
-from vlmkit.data.rows import Row, Unusable, json_rows
+from vlmkit.data.reading.grouped import by_image
+from vlmkit.data.reading.places import one_file
+from vlmkit.data.reading.rows import Row, Unusable, json_rows
+from vlmkit.data.reading.wording import agreed
 from vlmkit.data.sample import Rejected, Sample
-from vlmkit.data.wording import agreed
 
 
 @formats.register("textvqa")

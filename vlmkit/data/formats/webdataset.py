@@ -19,11 +19,11 @@ from vlmkit.conversation import Conversation
 from vlmkit.data.formats import formats
 from vlmkit.data.formats.chat import named_by, numbered
 from vlmkit.data.formats.llava import conversation
-from vlmkit.data.places import files
-from vlmkit.data.rows import Unusable, brief
+from vlmkit.data.reading.places import files
+from vlmkit.data.reading.rows import Unusable, brief
+from vlmkit.data.reading.tars import Members, groups
+from vlmkit.data.reading.wording import CAPTION, ask
 from vlmkit.data.sample import DataError, Rejected, Sample
-from vlmkit.data.tars import Members, groups
-from vlmkit.data.wording import CAPTION, ask
 
 TARS = ("*.tar", "*.tar.gz", "*.tgz")
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vlmkit.data.checks import MAX_BYTES
-from vlmkit.data.rows import brief
+from vlmkit.data.reading.checks import MAX_BYTES
+from vlmkit.data.reading.rows import brief
 from vlmkit.data.sample import Rejected
 
 Members = dict[str, bytes]

@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlmkit.data.members import Members, to_members
 from vlmkit.data.sample import DataError, Rejected, Sample
-from vlmkit.data.shard_writer import SHARD_BYTES, Here, ShardWriter, key
+from vlmkit.data.shards.members import Members, to_members
+from vlmkit.data.shards.writer import SHARD_BYTES, Here, ShardWriter, key
 
 LIMIT = 0.05
 """Share of a source that may be rejected."""

@@ -11,7 +11,7 @@ import pytest
 import vlmkit
 from tests.data.mixed import asked, jpeg, processor, run, sample
 from vlmkit.data.mixture import DataSource, Mixture
-from vlmkit.data.prepare import OverlongError, Preparer
+from vlmkit.data.mixture.prepare import OverlongError, Preparer
 from vlmkit.data.rejections import TooManyRejected
 from vlmkit.data.sample import DataError, Sample
 from vlmkit.layout.laid_out import IGNORE, LayoutError

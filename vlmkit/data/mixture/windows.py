@@ -13,12 +13,12 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
-from vlmkit.data.order import Order
+from vlmkit.data.mixture.order import Order
+from vlmkit.data.mixture.prepare import OverlongError, Piece, Preparer
+from vlmkit.data.mixture.state import Position
 from vlmkit.data.packing import first_fit
-from vlmkit.data.prepare import OverlongError, Piece, Preparer
 from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError, Rejected, Sample
-from vlmkit.data.state import Position
 from vlmkit.layout.laid_out import LayoutError
 from vlmkit.preprocess.geometry import ImageSizeError, Size
 from vlmkit.preprocess.images import ImageError, image_size

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.data.mixed import BAD, GOOD, counted, processor, run, same, sample, state_of
 from vlmkit.data.mixture import DataSource, Mixture
+from vlmkit.data.mixture.state import MixtureStateError
 from vlmkit.data.sample import DataError
-from vlmkit.data.state import MixtureStateError
 
 KINDS = st.sampled_from(GOOD * 3 + BAD)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import vlmkit
-from vlmkit.data.checks import LONGEST_TEXT, checked
-from vlmkit.data.rows import Groups, Row, each, json_lines
+from vlmkit.data.reading.checks import LONGEST_TEXT, checked
+from vlmkit.data.reading.rows import Groups, Row, each, json_lines
+from vlmkit.data.reading.wording import ask
 from vlmkit.data.sample import DataError, Rejected, Sample
-from vlmkit.data.wording import ask
 
 
 @pytest.fixture

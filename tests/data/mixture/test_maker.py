@@ -12,9 +12,9 @@ import vlmkit
 from tests.data.mixed import jpeg, same, sample
 from tests.tiny import architecture
 from vlmkit.data.mixture import DataSource, Mixture
+from vlmkit.data.mixture.windows import Row
 from vlmkit.data.sample import Sample
 from vlmkit.data.shards import Shards, ShardWriter
-from vlmkit.data.windows import Row
 
 
 def mixture(*kinds: str) -> tuple[Mixture, list[Row]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmkit.conversation import Conversation, read_conversation
-from vlmkit.data.rows import Unusable, brief
+from vlmkit.data.reading.rows import Unusable, brief
 from vlmkit.data.sample import DataError, Image, Rejected, Sample
 from vlmkit.layout.laid_out import LayoutError
 

@@ -12,7 +12,7 @@ import binascii
 import urllib.request
 from collections.abc import Callable
 
-from vlmkit.data.rows import Unusable, brief
+from vlmkit.data.reading.rows import Unusable, brief
 
 Fetch = Callable[[str], bytes]
 """The bytes at a URL; whatever it raises means that the image cannot be had."""

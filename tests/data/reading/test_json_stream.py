@@ -9,8 +9,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from vlmkit.data import json_stream
-from vlmkit.data.json_stream import BrokenJson, elements
+from vlmkit.data.reading import json_stream
+from vlmkit.data.reading.json_stream import BrokenJson, elements
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

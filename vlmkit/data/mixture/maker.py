@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlmkit.batch.sample import PreparedSample, RenderedImage
+from vlmkit.data.mixture.windows import Part, Row, Samples
 from vlmkit.data.sample import Image, Rejected
-from vlmkit.data.windows import Part, Row, Samples
 from vlmkit.layout.laid_out import Layout
 from vlmkit.layout.pieces import ImageTokens
 from vlmkit.preprocess.images import ImageError

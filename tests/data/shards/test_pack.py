@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.packs import items, sample
-from vlmkit.data.index import PACKING
-from vlmkit.data.pack import _executor, cores, pack
 from vlmkit.data.rejections import TooManyRejected
 from vlmkit.data.sample import DataError
 from vlmkit.data.shards import Shards
+from vlmkit.data.shards.index import PACKING
+from vlmkit.data.shards.pack import _executor, cores, pack
 
 COUNT = 60
 SETTINGS: dict[str, Any] = {"shard_bytes": 20_000, "limit": 0.5, "workers": 0}
@@ -86,7 +86,7 @@ def test_stopped_anywhere_and_continued_is_the_same(straight, tmp_path_factory, 
 @pytest.mark.parametrize("name", ["commit", "write_index", "write_whole", "verify"])
 @pytest.mark.parametrize("times", [0, 1, 3])
 def test_a_fault_between_any_two_steps_of_writing_costs_a_shard_at_most(straight, tmp_path, monkeypatch, name, times):
-    import vlmkit.data.shard_writer as module
+    import vlmkit.data.shards.writer as module
 
     calls = itertools.count()
     real = getattr(module, name)
@@ -177,7 +177,7 @@ def test_too_many_rejected_stops_and_goes_on_with_another_limit(straight, tmp_pa
 PACKING_PROGRAM = """
 import signal, sys, time
 from tests.data.packs import items
-from vlmkit.data.pack import cores, pack
+from vlmkit.data.shards.pack import cores, pack
 
 def waiting_at_the_end(count):
     yield from items(count)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vlmkit.data.statistics import Content, Cost, Values
+from vlmkit.data.looking.statistics import Content, Cost, Values
 
 BLUE, GREY, RED, INK, MUTED = "#0969da", "#afb8c1", "#cf222e", "#1f2328", "#656d76"
 BATCHES = (4, 8, 16, 32)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vlmkit.data.json_stream import BrokenJson, elements
+from vlmkit.data.reading.json_stream import BrokenJson, elements
 from vlmkit.data.sample import Rejected
 
 T = TypeVar("T")

@@ -20,10 +20,10 @@ from PIL import Image
 from tests.data.packs import conversation, jpeg, sample
 from tests.photos import picture
 from vlmkit.data.formats import formats
-from vlmkit.data.index import INDEX, PACKING, ROW, ROWS, SIZES
-from vlmkit.data.members import to_members
 from vlmkit.data.sample import DataError, Rejected, Sample
 from vlmkit.data.shards import Shards, ShardWriter
+from vlmkit.data.shards.index import INDEX, PACKING, ROW, ROWS, SIZES
+from vlmkit.data.shards.members import to_members
 from vlmkit.preprocess.geometry import Size
 from vlmkit.preprocess.images import FORMATS, decode, image_size
 

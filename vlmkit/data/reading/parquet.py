@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlmkit.data.places import need
-from vlmkit.data.rows import BROKEN, Row
+from vlmkit.data.reading.places import need
+from vlmkit.data.reading.rows import BROKEN, Row
 from vlmkit.data.sample import Rejected
 
 BATCH = 16

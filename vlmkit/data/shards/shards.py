@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
-from vlmkit.data.index import Index, Row, Shard, Summary, open_index
-from vlmkit.data.members import to_images, to_sample
 from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError, Sample
-from vlmkit.data.shard_writer import ShardWriter
+from vlmkit.data.shards.index import Index, Row, Shard, Summary, open_index
+from vlmkit.data.shards.members import to_images, to_sample
+from vlmkit.data.shards.writer import ShardWriter
 from vlmkit.preprocess.geometry import Size
 
 __all__ = ["ShardWriter", "Shards"]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from vlmkit.data.rows import Groups, Row, each
+from vlmkit.data.reading.rows import Groups, Row, each
+from vlmkit.data.reading.wording import ask
 from vlmkit.data.sample import Image, Rejected, Sample
-from vlmkit.data.wording import ask
 
 
 def by_image(

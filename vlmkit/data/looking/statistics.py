@@ -19,7 +19,7 @@ from vlmkit.architecture import Architecture
 from vlmkit.conversation import read_conversation
 from vlmkit.data.packing import first_fit
 from vlmkit.data.rejections import Rejections
-from vlmkit.data.shards import Shards
+from vlmkit.data.shards.shards import Shards
 from vlmkit.features import GridError
 from vlmkit.layout.laid_out import LayoutError
 from vlmkit.layout.pieces import ImageTokens

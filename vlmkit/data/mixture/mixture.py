@@ -26,13 +26,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vlmkit.data.maker import Maker
-from vlmkit.data.order import Order
-from vlmkit.data.prepare import Overlong, Preparer
+from vlmkit.data.mixture.maker import Maker
+from vlmkit.data.mixture.order import Order
+from vlmkit.data.mixture.prepare import Overlong, Preparer
+from vlmkit.data.mixture.state import MixtureState, MixtureStateError, Position
+from vlmkit.data.mixture.windows import Row, Samples, Stream, Taken, Windows
 from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError
-from vlmkit.data.state import MixtureState, MixtureStateError, Position
-from vlmkit.data.windows import Row, Samples, Stream, Taken, Windows
 
 if TYPE_CHECKING:
     from vlmkit.processor import VLMProcessor

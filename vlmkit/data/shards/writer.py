@@ -26,10 +26,10 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from vlmkit.data.index import INDEX, PACKING, ROW, ROWS, SIDE, SIZES, Shard, Summary, Table, write_index
-from vlmkit.data.members import BLOCK, Members, member_names, to_members
 from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError, Rejected, Sample
+from vlmkit.data.shards.index import INDEX, PACKING, ROW, ROWS, SIDE, SIZES, Shard, Summary, Table, write_index
+from vlmkit.data.shards.members import BLOCK, Members, member_names, to_members
 from vlmkit.files import commit, partial, write_whole
 
 SHARD_BYTES = 256 << 20

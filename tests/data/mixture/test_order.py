@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmkit.data import order
-from vlmkit.data.order import Order, Place
+from vlmkit.data.mixture import order
+from vlmkit.data.mixture.order import Order, Place
 from vlmkit.data.packing import first_fit
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
