@@ -152,7 +152,7 @@ def test_a_full_disk_is_a_sentence_that_says_how_to_go_on(here, capsys, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vlmkit.data.shard_writer.verify", full)
+        patch.setattr("vlmkit.data.shards.writer.verify", full)
         _, err = run(capsys, *PACK, code=1)
     assert err == "vlmkit data pack: 'shards': No space left on device; then the same command goes on behind the last finished shard\n"
     run(capsys, *PACK)
