@@ -57,6 +57,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "rows_first": {"template": CHATML, "placeholder": "<|image|>", "row_end": "<|image_start|>"},
     "run": {"template": CHATML, "placeholder": "<|image|>", "after_image": "\n"},
     "tile_tags": {"template": CHATML, "placeholder": "<|image|>", "boundary": "<|image_start|>"},
+    "timestamps": {"template": CHATML, "placeholder": "<|image|>"},
     "unpadded_rows": {"template": CHATML, "placeholder": "<|image|>"},
 }
 _DECODER: dict[str, Any] = {

@@ -12,5 +12,16 @@ if TYPE_CHECKING:
 layouts: Registry[TokenLayout] = Registry(
     "layout",
     package=__name__,
-    builtin=("bracketed", "bracketed_lines", "fenced", "images_first", "rows", "rows_first", "run", "tile_tags", "unpadded_rows"),
+    builtin=(
+        "bracketed",
+        "bracketed_lines",
+        "fenced",
+        "images_first",
+        "rows",
+        "rows_first",
+        "run",
+        "tile_tags",
+        "timestamps",
+        "unpadded_rows",
+    ),
 )
