@@ -9,7 +9,21 @@ from vlmkit.architecture import Architecture
 from vlmkit.registry import RegistryError, suggestion
 from vlmkit.spec import SpecError
 
-FAMILIES = ("fuyu", "aimv2", "idefics2", "idefics3", "janus", "llava", "llava_next", "maya", "paligemma", "pixtral", "smolvlm", "univa")
+FAMILIES = (
+    "fuyu",
+    "aimv2",
+    "idefics2",
+    "idefics3",
+    "janus",
+    "llava",
+    "llava_next",
+    "maya",
+    "paligemma",
+    "pixtral",
+    "smolvlm",
+    "univa",
+    "videollama3",
+)
 """Files of this folder; each one has a tuple MODELS."""
 
 _models: dict[str, Architecture] = {}
