@@ -4,6 +4,7 @@ import pytest
 import torch
 from drawn import draw, tiny
 from transformers import SiglipVisionConfig, SiglipVisionModel, VideoLlama3VisionConfig, VideoLlama3VisionModel
+from transformers.vision_utils import get_vision_position_ids
 
 from vlmkit.encoders.siglip_rotary import SiglipRotary
 from vlmkit.features import Grid
@@ -11,6 +12,7 @@ from vlmkit.spec import SpecError
 
 NUMBERS = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64, "patch_size": 4}
 GRIDS = (Grid(1, 3, 8), Grid(1, 7, 4), Grid(1, 3, 8), Grid(1, 1, 1))
+FILMS = (Grid(3, 2, 4), Grid(1, 3, 8), Grid(2, 4, 2))
 
 
 def theirs(**changes):
@@ -34,13 +36,49 @@ def sizes(grids):
 
 
 def test_features_are_transformers_last_hidden_state():
-    """Measured 1e-6 in features of size 4."""
-    model, pixels = theirs(), patches()
+    """Pictures of three sizes and films among them. Measured 1e-6 in features of size 4."""
+    model = theirs()
+    for grids in (GRIDS, FILMS, GRIDS[:1], FILMS[:1] * 2):
+        pixels = patches(grids)
+        with torch.no_grad():
+            expected = model(pixels, sizes(grids), torch.ones(len(grids), dtype=torch.long)).last_hidden_state
+            found = ours(model)(pixels, grids).tokens
+        assert found.abs().max() > 1
+        assert (found - expected).abs().max() < 1e-4
+
+
+def test_the_published_order_of_patches_that_are_merged_later_makes_no_difference():
+    """Published patches of a film come in blocks of merge x merge; those of vlmkit row by row."""
+    model, grid = theirs(), Grid(2, 4, 6)
+    pixels = patches((grid,))
+    blocks = torch.arange(grid.tokens).view(2, 2, 2, 3, 2).transpose(2, 3).flatten()
     with torch.no_grad():
-        expected = model(pixels, sizes(GRIDS), torch.ones(len(GRIDS), dtype=torch.long)).last_hidden_state
-        found = ours(model)(pixels, GRIDS).tokens
-    assert found.abs().max() > 1
-    assert (found - expected).abs().max() < 1e-4
+        states = model.encoder(
+            model.embeddings(pixels[blocks]),
+            cu_seqlens=torch.tensor([0, 24, 48], dtype=torch.int32),
+            position_embeddings=model.rotary_pos_emb(pixels, get_vision_position_ids(sizes((grid,)), torch.tensor([2]))),
+        ).last_hidden_state
+        found = ours(model)(pixels, (grid,)).tokens
+    assert (found[blocks] - model.post_layernorm(states)).abs().max() < 1e-4
+
+
+def test_frames_attend_to_themselves_alone():
+    tower, film = ours(theirs()), Grid(3, 2, 4)
+    pixels = patches((film,))
+    with torch.no_grad():
+        frames = tower(pixels, (Grid(1, 2, 4),) * 3).tokens
+        assert (tower(pixels, (film,)).tokens - frames).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("grids", [GRIDS, FILMS, FILMS[:1]])
+def test_every_block_is_called_once_whatever_the_sizes(grids):
+    tower = ours(theirs())
+    calls = []
+    for name, module in tower.named_modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            module.register_forward_hook(lambda *_, name=name: calls.append(name))
+    tower(patches(grids), grids)
+    assert sorted(calls) == sorted({name.rpartition(".")[0] for name, _ in tower.named_parameters()})
 
 
 @pytest.mark.parametrize("layer", [-2, 1])
