@@ -1,7 +1,7 @@
 """VideoLLaMA 3 (Zhang et al. 2025, arXiv:2501.13106): SigLIP with rotary positions -> bilinear shrinking, MLP -> Qwen2.5.
 
-A picture keeps its shape and, up to 16,384 patches, its size, a token a patch. Frames of a film share as many patches, four to a token;
-each stands behind its time, and what did not change since the frame before is left out.
+A picture keeps its shape and, up to 16,384 patches, its size: a token a patch. The frames of a film share 65,536 patches, four to a
+token; each stands behind its time, and what did not change since the frame before is left out.
 
 Numbers: configs of DAMO-NLP-SG/VideoLLaMA3-2B and -7B, and those of lkhl/VideoLLaMA3-2B-Image-HF and -7B-Image-HF, the same models
 written for transformers' VideoLlama3ForConditionalGeneration, from copies. The template is the one of transformers' own tests.
