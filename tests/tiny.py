@@ -31,6 +31,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "open_clip": _VIT,
     "clip": _HF,
     "siglip": _HF,
+    "siglip_rotary": {"width": 32, "layers": 2, "heads": 2, "patch": 14, "mlp": 64},
     "timm": {**_VIT, "custom": True},
     "patches": {"patch": 14},
     "pixtral": {"width": 32, "layers": 2, "heads": 2, "patch": 14, "mlp": 64},
@@ -58,6 +59,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "rows_first": {"template": CHATML, "placeholder": "<|image|>", "row_end": "<|image_start|>"},
     "run": {"template": CHATML, "placeholder": "<|image|>", "after_image": "\n"},
     "tile_tags": {"template": CHATML, "placeholder": "<|image|>", "boundary": "<|image_start|>"},
+    "timestamps": {"template": CHATML, "placeholder": "<|image|>"},
     "unpadded_rows": {"template": CHATML, "placeholder": "<|image|>"},
 }
 _DECODER: dict[str, Any] = {

@@ -15,6 +15,15 @@ NORMS = st.sampled_from(["none", "layer_norm", "rms_norm"])
 ACTIVATIONS = st.sampled_from(["gelu", "gelu_tanh", "silu", "relu"])
 EPS = st.floats(1e-8, 1e-3)
 FIELDS = {
+    "bilinear_mlp": st.fixed_dictionaries(
+        {},
+        optional={
+            "ratio": st.integers(1, 3),
+            "ratio_clips": st.none() | st.integers(1, 3),
+            "depth": st.integers(1, 3),
+            "activation": ACTIVATIONS,
+        },
+    ),
     "conv_patch_merger": st.fixed_dictionaries(
         {},
         optional={
@@ -62,6 +71,10 @@ RESAMPLERS = ("perceiver",)
 DIM_IN, DIM_OUT = 8, 16
 
 
+def merge_of(connector: Connector, grid: Grid) -> int:
+    return connector.merge if grid.frames == 1 else connector.merge_clips
+
+
 @st.composite
 def drawn_connectors(draw: st.DrawFn) -> Connector:
     kind = draw(st.sampled_from(sorted(FIELDS)))
@@ -71,10 +84,14 @@ def drawn_connectors(draw: st.DrawFn) -> Connector:
 @st.composite
 def taken_grids(draw: st.DrawFn, connector: Connector, most: int = 4) -> tuple[Grid, ...]:
     """Grids that the connector takes, some of them equal, some with several frames, a class token where it passes."""
-    merge = connector.merge
     prefix = draw(st.integers(0, 1)) if connector.kind in TOKEN_WISE + RESAMPLERS else 0
     few = st.integers(1, 4)
-    grid = st.builds(lambda f, r, c: Grid(f, r * merge, c * merge, prefix), st.integers(1, 3), few, few)
+
+    def taken(frames: int, rows: int, columns: int) -> Grid:
+        merge = merge_of(connector, Grid(frames, 1, 1))
+        return Grid(frames, rows * merge, columns * merge, prefix)
+
+    grid = st.builds(taken, st.integers(1, 3), few, few)
     grids = draw(st.lists(grid, max_size=most))
     return tuple(draw(st.permutations(grids + grids[:1])))
 
@@ -101,7 +118,8 @@ def test_grid_out_is_what_the_module_returns(data):
         if connector.kind in RESAMPLERS:
             assert (merged.frames, merged.rows, merged.prefix) == (grid.frames, 1, 0)
             continue
-        assert (merged.rows * connector.merge, merged.columns * connector.merge) == (grid.rows, grid.columns)
+        merge = merge_of(connector, grid)
+        assert (merged.rows * merge, merged.columns * merge) == (grid.rows, grid.columns)
 
 
 @settings(max_examples=100, deadline=None)
@@ -119,7 +137,7 @@ def test_views_do_not_depend_on_their_neighbours(data):
 @settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_frames_are_merged_one_by_one(data):
-    connector = data.draw(drawn_connectors())
+    connector = data.draw(drawn_connectors().filter(lambda connector: connector.merge == connector.merge_clips))
     rows, columns = (connector.merge * data.draw(st.integers(1, 4)) for _ in range(2))
     video = random_features((Grid(3, rows, columns),))
     images = Features(video.tokens, (Grid(1, rows, columns),) * 3)
@@ -134,9 +152,8 @@ def test_a_bad_grid_is_refused_by_grid_out_and_by_the_module_alike(data):
     side = st.integers(1, 9)
     grid = data.draw(st.builds(Grid, st.integers(1, 2), side, side, st.integers(0, 1)))
     module = connector.build(DIM_IN, DIM_OUT)
-    if grid.rows % connector.merge == grid.columns % connector.merge == 0 and not (
-        grid.prefix and connector.kind not in TOKEN_WISE + RESAMPLERS
-    ):
+    merge = merge_of(connector, grid)
+    if grid.rows % merge == grid.columns % merge == 0 and not (grid.prefix and connector.kind not in TOKEN_WISE + RESAMPLERS):
         module(random_features((grid,)))
         return
     for refused in (lambda: connector.grid_out(grid), lambda: module(random_features((grid,)))):

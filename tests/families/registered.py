@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from families import aimv2, fuyu, idefics2, idefics3, janus, llava, llava_next, maya, paligemma, pixtral
+from families import aimv2, fuyu, idefics2, idefics3, janus, llava, llava_next, maya, paligemma, pixtral, videollama3
 from families.system import System
 
 SYSTEMS: tuple[System, ...] = (
@@ -16,4 +16,5 @@ SYSTEMS: tuple[System, ...] = (
     *maya.SYSTEMS,
     *paligemma.SYSTEMS,
     *pixtral.SYSTEMS,
+    *videollama3.SYSTEMS,
 )

@@ -16,10 +16,10 @@ _PROBE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text
 """Pixtral's published template reads words from "content"."""
 
 
-def chat_template(prompt: Prompt, placeholder: str, *, begin: bool = False, image: str | None = None) -> str:
+def chat_template(prompt: Prompt, placeholder: str, *, begin: bool = False, image: str | None = None, video: str | None = None) -> str:
     """The prompt in Jinja. What begins it all is left out unless `begin`: most tokenizers put that there themselves.
 
-    image: the Jinja of an image, where it is not the placeholder and the text after it.
+    image: the Jinja of an image, where it is not the placeholder and the text after it. video: that of a film, where there are any.
     """
     template, after_image = prompt
     start = _text(template.begin) if begin else ""
@@ -28,10 +28,11 @@ def chat_template(prompt: Prompt, placeholder: str, *, begin: bool = False, imag
         start += f"{{% if not messages or messages[0]['role'] != 'system' %}}{words}{{% endif %}}"
     gap = _text(template.before_text)
     gap_of_items = f"{{% if message['content'] and message['content'][0]['type'] == 'text' %}}{gap}{{% endif %}}" if gap else ""
+    films = f"{{% elif item['type'] == 'video' %}}{video}" if video else ""
     return (
         f"{start}{{% for message in messages %}}{_by_role(template, 0)}{{% if message['content'] is string %}}{gap}"
         f"{{{{ message['content'] }}}}{{% else %}}{gap_of_items}{{% for item in message['content'] %}}"
-        f"{{% if item['type'] == 'image' %}}{image or _text(placeholder + after_image)}"
+        f"{{% if item['type'] == 'image' %}}{image or _text(placeholder + after_image)}{films}"
         "{% elif item['type'] == 'text' %}{{ item['text'] }}{% endif %}{% endfor %}{% endif %}"
         f"{_by_role(template, 1)}{{% endfor %}}{{% if add_generation_prompt %}}{_text(template.assistant[0])}{{% endif %}}"
     )

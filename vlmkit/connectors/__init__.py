@@ -13,6 +13,7 @@ connectors: Registry[Connector] = Registry(
     "connector",
     package=__name__,
     builtin=(
+        "bilinear_mlp",
         "conv_patch_merger",
         "joined",
         "linear",

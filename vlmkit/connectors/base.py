@@ -31,6 +31,11 @@ class Connector(Spec):
         """Patches that one token covers along each side; what a policy has to align to, besides the patch."""
         return 1
 
+    @property
+    def merge_clips(self) -> int:
+        """The same of a film, whose views have several frames."""
+        return self.merge
+
     def grid_out(self, grid: Grid) -> Grid:
         """The grid of one view's tokens after the connector. Raises GridError for a grid that it cannot take."""
         return grid

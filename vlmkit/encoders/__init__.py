@@ -19,6 +19,7 @@ encoders: Registry[Encoder] = Registry(
         "patches",
         "pixtral",
         "siglip",
+        "siglip_rotary",
         "timm",
     ),
 )

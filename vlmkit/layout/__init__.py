@@ -22,6 +22,7 @@ layouts: Registry[TokenLayout] = Registry(
         "rows_first",
         "run",
         "tile_tags",
+        "timestamps",
         "unpadded_rows",
     ),
 )

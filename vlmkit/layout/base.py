@@ -38,6 +38,12 @@ class TokenLayout(Spec):
     neighbours_together: ClassVar[bool] = False
     """Whether words see all of several images that are `Seen` one right behind the other, and not the last of them alone."""
 
+    @property
+    def unchanged(self) -> float | None:
+        """Visual tokens of a film whose pixels changed by no more than this since the frame before have `ImageTokens.kept` 0: the mean
+        absolute difference of normalised pixels, in 255ths. None: all are kept."""
+        return None
+
     def image_pieces(self, image: ImageTokens) -> tuple[Piece, ...]:
         """The pieces of one image. Every visual token appears in them exactly once, or at most once where `partial`."""
         raise NotImplementedError

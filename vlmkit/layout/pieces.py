@@ -22,6 +22,8 @@ class Visual:
 
     start: int
     length: int
+    placeholder: str | None = None
+    """The reserved token that fills their places, where it is not the layout's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,10 @@ class ImageTokens:
     """One byte a visual token, 0 where it is left out of the sequence; None: all are kept."""
     seconds: tuple[float, ...] = ()
     """Of a film, when each of its frames is seen; empty for a picture."""
+
+    @property
+    def is_film(self) -> bool:
+        return bool(self.seconds)
 
     @functools.cached_property
     def count(self) -> int:

@@ -116,7 +116,8 @@ class Writer:
             else:
                 self.flush()
                 self.spans.append(Span(len(self.ids), piece.length, number, piece.start))
-                self.ids += self.placeholder * piece.length
+                filler = self.placeholder if piece.placeholder is None else array("q", [self.specials[piece.placeholder]])
+                self.ids += filler * piece.length
                 placed += piece.length
         if seen and placed:
             raise LayoutError(f"image {number} is looked at by cross-attention, but {placed} of its visual tokens are placed as well")

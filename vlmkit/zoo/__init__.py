@@ -23,6 +23,7 @@ FAMILIES = (
     "prismatic",
     "smolvlm",
     "univa",
+    "videollama3",
 )
 """Files of this folder; each one has a tuple MODELS."""
 

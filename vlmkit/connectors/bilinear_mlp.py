@@ -1,0 +1,94 @@
+"""Bilinear shrinking: the grid is made r times smaller along each side, then an MLP, token by token.
+
+VideoLLaMA 3 (Zhang et al. 2025, arXiv:2501.13106) shrinks frames of a film by 2 and pictures not at all; a token keeps the encoder's
+channels, where a pixel shuffle would multiply them. Grid (1, H, W) -> (1, H/ratio, W/ratio); of a film (F, H, W) ->
+(F, H/ratio_clips, W/ratio_clips).
+
+What is a film is read off the grid: more than one frame. One still frame is a picture, so who makes a film of one frame has to show
+that frame twice, as the policies of films do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from vlmkit.connectors import connectors
+from vlmkit.connectors.base import Connector
+from vlmkit.connectors.blocks import equal_grids, merged_grid
+from vlmkit.connectors.layers import Activation
+from vlmkit.connectors.mlp import Mlp
+from vlmkit.features import Features, Grid
+from vlmkit.spec import SpecError
+
+
+@connectors.register("bilinear_mlp")
+@dataclass(frozen=True, kw_only=True)
+class BilinearMlp(Connector):
+    """Pixel centres are aligned (align_corners=False), without antialias: a ratio of 2 is the mean of four neighbours."""
+
+    ratio: int = 1
+    """Patches of a picture that one token stands for, along each side."""
+    ratio_clips: int | None = None
+    """The same of a film; None: as of a picture."""
+    depth: int = 2
+    """Linear layers of the MLP."""
+    activation: Activation = "gelu"
+    """Between two of them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("ratio", "merge_clips"):
+            if getattr(self, name) < 1:
+                field = name.replace("merge", "ratio")
+                raise SpecError(f"bilinear_mlp.{field}: expected 1 or more, got {getattr(self, name)}")
+        _ = self._mlp
+
+    @property
+    def merge(self) -> int:
+        return self.ratio
+
+    @property
+    def merge_clips(self) -> int:
+        return self.ratio if self.ratio_clips is None else self.ratio_clips
+
+    def ratio_of(self, grid: Grid) -> int:
+        """By how much this grid is shrunk."""
+        return self.ratio if grid.frames == 1 else self.merge_clips
+
+    def grid_out(self, grid: Grid) -> Grid:
+        return merged_grid(self.kind, grid, self.ratio_of(grid))
+
+    def build(self, dim_in: int, dim_out: int) -> nn.Module:
+        return BilinearMlpModule(self, dim_in, dim_out)
+
+    @property
+    def _mlp(self) -> Mlp:
+        return Mlp(depth=self.depth, activation=self.activation)
+
+
+class BilinearMlpModule(nn.Module):
+    def __init__(self, spec: BilinearMlp, dim_in: int, dim_out: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.mlp = spec._mlp.build(dim_in, dim_out)
+
+    def forward(self, features: Features) -> Features:
+        """(N, D_v) -> (T, D_lm)"""
+        grids = tuple(self.spec.grid_out(grid) for grid in features.grids)
+        pieces = [shrink(tokens, grid, self.spec.ratio_of(grid)) for grid, tokens in equal_grids(features)]
+        tokens = torch.cat(pieces) if len(pieces) > 1 else pieces[0] if pieces else features.tokens
+        shrunk: Features = self.mlp(Features(tokens, grids))
+        return shrunk
+
+
+def shrink(tokens: Tensor, grid: Grid, ratio: int) -> Tensor:
+    """(views * grid.tokens, D) of one grid -> (views * grid.tokens / ratio^2, D), each frame by itself."""
+    if ratio == 1:
+        return tokens
+    frames = tokens.view(-1, grid.rows, grid.columns, tokens.shape[-1]).permute(0, 3, 1, 2)
+    shrunk = F.interpolate(frames, size=(grid.rows // ratio, grid.columns // ratio), mode="bilinear", align_corners=False)
+    return shrunk.permute(0, 2, 3, 1).flatten(0, 2)
