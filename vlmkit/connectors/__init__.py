@@ -14,6 +14,7 @@ connectors: Registry[Connector] = Registry(
     package=__name__,
     builtin=(
         "conv_patch_merger",
+        "flamingo_resampler",
         "joined",
         "linear",
         "mlp",
