@@ -54,7 +54,8 @@ class Generates(GenerationMixin):  # type: ignore[misc]
             whole = continued(visible, length)
             inputs["visible"] = whole[:, begin:]
             kept = begin > 0 and self.fusion.remembers(inputs.get(CACHE))
-            refers = begin < prompt and (looks_further(whole, begin) if kept else bool((inputs["visible"].diff(dim=-1) != 0).any()))
+            looks = looks_further(whole, begin) if kept else bool((inputs["visible"].diff(dim=-1) != 0).any())
+            refers = refers or (begin < prompt and looks)
         if visual is not None and begin and self.fusion.keeps_visual:
             inputs["visual"] = visual
         elif refers and visual is not None:  # in place of pixels, by a caller who has encoded them already
