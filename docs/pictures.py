@@ -69,8 +69,10 @@ def steps(model: Architecture) -> Iterator[Step]:
     tokens = model.image_tokens(plan)
     left = int((~placed(model, tokens)).sum())
     without = f", {left:,} of them left out by the layout" if left else ""
-    yield Step("connector", described(model.connector), f"visual tokens ({tokens.count:,}, {dim:,}){without}")
-    yield Step("fusion", described(model.fusion), f"sequence (S, {dim:,}), {model.layout.places(tokens):,} places of it for the image")
+    yield Step("connector", described(model.connector), f"visual tokens ({tokens.count:,}, {model.fusion.dim_visual(dim):,}){without}")
+    count = model.layout.places(tokens)
+    image = f"which looks at {count:,} visual tokens" if model.layout.looked_at else f"{count:,} places of it for the image"
+    yield Step("fusion", described(model.fusion), f"sequence (S, {dim:,}), {image}")
     yield Step("language model", described_language_model(model), f"logits (S, {vocabulary:,})")
 
 

@@ -28,6 +28,7 @@ _HF: dict[str, Any] = {**_VIT, "mlp": 64, "positions": "bicubic_antialias"}
 
 ENCODERS: dict[str, dict[str, Any]] = {
     "aimv2": _HF,
+    "mllama": {**_VIT, "mlp": 64, "image_size": 56, "global_layers": 1, "selected": (1,)},
     "open_clip": _VIT,
     "clip": _HF,
     "siglip": _HF,
@@ -36,9 +37,13 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "patches": {"patch": 14},
     "pixtral": {"width": 32, "layers": 2, "heads": 2, "patch": 14, "mlp": 64},
 }
-CONNECTORS: dict[str, dict[str, Any]] = {"perceiver": {"latents": 4, "depth": 2, "heads": 2, "kv_heads": 1, "head_dim": 8}}
+CONNECTORS: dict[str, dict[str, Any]] = {
+    "flamingo_resampler": {"latents": 4, "depth": 2, "heads": 2, "head_dim": 8},
+    "perceiver": {"latents": 4, "depth": 2, "heads": 2, "kv_heads": 1, "head_dim": 8},
+}
 POLICIES: dict[str, dict[str, Any]] = {
     "anyres": {"size": 56},
+    "canvas_tiles": {"size": 56},
     "center_crop": {"size": 56},
     "edge_bounds": {"shortest": 56, "longest": 112, "factor": 28},
     "edge_cap": {"longest": 112, "factor": 28},
@@ -58,6 +63,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "rows": {"template": CHATML, "placeholder": "<|image|>", "row_end": "<|image_start|>", "image_end": "<|image_end|>"},
     "rows_first": {"template": CHATML, "placeholder": "<|image|>", "row_end": "<|image_start|>"},
     "run": {"template": CHATML, "placeholder": "<|image|>", "after_image": "\n"},
+    "seen": {"template": CHATML, "placeholder": "<|image|>"},
+    "seen_fenced": {"template": CHATML, "placeholder": "<|image|>", "boundary": "<|image_start|>"},
     "tile_tags": {"template": CHATML, "placeholder": "<|image|>", "boundary": "<|image_start|>"},
     "timestamps": {"template": CHATML, "placeholder": "<|image|>"},
     "unpadded_rows": {"template": CHATML, "placeholder": "<|image|>"},

@@ -116,6 +116,8 @@ class Architecture(Spec):
         """The grid of every view as the language model receives it, for a plan of the first tower's policy. Raises GridError where
         parts do not fit."""
         plans = (plan, *(tower.policy.plan(plan.source) for tower in self.beside))
+        for one, tower in zip(plans, self.towers, strict=True):
+            tower.encoder.check_tiles(one)
         grids = (one.grids(tower.encoder.patch_size) for one, tower in zip(plans, self.towers, strict=True))
         return ImageTokens(plan, self.grids_out(*grids))
 
@@ -131,7 +133,7 @@ class Architecture(Spec):
         )
 
     def tokens(self, size: Size) -> int:
-        """Visual tokens of one image of this size that the language model receives: 234 for 480x640 under univa-vl. Learned
+        """Visual tokens of one image of this size that the language model receives, or looks at: 234 for 480x640 under univa-vl. Learned
         embeddings among them count, and those that the layout leaves out do not."""
         return self.layout.places(self.image_tokens(self.plan(size)))
 
@@ -152,7 +154,7 @@ class Architecture(Spec):
     def build_connector(self) -> nn.Module:
         """The connector between the towers' widths and the language model's, with random weights. Raises SpecError."""
         widths = tuple(tower.encoder.dim_out for tower in self.towers)
-        return self.connector.build(widths[0] if self.connector.towers == 1 else widths, self.language_model.dim)
+        return self.connector.build(widths[0] if self.connector.towers == 1 else widths, self.fusion.dim_visual(self.language_model.dim))
 
     def _problems(self) -> Iterator[str]:
         wanted = self.connector.towers
@@ -171,7 +173,7 @@ class Architecture(Spec):
                 yield f"{problem} (patch {patch} of encoder {tower.encoder.kind!r}, merge {merge} of connector {self.connector.kind!r})"
         widths = tuple(tower.encoder.dim_out for tower in self.towers)
         try:
-            yield from self.connector.problems(widths[0] if wanted == 1 else widths, self.language_model.dim)
+            yield from self.connector.problems(widths[0] if wanted == 1 else widths, self.fusion.dim_visual(self.language_model.dim))
         except SpecError as error:
             yield str(error)
         yield from self.fusion.problems(self.layout)
@@ -188,6 +190,7 @@ class Architecture(Spec):
                 counts = ", ".join(f"{len(plan.views)} ({tower.policy.kind})" for plan, tower in zip(plans, self.towers, strict=True))
                 yield f"towers see different numbers of views of an image of {size}: {counts}; join towers whose policies cut alike"
                 return
+            fits = True
             for views in dict.fromkeys(zip(*(plan.views for plan in plans), strict=True)):
                 try:
                     self.grids_out(*([view.grid(tower.encoder.patch_size)] for view, tower in zip(views, self.towers, strict=True)))
@@ -197,6 +200,15 @@ class Architecture(Spec):
                             f"policy {tower.policy.kind!r} cuts views of {view} pixels (height x width), with encoder "
                             f"{tower.encoder.kind!r} (patch {tower.encoder.patch_size}) and connector {self.connector.kind!r}: {error}"
                         )
+                    fits = False
+            for plan, tower in zip(plans if fits else (), self.towers, strict=fits):
+                try:
+                    tower.encoder.check_tiles(plan)
+                except GridError as error:
+                    yield (
+                        f"policy {tower.policy.kind!r} cuts an image of {size} into {len(plan.views)} views, with encoder "
+                        f"{tower.encoder.kind!r} and connector {self.connector.kind!r}: {error}"
+                    )
 
 
 def _by_defaults(part: type[Spec]) -> Spec:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 
@@ -82,3 +84,14 @@ class Features(NamedTuple):
     def views(self) -> tuple[Tensor, ...]:
         """One (tokens, D) tensor a view. Raises GridError where tokens and grids do not add up."""
         return tuple(self.checked().tokens.split([grid.tokens for grid in self.grids]))  # type: ignore[no-untyped-call]
+
+
+def tiles_together(views: Sequence[View]) -> tuple[range, ...]:
+    """Which views are tiles of one picture, by their numbers: tiles come in raster order, so each that is a first tile, or a picture of
+    a whole image (row and column -1), begins another one."""
+    begins = [number for number, view in enumerate(views) if view.row <= 0 and view.column <= 0]
+    if views and begins[:1] != [0]:
+        raise GridError(
+            f"the first view of a batch is the tile at row {views[0].row} and column {views[0].column} of its image, not the first"
+        )
+    return tuple(range(begin, end) for begin, end in zip(begins, [*begins[1:], len(views)], strict=True))

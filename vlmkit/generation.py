@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import GenerationMixin
 
+from vlmkit.cache_name import CACHE
 from vlmkit.fusion.base import FusionError
 from vlmkit.views import is_pixels, take_pixels
 
@@ -47,19 +48,22 @@ class Generates(GenerationMixin):  # type: ignore[misc]
             inputs["learned_index"] = extended(learned_index, length, -1)[:, begin:]
         if segments is not None:
             inputs["segments"] = extended(segments, length, 0)[:, begin:]
-        if visible is not None:
-            inputs["visible"] = continued(visible, length)[:, begin:]
         places = extended(visual_index, length, -1)[:, begin:]
-        if visual is not None and begin:
+        refers = begin < prompt and bool((places != -1).any())
+        if visible is not None:
+            whole = continued(visible, length)
+            inputs["visible"] = whole[:, begin:]
+            kept = begin > 0 and self.fusion.remembers(inputs.get(CACHE))
+            looks = looks_further(whole, begin) if kept else bool((inputs["visible"].diff(dim=-1) != 0).any())
+            refers = refers or (begin < prompt and looks)
+        if visual is not None and begin and self.fusion.keeps_visual:
             inputs["visual"] = visual
-        elif pixels.get("pixel_values") is not None and begin < prompt and self._refers(places, inputs.get("visible")):
+        elif refers and visual is not None:  # in place of pixels, by a caller who has encoded them already
+            inputs |= {name: pixels[name] for name in ("grids", "places") if name in pixels}
+            inputs |= {"visual": visual, "visual_index": places}
+        elif refers and pixels.get("pixel_values") is not None:
             inputs |= pixels | {"visual_index": places}
         return inputs
-
-    @staticmethod
-    def _refers(places: Tensor, visible: Tensor | None) -> bool:
-        """Whether any token stands for, or looks at, a visual one."""
-        return bool((places != -1).any()) or (visible is not None and bool((visible[..., 1] > visible[..., 0]).any()))
 
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
         """Pixels of further towers have names that no signature lists."""
@@ -98,3 +102,9 @@ def continued(visible: Tensor, length: int) -> Tensor:
     """(B, prompt, 2) -> (B, length, 2): what was generated looks at what the prompt's last token looked at."""
     more = max(0, length - visible.shape[1])
     return torch.cat([visible, visible[:, -1:].expand(-1, more, -1)], dim=1)
+
+
+def looks_further(visible: Tensor, begin: int) -> bool:
+    """Whether in any row of visible (B, S, 2) a token from `begin` on looks at visual tokens behind those that tokens before it look at."""
+    ends = torch.where(visible[..., 1] > visible[..., 0], visible[..., 1], 0)
+    return bool((ends[:, begin:].amax(dim=1) > ends[:, :begin].amax(dim=1)).any())

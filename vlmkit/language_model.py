@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -42,6 +43,14 @@ class LanguageModel(Spec):
     def vocabulary(self) -> int:
         return self._number("vocab_size")
 
+    def readable(self) -> int:
+        """Ids that have an embedding: of some language models more than have a logit. Taken on the meta device."""
+        import torch
+
+        with torch.device("meta"):
+            embeddings = self.build(self.transformers_config()).get_input_embeddings()
+        return int(embeddings.num_embeddings)
+
     def transformers_config(self) -> PretrainedConfig:
         """The transformers config. Raises SpecError for an architecture that transformers does not have."""
         from huggingface_hub.errors import StrictDataclassError
@@ -63,16 +72,16 @@ class LanguageModel(Spec):
     def build(self, config: PretrainedConfig) -> PreTrainedModel:
         """The model with random weights, on the current default device. Raises SpecError where transformers has no causal
         LM of this type, or one that cannot be told positions (Mamba, Bloom)."""
-        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
-
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        found = causal_class(config)
+        if found is None:
             raise SpecError(f"language_model.model_type: {self.model_type!r} is no causal language model in transformers")
-        if "position_ids" not in inspect.signature(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].forward).parameters:
+        if "position_ids" not in inspect.signature(found.forward).parameters:
             raise SpecError(
                 f"language_model.model_type: {self.model_type!r} takes no position_ids, by which packed samples are kept apart and a "
                 "cache is continued; choose a language model that does, such as 'llama'"
             )
-        return AutoModelForCausalLM.from_config(config)
+        model: PreTrainedModel = found._from_config(config)
+        return model
 
     def _refuse_misspelled(self, config_class: Any, settings: dict[str, Any]) -> None:
         """transformers keeps settings that it does not know, and takes its default for the one that was meant."""
@@ -118,3 +127,14 @@ class LanguageModel(Spec):
 
 _ROPE = {"rope_parameters", "rope_scaling", "rope_theta"}
 _NOT_ARCHITECTURE = {"model_type", "transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}
+
+
+def causal_class(config: PretrainedConfig) -> Any:
+    """transformers' causal LM of a config: the one that it maps to it, or the one that stands beside a text model (Mllama's); or None."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    modeling = importlib.import_module(type(config).__module__.replace(".configuration_", ".modeling_"))
+    beside = (each for name, each in vars(modeling).items() if name.endswith("ForCausalLM"))
+    return next((each for each in beside if each.config_class is type(config)), None)

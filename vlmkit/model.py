@@ -125,7 +125,7 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             if pixels is None or grids is None:
                 raise FusionError(f"pixel_values{behind} and grids{behind} come together: pass the processor's whole batch")
             patches.append(pixels)
-            views.append(views_of(grids, batch.get(f"places{behind}")))
+            views.append(views_of(grids, batch.get("places")))
         return tuple(patches), tuple(views)
 
     def see(self, patches: tuple[Tensor, ...], views: tuple[Views, ...]) -> Features:
@@ -151,11 +151,12 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         pixels: dict[str, Any],
         visual_index: Tensor | None,
         visible: Tensor | None,
-        kept: Tensor | None,
+        kept: Features | Tensor | None,
         made_here: bool,
         cached: bool,
-    ) -> Features | None:
-        """The visual tokens (T, D_lm) of a batch, those that were `kept` from an earlier step, or nothing. Raises FusionError."""
+    ) -> tuple[Features | None, Views]:
+        """The visual tokens (T, D_lm) of a batch, those that were `kept` from an earlier step, or nothing; and the views that the batch
+        states. Raises FusionError."""
         if pixels["pixel_values"] is not None:
             if pixels["grids"] is None or (visual_index is None and visible is None):
                 raise FusionError("pixel_values need grids and visual_index beside them: pass the processor's whole batch")
@@ -163,12 +164,14 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             if not made_here and visual_index is not None:
                 grids = self.spec.grids_out(*([view.grid for view in of] for of in views))
                 check_places(grids, visual_index, whole=not self.spec.layout.partial)
-            return self.see(patches, views)
+            return self.see(patches, views), views[0]
+        if isinstance(kept, Features):
+            return kept, () if pixels["grids"] is None else views_of(pixels["grids"], pixels["places"])
         if kept is not None:
-            return Features(kept, ())
+            return Features(kept, ()), ()
         if visual_index is not None and (not made_here or visual_index.device.type == "cpu") and bool((visual_index != -1).any()):
             raise FusionError("visual_index refers to images, but the batch has no pixel_values")
-        return self.see_nothing() if not cached and (self.training or is_sharded(self)) else None
+        return self.see_nothing() if not cached and (self.training or is_sharded(self)) else None, ()
 
     def forward(
         self,
@@ -188,7 +191,7 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
         supervised: Tensor | None = None,
-        visual: Tensor | None = None,
+        visual: Features | Tensor | None = None,
         cache: Any = None,
         return_dict: bool | None = None,
         **kwargs: Any,
@@ -196,7 +199,8 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         """Logits (B, S, vocabulary), and the loss where labels are given.
 
         With labels in training mode only columns that some row supervises go through the LM head, and `logits` is None: at a 100k
-        vocabulary all of them would be most of the memory. Packed samples (`segments`, or positions that start again) take no attention
+        vocabulary all of them would be most of the memory. `visual`: visual tokens in place of pixels, as `get_image_features` gives them;
+        `grids` and `places` stay. Packed samples (`segments`, or positions that start again) take no attention
         mask, and no cache is kept. `cache` and `past_key_values` are two names of one thing: transformers renamed it. Raises FusionError
         where images and places do not fit.
         """
@@ -208,7 +212,7 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         elif boundaries is not None:
             refuse_mask(attention_mask, cache)
         pixels = {"pixel_values": pixel_values, "grids": grids, "places": places} | take_pixels(kwargs)
-        features = self.look(pixels, visual_index, visible, visual, made_here, cached)
+        features, views = self.look(pixels, visual_index, visible, visual, made_here, cached)
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         if labels is None or not self.training:
@@ -227,6 +231,7 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
                 position_ids,
                 cache,
                 token_type_ids,
+                views,
             ),
             labels,
             supervised,

@@ -36,12 +36,16 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         self.spec = Architecture.from_dict(architecture)
         required = self.spec.layout.required_specials()
         self.plain_tokenizer = PlainTokenizer(tokenizer, required)
-        check_specials(self.plain_tokenizer, required, self.spec.language_model.vocabulary)
+        vocabulary = self.spec.language_model.vocabulary
+        if any(self.plain_tokenizer.specials.get(token, 0) >= vocabulary for token in required):
+            vocabulary = self.spec.language_model.readable()
+        check_specials(self.plain_tokenizer, required, vocabulary)
         layout, fusion = self.spec.layout, self.spec.fusion
         self.entries = Entries(
             pad=self.pad_token_id,
             learned=bool(layout.learned),
             prefix=fusion.needs_prefix,
+            places=any(tower.encoder.reads_places for tower in self.spec.towers),
             visible=fusion.needs_visible,
             neighbours_together=layout.neighbours_together,
         )
@@ -190,7 +194,8 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
     def model_input_names(self) -> list[str]:
         rows = ["attention_mask", *self.entries.blank(1, 1)]
         further = [f"{name}_{number}" for number in range(1, len(self._cutters)) for name in ("pixel_values", "grids")]
-        return [name for name in rows if name != "labels"] + ["pixel_values", "grids", *further]
+        places = ["places"] if self.entries.places else []
+        return [name for name in rows if name != "labels"] + ["pixel_values", "grids", *places, *further]
 
 
 def _cut(picture: Any, tower: VisionTower, plan: ImagePlan, out: Tensor | None = None) -> Pixels:

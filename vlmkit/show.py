@@ -50,7 +50,9 @@ class Sight:
 
 
 def placed(architecture: Architecture, tokens: ImageTokens) -> NDArray[np.bool_]:
-    """Of each visual token of an image, as the connector returns them, whether the layout gives it a place."""
+    """Of each visual token of an image, as the connector returns them, whether the layout gives it a place, or it is looked at."""
+    if architecture.layout.looked_at:
+        return np.ones(tokens.count, bool)
     found = np.zeros(tokens.count, bool)
     for piece in architecture.layout.image_pieces(tokens):
         if isinstance(piece, Visual):

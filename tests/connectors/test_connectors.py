@@ -33,6 +33,15 @@ FIELDS = {
             "positions": st.sampled_from(["sincos2d", "none"]),
         },
     ),
+    "flamingo_resampler": st.fixed_dictionaries(
+        {
+            "latents": st.integers(1, 5),
+            "depth": st.integers(1, 2),
+            "heads": st.sampled_from([2, 4]),
+            "head_dim": st.sampled_from([4, 8]),
+        },
+        optional={"qk_norm": st.booleans()},
+    ),
     "joined": st.fixed_dictionaries({}, optional={"how": st.sampled_from(["channels", "sequence"])}),
     "linear": st.fixed_dictionaries({}, optional={"bias": st.booleans()}),
     "mlp": st.fixed_dictionaries(
@@ -65,7 +74,7 @@ FIELDS = {
 """Drawn fields of every connector; a new connector adds its line here."""
 TOKEN_WISE = ("joined", "linear", "mlp")
 """They take every grid and pass a kept class token."""
-RESAMPLERS = ("perceiver",)
+RESAMPLERS = ("flamingo_resampler", "perceiver")
 """They take every grid, a kept class token too, and give tokens of one row."""
 
 DIM_IN, DIM_OUT = 8, 16

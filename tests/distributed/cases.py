@@ -47,6 +47,13 @@ def small(**parts: Any) -> Callable[[], Architecture]:
     return lambda: architecture(**parts)
 
 
+AROUND: dict[str, dict[str, Any]] = {
+    "mllama": {"policy": "canvas_tiles", "connector": "linear"},
+    "cross_attention": {"layout": "seen"},
+}
+"""What a part needs beside it where the usual small parts do not fit."""
+
+
 def _cases() -> dict[str, Case]:
     # One image a row for named models: some of their processors take no more, and every size serves.
     mixed: tuple[Rows, Rows] = (ONE, [*TEXT, [user(picture(90, 40, 7), "?"), assistant("b")]])
@@ -57,17 +64,18 @@ def _cases() -> dict[str, Case]:
         cases[f"small, ddp, {pair}"] = Case(small(), rows, "ddp")
         cases[f"small, fsdp, {pair}, packed"] = Case(small(fusion="prefix"), rows, "fsdp", pack=True)
     for encoder in vlmkit.list_encoders():
-        cases[f"encoder {encoder}, fsdp"] = Case(small(encoder=encoder), PAIRS["other grids"], "fsdp")
+        cases[f"encoder {encoder}, fsdp"] = Case(small(encoder=encoder, **AROUND.get(encoder, {})), PAIRS["other grids"], "fsdp")
     for connector in vlmkit.list_connectors():
         cases[f"connector {connector}, fsdp"] = Case(small(connector=connector), PAIRS["text beside images"], "fsdp")
     for fusion in vlmkit.list_fusions():
-        cases[f"fusion {fusion}, fsdp"] = Case(small(fusion=fusion), PAIRS["text beside images"], "fsdp")
+        cases[f"fusion {fusion}, fsdp"] = Case(small(fusion=fusion, **AROUND.get(fusion, {})), PAIRS["text beside images"], "fsdp")
     cases["learned embeddings, ddp"] = Case(small(policy="anyres", layout="unpadded_rows"), PAIRS["text beside images"], "ddp")
     return cases
 
 
 CASES = _cases()
 ZERO3 = {f"small, {pair}": Case(small(), rows, "zero3") for pair, rows in PAIRS.items()} | {
-    f"{name}, text beside images": Case(named(name), (ONE, TEXT), "zero3") for name in ("univa-vl-tiny", "llava-1.6-tiny", "paligemma-tiny")
+    f"{name}, text beside images": Case(named(name), (ONE, TEXT), "zero3")
+    for name in ("univa-vl-tiny", "llava-1.6-tiny", "paligemma-tiny", "llama-3.2-vision-tiny", "idefics-tiny")
 }
 """What asks for DeepSpeed."""

@@ -13,6 +13,16 @@ from vlmkit.features import Grid
 
 TINY: dict[str, dict[str, Any]] = {
     "aimv2": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20, "mlp": 64, "positions": "bicubic_antialias"},
+    "mllama": {
+        "width": 32,
+        "layers": 2,
+        "global_layers": 1,
+        "heads": 4,
+        "patch": 4,
+        "image_size": 20,
+        "mlp": 64,
+        "selected": (1,),
+    },
     "open_clip": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20},
     "clip": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20, "mlp": 64, "positions": "bicubic_antialias"},
     "siglip": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20, "mlp": 64, "positions": "bicubic_antialias"},

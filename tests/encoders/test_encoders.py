@@ -22,6 +22,14 @@ WITH_BLOCKS = [kind for kind in KINDS if issubclass(encoders[kind], BlockEncoder
 WITH_A_TABLE = [kind for kind in KINDS if issubclass(encoders[kind], ViT)]
 GRIDS = st.lists(st.builds(Grid, st.just(1), st.integers(1, 8), st.integers(1, 8)), min_size=1, max_size=6).map(tuple)
 NATIVE = Grid(1, 5, 5)
+TILES = ("mllama",)
+"""They read tiles, which are all of one size."""
+
+
+def two_views(kind):
+    return (NATIVE if kind in TILES else Grid(1, 3, 4), NATIVE)
+
+
 every_kind = pytest.mark.parametrize("kind", KINDS)
 with_blocks = pytest.mark.parametrize("kind", WITH_BLOCKS)
 with_a_table = pytest.mark.parametrize("kind", WITH_A_TABLE)
@@ -33,7 +41,7 @@ def towers():
 
 
 def test_the_catalogue_is_whole():
-    assert KINDS == ["aimv2", "clip", "open_clip", "patches", "pixtral", "siglip", "siglip_rotary", "timm"] == sorted(TINY)
+    assert KINDS == ["aimv2", "clip", "mllama", "open_clip", "patches", "pixtral", "siglip", "siglip_rotary", "timm"] == sorted(TINY)
     assert WITH_BLOCKS == ["aimv2", "clip", "open_clip", "pixtral", "siglip", "siglip_rotary", "timm"]
     assert WITH_A_TABLE == ["aimv2", "clip", "open_clip", "siglip", "timm"]
     for kind in KINDS:
@@ -54,6 +62,7 @@ assert not {{"open_clip", "timm", "torchvision", "transformers.models"}} & set(s
     assert printed.splitlines() == [
         "aimv2 14 1024 24x24",
         "clip 14 1024 24x24",
+        "mllama 14 7680 40x40 + 1",
         "open_clip 14 1280 27x27",
         "patches 30 2700 3x4",
         "pixtral 16 1024 3x4",
@@ -71,26 +80,29 @@ def test_json_round_trip(kind):
 
 
 @every_kind
-@given(grids=GRIDS, seed=st.integers(0, 99))
+@given(data=st.data(), seed=st.integers(0, 99))
 @settings(max_examples=15, deadline=None)
-def test_views_together_are_views_alone(towers, kind, grids, seed):
-    """Measured 0 on a CPU: equal grids share a batch, others never meet."""
+def test_views_together_are_views_alone(towers, kind, data, seed):
+    """Measured 0 on a CPU: equal grids share a batch, others never meet. A tower of tiles gives what blank ones are behind all views."""
     tower = towers[kind]
+    grids = data.draw(st.lists(st.just(NATIVE), min_size=1, max_size=4).map(tuple) if kind in TILES else GRIDS)
     patches = pixels(grids, 4, seed)
     with torch.no_grad():
         together = tower(patches, grids)
-        assert together.grids == tuple(tower.spec.grid_out(grid) for grid in grids)
-        for mine, piece, grid in zip(together.views(), patches.split([grid.tokens for grid in grids]), grids, strict=True):
-            alone = tower(piece, (grid,))
-            assert mine.shape == (tower.spec.grid_out(grid).tokens, tower.spec.dim_out) == alone.tokens.shape
-            assert (mine - alone.tokens).abs().max() < 1e-5
+        assert together.grids[: len(grids)] == tuple(tower.spec.grid_out(grid) for grid in grids)
+        assert (len(together.grids) > len(grids)) == (kind in TILES)
+        for mine, piece, grid in zip(together.views(), patches.split([grid.tokens for grid in grids]), grids, strict=kind not in TILES):
+            alone = tower(piece, (grid,)).views()[0]
+            assert mine.shape == (tower.spec.grid_out(grid).tokens, tower.spec.dim_out) == alone.shape
+            assert (mine - alone).abs().max() < 1e-5
 
 
 @every_kind
 def test_a_tensor_of_grids_and_a_tuple_are_the_same(towers, kind):
-    grids = (Grid(1, 3, 4), NATIVE)
+    grids = two_views(kind)
     patches = pixels(grids, 4)
-    assert torch.equal(towers[kind](patches, grids).tokens, towers[kind](patches, torch.tensor([[1, 3, 4], [1, 5, 5]])).tokens)
+    numbers = torch.tensor([[1, grid.rows, grid.columns] for grid in grids])
+    assert torch.equal(towers[kind](patches, grids).tokens, towers[kind](patches, numbers).tokens)
 
 
 @every_kind
@@ -121,9 +133,11 @@ def test_patches_land_where_they_were_cut(towers, kind):
     """A tower sees the image that was cut, not a transposed or shuffled one."""
     seen = []
     tower = copy.deepcopy(towers[kind])
-    tower.encode = lambda patches, views: (seen.append((patches, views)), torch.zeros(len(patches), tower.spec.dim_out))[1]
-    images = torch.randn(2, 3, 12, 20)
-    tower(patchify(images, 4), (Grid(1, 3, 5),) * 2)
+    grid = NATIVE if kind in TILES else Grid(1, 3, 5)
+    tower.encode = lambda patches, views: (seen.append((patches, views)), torch.zeros(2 * tower.spec.grid_out(grid).tokens, 1))[1]
+    tower.beside = lambda views: ()
+    images = torch.randn(2, 3, 4 * grid.rows, 20)
+    tower(patchify(images, 4), (grid,) * 2)
     ((patches, views),) = seen
     pieces = patches.split([view.grid.tokens for view in views])
     assert torch.equal(torch.stack([unpatchify(piece, view.grid, 4) for piece, view in zip(pieces, views, strict=True)]), images)
@@ -148,7 +162,7 @@ def test_a_state_dict_is_all_there_is(towers, kind):
     assert all(value.is_meta for value in tower.state_dict().values())
     tower = tower.to_empty(device="cpu").eval()
     tower.load_state_dict(towers[kind].state_dict())
-    grids = (Grid(1, 3, 4), NATIVE)
+    grids = two_views(kind)
     assert torch.equal(tower(pixels(grids, 4), grids).tokens, towers[kind](pixels(grids, 4), grids).tokens)
 
 

@@ -59,6 +59,12 @@ def test_every_visual_token_stands_exactly_once_on_a_placeholder(kind: str, give
     for span in layout.spans:
         for step in range(span.length):
             assert places.setdefault((span.image, span.offset + step), span.start + step) == span.start + step
+    if spec.looked_at:
+        assert layout.spans == layout.learned == ()
+        marks = [at for at, token in enumerate(layout.ids) if token == PLACEHOLDER]
+        assert layout.seen == tuple(zip(marks, range(len(images)), strict=True))
+        assert [start for start, _ in layout.extents] == sorted(start for start, _ in layout.extents)
+        return
     all_tokens = {(number, token) for number, tokens in enumerate(images) for token in range(tokens.count)}
     assert set(places) == all_tokens or (spec.partial and set(places) < all_tokens)
     learned = [place for place, _ in layout.learned]

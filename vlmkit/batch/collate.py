@@ -26,6 +26,8 @@ class Entries:
     """Token id."""
     learned: bool = False
     prefix: bool = False
+    places: bool = False
+    """Whether views say which tile of which image they are."""
     visible: bool = False
     neighbours_together: bool = False
     """Whether several images that are seen one right behind the other are all looked at."""
@@ -74,7 +76,11 @@ class RowOfTokens:
         return place
 
     def _look(self, visible: Numbers, together: bool) -> None:
-        """From its mark on an image is looked at, until another one's mark; with `together` also beyond marks right behind its own."""
+        """From its mark on an image is looked at, until another one's mark; with `together` also beyond marks right behind its own.
+        Before the first mark it is the other way round: the one behind the last token of all images, and the first."""
+        if self.layout.seen:
+            shown = [self.images[image] for _, image in self.layout.seen]
+            visible[:] = max(end for _, end in shown), min(first for first, _ in shown)
         begin = -1
         before = -1
         for place, image in self.layout.seen:
@@ -109,7 +115,7 @@ def padded(samples: Sequence[PreparedSample], entries: Entries, *, side: str, le
     for number, row in enumerate(rows):
         row.write(batch, number, length - len(row.layout.ids) if side == "left" else 0, 0, entries)
     batch["attention_mask"] = (batch["segments"] >= 0).astype(np.int64)
-    return finished(batch, samples)
+    return finished(batch, samples, entries)
 
 
 def packed(rows: Sequence[Sequence[PreparedSample]], entries: Entries, length: int | None) -> BatchFeature:
@@ -131,7 +137,7 @@ def packed(rows: Sequence[Sequence[PreparedSample]], entries: Entries, length: i
             start = place.stop
         batch["position_ids"][number, start:] = np.arange(length - start)
     batch["boundaries"] = boundaries(batch["segments"])
-    return finished(batch, samples)
+    return finished(batch, samples, entries)
 
 
 def boundaries(segments: Numbers) -> NDArray[np.int32]:
@@ -142,7 +148,7 @@ def boundaries(segments: Numbers) -> NDArray[np.int32]:
     return np.append(begins.ravel().nonzero()[0], segments.size).astype(np.int32)
 
 
-def finished(rows: dict[str, NDArray[Any]], samples: Sequence[PreparedSample]) -> BatchFeature:
+def finished(rows: dict[str, NDArray[Any]], samples: Sequence[PreparedSample], entries: Entries) -> BatchFeature:
     """Tensors: the rows, which columns of theirs are supervised, and the pixels of all images."""
     batch = {name: torch.from_numpy(value) for name, value in rows.items()}
     batch["supervised"] = torch.from_numpy((rows["labels"][:, 1:] != IGNORE).any(axis=0).nonzero()[0])
@@ -150,6 +156,8 @@ def finished(rows: dict[str, NDArray[Any]], samples: Sequence[PreparedSample]) -
     if images:
         batch["pixel_values"] = joined([image.pixel_values for image in images])
         batch["grids"] = torch.cat([image.grids for image in images])
+        if entries.places:
+            batch["places"] = torch.tensor([(number, *at, 0) for number, image in enumerate(images) for at in image.tokens.plan.places])
         for number in range(len(images[0].beside)):
             batch[f"pixel_values_{number + 1}"] = joined([image.beside[number].pixel_values for image in images])
             batch[f"grids_{number + 1}"] = torch.cat([image.beside[number].grids for image in images])

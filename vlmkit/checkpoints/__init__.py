@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "smolvlm": "smolvlm",
+    "mllama": "mllama",
+    "idefics": "idefics1",
     "idefics2": "idefics2",
     "idefics3": "idefics3",
     "janus": "janus",

@@ -91,7 +91,7 @@ class Family(ABC):
             warnings.warn(f"{directory}: without weights of {', '.join(self.unread)}, which vlmkit does not build", stacklevel=3)
         ours = model.state_dict()
         theirs = {translate(name, self.renames(architecture), to_ours=False): tensor for name, tensor in ours.items()}
-        take_over(reference, theirs, architecture.name)
+        take_over(reference, self.write(theirs, config), architecture.name)
         reference.generation_config = model.generation_config
         reference.save_pretrained(directory, max_shard_size="5GB")
         processor.save_pretrained(directory)
@@ -105,6 +105,10 @@ class Family(ABC):
             counted = ", ".join(f"{module} ({size:,} values)" for module, size in left.items())
             warnings.warn(f"{directory}: {counted} are not read, for vlmkit does not build them", stacklevel=3)
         return {name: tensor for name, tensor in weights.items() if not is_within(name, self.unread)}
+
+    def write(self, weights: dict[str, Tensor], config: PretrainedConfig) -> dict[str, Tensor]:
+        """What `read` gives, as the published class of this config has it: the same, but where a family cuts tensors otherwise."""
+        return weights
 
 
 def with_tied(architecture: Architecture, reference: PreTrainedModel) -> Architecture:

@@ -15,6 +15,7 @@ connectors: Registry[Connector] = Registry(
     builtin=(
         "bilinear_mlp",
         "conv_patch_merger",
+        "flamingo_resampler",
         "joined",
         "linear",
         "mlp",

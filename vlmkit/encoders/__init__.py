@@ -15,6 +15,7 @@ encoders: Registry[Encoder] = Registry(
     builtin=(
         "aimv2",
         "clip",
+        "mllama",
         "open_clip",
         "patches",
         "pixtral",

@@ -12,6 +12,8 @@ from vlmkit.spec import Spec, SpecError
 if TYPE_CHECKING:
     from torch import nn
 
+    from vlmkit.preprocess.geometry import ImagePlan
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """OpenAI's CLIP constants, kept by OpenCLIP: Radford et al. 2021 (arXiv:2103.00020)."""
@@ -44,6 +46,8 @@ class Encoder(Spec):
         """Width of the features, D_v."""
         raise NotImplementedError
 
+    reads_places: ClassVar[bool] = False
+    """Whether it has to be told which tile of which image a view is."""
     patch_frames: ClassVar[int] = 1
     """Frames of a patch, t."""
 
@@ -60,6 +64,9 @@ class Encoder(Spec):
         """The grid of one view's features, given its grid of patches. Raises GridError for a grid that the tower cannot
         take: a tower of fixed size refuses every other one unless position resampling is asked for."""
         return grid
+
+    def check_tiles(self, plan: ImagePlan) -> None:
+        """Raise GridError for tiles of an image that the tower cannot read together."""
 
     def build(self) -> nn.Module:
         """The tower (encoders/tower.py) with random weights, on the current default device (meta included)."""

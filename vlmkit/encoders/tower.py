@@ -36,6 +36,10 @@ class Tower(nn.Module):
         """Normalised patches (N, 3*t*p*p) of all views, one view after the other -> (M, D_v)."""
         raise NotImplementedError
 
+    def beside(self, views: tuple[View, ...]) -> tuple[Grid, ...]:
+        """Grids of features that `encode` gives behind those of all views, and to which no batch refers."""
+        return ()
+
     def unused(self) -> Iterator[nn.Module]:
         """Modules that are kept for the sake of the checkpoint alone: no feature depends on them."""
         return iter(())
@@ -70,7 +74,7 @@ class Tower(nn.Module):
         normalised = self.normalise(pixel_values)
         if not of:
             return Features(normalised.new_zeros(0, self.spec.dim_out), ())
-        return Features(self.encode(normalised, of), outs).checked()
+        return Features(self.encode(normalised, of), outs + self.beside(of)).checked()
 
     def normalise(self, pixel_values: Tensor) -> Tensor:
         """(value / 255 - mean) / std as one multiply-add over uint8 patches, in float32; then the tower's dtype."""

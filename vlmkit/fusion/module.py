@@ -29,6 +29,10 @@ class FusionModule(nn.Module):
         dim = language_model.get_input_embeddings().embedding_dim
         self.learned = LearnedEmbeddings(layout.learned, dim) if layout.learned else None
 
+    def remembers(self, cache: Any) -> bool:
+        """Whether a cache keeps what its tokens looked at, so that what follows can look at it without the images."""
+        return False
+
     def forward(self, incoming: Incoming) -> dict[str, Any]:
         """The arguments to call the language model with: `inputs_embeds` (B, S, D_lm), `attention_mask` and whatever else it changes."""
         raise NotImplementedError

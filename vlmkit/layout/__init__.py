@@ -21,6 +21,8 @@ layouts: Registry[TokenLayout] = Registry(
         "rows",
         "rows_first",
         "run",
+        "seen",
+        "seen_fenced",
         "tile_tags",
         "timestamps",
         "unpadded_rows",

@@ -35,6 +35,8 @@ class TokenLayout(Spec):
     """Names of learned embeddings that stand among the visual tokens; the model has a vector of width D_lm for each."""
     partial: ClassVar[bool] = False
     """Whether visual tokens may be left out (those over padding, say)."""
+    looked_at: ClassVar[bool] = False
+    """Whether images are looked at by cross-attention: their visual tokens take no places."""
     neighbours_together: ClassVar[bool] = False
     """Whether words see all of several images that are `Seen` one right behind the other, and not the last of them alone."""
 
@@ -61,7 +63,10 @@ class TokenLayout(Spec):
         return ()
 
     def places(self, image: ImageTokens) -> int:
-        """Places that an image takes in the sequence: its visual tokens and learned embeddings, without the text around."""
+        """Places that an image takes in the sequence, its visual tokens and learned embeddings, without the text around; or, where it is
+        looked at, as many visual tokens as that is."""
+        if self.looked_at:
+            return image.count
         pieces = self.image_pieces(image)
         return sum(piece.length if isinstance(piece, Visual) else isinstance(piece, Learned) for piece in pieces)
 

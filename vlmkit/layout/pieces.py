@@ -35,9 +35,11 @@ class Learned:
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """A special token that stands once where two of it meet. A word right behind it is set off by a space."""
+    """A special token that stands once where two of it meet."""
 
     text: str
+    spaced: bool = True
+    """Whether a word right behind it is set off by a space."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,9 +46,11 @@ class Writer:
         self.prefix: int | None = None
         self.boundary = -1
         """Where the last boundary ends."""
+        self.spaced = True
+        """Whether a word right behind it is set off."""
 
     def plain(self, text: str) -> None:
-        if text and self.at_boundary and not text[0].isspace() and text[0] != "<":
+        if text and self.spaced and self.at_boundary and not text[0].isspace() and text[0] != "<":
             text = f" {text}"
         self.pending += text
 
@@ -103,7 +105,7 @@ class Writer:
             if isinstance(piece, Trusted):
                 self.trusted(piece.text)
             elif isinstance(piece, Boundary):
-                self.fence(piece.text)
+                self.fence(piece)
             elif isinstance(piece, Learned):
                 self.flush()
                 self.learned.append((len(self.ids), self.names.index(piece.name)))
@@ -134,11 +136,11 @@ class Writer:
     def at_boundary(self) -> bool:
         return self.boundary == len(self.ids) and not self.pending
 
-    def fence(self, text: str) -> None:
+    def fence(self, boundary: Boundary) -> None:
         if not self.at_boundary:
-            self.trusted(text)
+            self.trusted(boundary.text)
             self.flush()
-        self.boundary = len(self.ids)
+        self.boundary, self.spaced = len(self.ids), boundary.spaced
 
     def flush(self) -> None:
         if self.pending:

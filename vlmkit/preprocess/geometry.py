@@ -110,6 +110,16 @@ class ImagePlan:
         """The size of each view in pixels."""
         return tuple(tile.size for render in self.renders for tile in render.tiles)
 
+    @functools.cached_property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """Of each view the row and column of its tile, counted from 0; (-1, -1) for a picture that is one view beside other pictures."""
+        found: list[tuple[int, int]] = []
+        for render in self.renders:
+            rows, columns = (sorted({getattr(tile, side) for tile in render.tiles}) for side in ("top", "left"))
+            alone = len(render.tiles) == 1 and len(self.renders) > 1
+            found += [(-1, -1) if alone else (rows.index(tile.top), columns.index(tile.left)) for tile in render.tiles]
+        return tuple(found)
+
     def grids(self, patch: int) -> tuple[Grid, ...]:
         """The patch grid of each view. Raises GridError where a view is not a whole number of patches."""
         found = self._grids.get(patch)

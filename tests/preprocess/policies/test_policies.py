@@ -24,6 +24,7 @@ def square(**optional: st.SearchStrategy) -> st.SearchStrategy:
 
 FIELDS = {
     "anyres": square(grids=st.lists(st.tuples(few, few), min_size=1, max_size=9).map(tuple), fill=colours),
+    "canvas_tiles": square(tiles=few, fill=colours),
     "center_crop": square(max_aspect_ratio=st.integers(1, 300)),
     "edge_bounds": st.integers(1, 40).flatmap(
         lambda factor: st.fixed_dictionaries(

@@ -14,6 +14,7 @@ policies: Registry[ImagePolicy] = Registry(
     package=__name__,
     builtin=(
         "anyres",
+        "canvas_tiles",
         "center_crop",
         "edge_bounds",
         "edge_cap",

@@ -1,0 +1,262 @@
+"""Cross-attention: visual tokens take no place in the sequence; layers put between those of the language model look at them.
+
+Flamingo (Alayrac et al. 2022, arXiv:2204.14198), and in other forms Idefics (Laurencon et al. 2023, arXiv:2306.16527) and Llama 3.2-Vision
+(Dubey et al. 2024, arXiv:2407.21783, section 7). Over any decoder of transformers that hands keyword arguments to its layers: a
+layer runs in a hook before one of the decoder's, and what it looks at travels as an argument of the decoder's forward.
+
+Which visual tokens a token looks at, the batch says (`visible`). What one does that looks at none is where published systems
+differ:
+
+                            Idefics     Llama 3.2-Vision, transformers     Llama 3.2-Vision, llama-models
+    attention               nothing     all of the sample's images         nothing
+    MLP                     runs        nothing                            nothing
+    looks_at_none           "nothing"   "everything"                       "nothing"
+    feeds                   "all"       "seeing"                           "seeing"
+
+Keys and values of the visual tokens are kept beside the language model's own, in its cache: they are there once for all rows.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from vlmkit.cache_name import CACHE
+from vlmkit.connectors.layers import Activation
+from vlmkit.fusion import fusions
+from vlmkit.fusion.base import Fusion, FusionError, Incoming
+from vlmkit.fusion.cross_layer import CrossLayer, KeysValues
+from vlmkit.fusion.masks import causal_masks
+from vlmkit.fusion.module import FusionModule
+from vlmkit.fusion.sight import Owners, Sight, mask_of, owners_of, sample_sees, sees
+from vlmkit.spec import SpecError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from vlmkit.layout.base import TokenLayout
+
+
+@fusions.register("cross_attention")
+@dataclass(frozen=True, kw_only=True)
+class CrossAttention(Fusion):
+    """None as a size takes the language model's own."""
+
+    before: int | tuple[int, ...] = 4
+    """The language model's layers that have one before them, counted from 0; a single number n: every n-th, from the first on."""
+    visual_dim: int | None = None
+    """Width of visual tokens behind the connector."""
+    heads: int | None = None
+    kv_heads: int | None = None
+    """Heads of keys and values; each serves heads / kv_heads heads of queries."""
+    head_dim: int | None = None
+    hidden: int | None = None
+    """Channels inside the gated MLP."""
+    activation: Activation = "silu"
+    norm_eps: float | None = None
+    qk_norm: bool = True
+    """RMSNorm over the channels of each head of queries and keys."""
+    gate: Literal["scalar", "vector"] = "scalar"
+    """One number for a branch, or one a channel."""
+    gate_start: float = 0.0
+    gate_spread: float = 0.0
+    """Gates begin with this mean and standard deviation."""
+    looks_at_none: Literal["nothing", "everything"] = "nothing"
+    """What the attention of a token that looks at no image gives: nothing, or what an attention to all that belongs to its sample's images
+    gives, parts that a tower adds to an image included."""
+    feeds: Literal["all", "seeing"] = "all"
+    """Which tokens pass the MLP: all, or those that look at an image."""
+
+    needs_visible: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("visual_dim", "heads", "kv_heads", "head_dim", "hidden"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SpecError(f"cross_attention.{name}: expected 1 or more, got {value}")
+        if self.heads is not None and self.kv_heads is not None and self.heads % self.kv_heads:
+            raise SpecError(f"cross_attention.kv_heads: {self.heads} heads do not share {self.kv_heads} heads of keys and values evenly")
+        if self.norm_eps is not None and self.norm_eps <= 0:
+            raise SpecError(f"cross_attention.norm_eps: expected more than 0, got {self.norm_eps}")
+        if self.gate_spread < 0:
+            raise SpecError(f"cross_attention.gate_spread: expected 0 or more, got {self.gate_spread}")
+        before = self.before if isinstance(self.before, tuple) else (self.before - 1,)
+        if not before or min(before) < 0 or sorted(set(before)) != list(before):
+            raise SpecError(f"cross_attention.before: expected a number from 1 up, or rising numbers of layers from 0, got {self.before}")
+
+    def dim_visual(self, dim: int) -> int:
+        return dim if self.visual_dim is None else self.visual_dim
+
+    def places(self, layers: int) -> tuple[int, ...]:
+        """Before which of so many layers they stand. Raises SpecError for one that does not exist."""
+        found = tuple(range(0, layers, self.before)) if isinstance(self.before, int) else self.before
+        if max(found) >= layers:
+            raise SpecError(f"cross_attention.before: layer {max(found)} of a language model that has {layers}, counted from 0")
+        return found
+
+    def build(self, language_model: PreTrainedModel, layout: TokenLayout) -> FusionModule:
+        return CrossAttentionModule(self, language_model, layout)
+
+
+class Widths(NamedTuple):
+    """The sizes of a layer, over one language model."""
+
+    dim: int
+    visual: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    eps: float
+
+    @classmethod
+    def over(cls, spec: CrossAttention, config: Any) -> Widths:
+        """Raises SpecError where heads do not share keys and values evenly."""
+        dim = config.hidden_size
+        heads = spec.heads or config.num_attention_heads
+        kv_heads = spec.kv_heads or getattr(config, "num_key_value_heads", None) or heads
+        if heads % kv_heads:
+            raise SpecError(f"cross_attention.kv_heads: {heads} heads do not share {kv_heads} heads of keys and values evenly")
+        return cls(
+            dim=dim,
+            visual=spec.dim_visual(dim),
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=spec.head_dim or getattr(config, "head_dim", None) or dim // heads,
+            hidden=spec.hidden or config.intermediate_size,
+            eps=spec.norm_eps or float(getattr(config, "rms_norm_eps", 1e-6)),
+        )
+
+
+class CrossAttentionModule(FusionModule):
+    def __init__(self, spec: CrossAttention, language_model: PreTrainedModel, layout: TokenLayout) -> None:
+        super().__init__(language_model, layout)
+        self.spec = spec
+        self.config = language_model.config
+        decoder = decoder_layers(language_model)
+        places = spec.places(len(decoder))
+        widths = Widths.over(spec, self.config)
+        self.places = places
+        self.layers = nn.ModuleList(CrossLayer(spec, widths) for _ in places)
+        for number, layer in enumerate(decoder):
+            layer.register_forward_pre_hook(Hook(number), with_kwargs=True)
+
+    def forward(self, incoming: Incoming) -> dict[str, Any]:
+        """Raises FusionError for visual tokens beside a batch that does not say who looks at them."""
+        embeddings = self.embeddings(incoming._replace(visual=None))
+        arguments: dict[str, Any] = {"inputs_embeds": embeddings, "attention_mask": causal_masks(self.config, embeddings, incoming)}
+        sight = self.sight(incoming)
+        return arguments if sight is None else arguments | {SIGHT: sight}
+
+    def remembers(self, cache: Any) -> bool:
+        return memory_of(cache) is not None
+
+    def sight(self, incoming: Incoming) -> Sight | None:
+        """What the layers are given; None where none of them has anything to do."""
+        visual, visible, memory = incoming.visual, incoming.visible, memory_of(incoming.cache)
+        if visible is None:
+            if visual is not None and incoming.views:
+                raise FusionError("fusion 'cross_attention' needs visible, what each token may look at: pass the processor's whole batch")
+            visible = torch.zeros(*incoming.embeddings.shape[:2], 2, dtype=torch.long, device=incoming.embeddings.device)
+        tokens, owners = None, None if memory is None else memory.owners
+        if visual is not None and len(visual.tokens):
+            tokens, owners = visual.tokens, owners_of(visual.grids, incoming.views, visible.device)
+            if self.spec.looks_at_none == "nothing":
+                tokens, owners = tokens[: owners.referred], owners._replace(tokens=owners.tokens[: owners.referred])
+        elif memory is None and self.spec.feeds == "seeing":
+            return None
+        looks = sees(visible)
+        return Sight(
+            tokens,
+            mask=None if owners is None else mask_of(visible, owners),
+            attends=looks if self.spec.looks_at_none == "nothing" else sample_sees(visible),
+            feeds=looks if self.spec.feeds == "seeing" else torch.ones_like(looks),
+            owners=owners,
+            standing=Standing(dict(zip(self.places, self.layers, strict=True))),
+        )
+
+
+SIGHT = "sight"
+"""The argument of the language model's forward, and of its layers, that the hooks look for."""
+
+
+class Standing:
+    """The layers, by the number of the decoder's layer that they stand before.
+
+    They come with each forward, from the fusion that was called: a copy of a model, and an adapter that trains a copy of the fusion, run
+    their own. In an object, for whoever moves arguments to a device moves modules among them as well.
+    """
+
+    def __init__(self, layers: dict[int, nn.Module]) -> None:
+        self.layers = layers
+
+
+class Hook:
+    """Stands before one of the decoder's layers, and runs the layer that stands there, if any."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        sight = kwargs.pop(SIGHT, None)
+        layer = None if sight is None else sight.standing.layers.get(self.number)
+        if layer is None:
+            return args, kwargs
+        hidden = args[0] if args else kwargs["hidden_states"]
+        cache = kwargs.get(CACHE)
+        memory = memory_of(cache)
+        hidden, kept = layer(hidden, sight, None if memory is None else memory.kept.get(self.number))
+        if cache is not None and sight.tokens is not None:
+            remember(cache, self.number, kept, sight.owners)
+        return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
+
+
+@dataclass
+class Memory:
+    """What a cache keeps of the visual tokens that its prompt looked at. It is there once for all rows, so beams that change places leave
+    it alone."""
+
+    owners: Owners
+    kept: dict[int, KeysValues]
+    """Keys and values, by the layer of the language model that they are read before."""
+
+
+_MEMORY = "looked_at"
+"""The name under which it hangs on transformers' cache."""
+
+
+def memory_of(cache: Any) -> Memory | None:
+    found: Memory | None = getattr(cache, _MEMORY, None)
+    return found
+
+
+def remember(cache: Any, number: int, kept: KeysValues, owners: Owners) -> None:
+    """Keep the keys and values of a layer with the cache, in place of those of other visual tokens."""
+    memory = memory_of(cache)
+    if memory is None or memory.owners.tokens is not owners.tokens:
+        memory = Memory(owners, {})
+        setattr(cache, _MEMORY, memory)
+    memory.kept[number] = kept
+
+
+def decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
+    """The layers of a decoder, one after the other. Raises SpecError for one that hands them no further arguments."""
+    name, count = language_model.config.model_type, language_model.config.num_hidden_layers
+    stacks = [path for path, module in language_model.named_modules() if isinstance(module, nn.ModuleList) and len(module) == count]
+    if not stacks:
+        raise SpecError(f"language model {name!r} has no stack of its {count} layers, before which cross-attention could stand")
+    path = min(stacks, key=lambda path: path.count("."))
+    layers = language_model.get_submodule(path)
+    assert isinstance(layers, nn.ModuleList)
+    for module in (language_model, language_model.get_submodule(path.rpartition(".")[0]), *layers):
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(module.forward).parameters.values()):
+            raise SpecError(
+                f"language model {name!r} hands no further arguments to its layers ({type(module).__name__}.forward takes no **kwargs), so "
+                "fusion 'cross_attention' cannot reach them; choose a language model that does, such as 'llama'"
+            )
+    return layers
