@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from vlmkit.processor import VLMProcessor
     from vlmkit.registry import RegistryError
     from vlmkit.spec import Settings, SpecError
+    from vlmkit.staged_search import stage_beam_search
     from vlmkit.zoo import architecture, list_models, register_model
 
     list_connectors = connectors.names
@@ -97,6 +98,7 @@ __all__ = [
     "open_image",
     "policies",
     "register_model",
+    "stage_beam_search",
 ]
 
 _PUBLIC = {
@@ -123,6 +125,7 @@ _PUBLIC = {
     "vlmkit.processor": ("VLMProcessor",),
     "vlmkit.registry": ("RegistryError",),
     "vlmkit.spec": ("Settings", "SpecError"),
+    "vlmkit.staged_search": ("stage_beam_search",),
     "vlmkit.zoo": ("architecture", "list_models", "register_model"),
 }
 """Where each public name lives."""

@@ -3,7 +3,7 @@
 meta-llama/Llama-3.2-11B-Vision-Instruct and Llama-3.2-90B-Vision-Instruct, in transformers Mllama; the same numbers without Instruct.
 Every fifth layer of the published language model is a cross-attention layer; here those are the fusion's, and what is left is Llama
 3.1 8B or 70B, with eight more tokens that it can read. LLaVA-CoT (Xu et al. 2024, arXiv:2411.10440) is the 11B trained further, to answer
-in four tagged stages: `stage_beam_search` of `vlmkit.staged_search` searches through them.
+in four tagged stages: `vlmkit.stage_beam_search` searches through them.
 
 Numbers of the towers and of 11B: transformers' classes and its script that converts the weights; of 90B, and the ids, from memory. Turns
 as llama-models 0.3.0 describes them. The published chat template puts the date into a system message where a conversation has no
