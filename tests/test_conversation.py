@@ -114,8 +114,8 @@ def test_images_and_videos_are_numbered_in_one_sequence(key: str) -> None:
         *(
             (
                 [{"role": "user", "content": [TEXT, item]}],
-                "message 0, item 1: expected {'type': 'text', 'text': ...}, {'type': 'image', 'image': ...} or {'type': 'video', 'video': ...}, "
-                "got " + repr(item),
+                "message 0, item 1: expected {'type': 'text', 'text': ...}, {'type': 'image', 'image': ...} or "
+                "{'type': 'video', 'video': ...}, got " + repr(item),
             )
             for item in (
                 "hi",
