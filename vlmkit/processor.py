@@ -139,7 +139,7 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
             raise LayoutError("pass either conversations, which hold their images, or text with or without images")
         rows = [read_conversation(row) for row in (as_conversations(conversations) if text is None else from_text(text, images))]
         generate = all(turns[-1].role == "user" for turns, _ in rows) if add_generation_prompt is None else add_generation_prompt
-        samples = [self._sample(turns, sources, generate) for turns, sources in rows]
+        samples = [self._sample(turns, media, generate) for turns, media in rows]
         if max_length is not None:
             samples = [limited(sample, number, max_length, truncation and not generate) for number, sample in enumerate(samples)]
         side = padding_side or ("left" if generate else "right")
