@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vlmkit.conversation import read_conversation
+from vlmkit.conversation import Film, Picture, pictures, read_conversation
 from vlmkit.layout.laid_out import LayoutError, Turn
+from vlmkit.preprocess.sampling import Sampling
 
 TEXT = {"type": "text", "text": "hi"}
 
@@ -23,7 +25,7 @@ def test_texts_and_images_become_turns_and_images_in_the_order_in_which_they_sta
         ]
     )
     assert turns == (Turn("system", ("Be brief.",)), Turn("user", (0, "hi", 1)), Turn("assistant", ("",)), Turn("user", (2,)))
-    assert images == [first, "b.png", "c.png"]
+    assert images == [Picture(first), Picture("b.png"), Picture("c.png")]
 
 
 @pytest.mark.parametrize(
@@ -37,7 +39,34 @@ def test_texts_and_images_become_turns_and_images_in_the_order_in_which_they_sta
     ],
 )
 def test_every_spelling_of_an_image_in_the_ecosystem_is_read(item: dict[str, Any]) -> None:
-    assert read_conversation([{"role": "user", "content": [item]}]) == ((Turn("user", (0,)),), ["a.png"])
+    assert read_conversation([{"role": "user", "content": [item]}]) == ((Turn("user", (0,)),), [Picture("a.png")])
+
+
+@pytest.mark.parametrize("key", ["video", "path", "url"])
+def test_images_and_videos_are_numbered_in_one_sequence(key: str) -> None:
+    frames, sampling = [object(), object()], Sampling(frames=8)
+    turns, media = read_conversation(
+        [
+            {"role": "user", "content": [{"type": "video", key: "a.mp4"}, TEXT, {"type": "image", "image": "b.png"}]},
+            {"role": "assistant", "content": "Yes."},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "video", key: frames, "fps": 30},
+                    {"type": "video", key: Path("c.mp4"), "sampling": {"frames": 8}},
+                    {"type": "video", key: "d.mp4", "sampling": sampling},
+                ],
+            },
+        ]
+    )
+    assert [turn.content for turn in turns] == [(0, "hi", 1), ("Yes.",), (2, 3, 4)]
+    assert media == [
+        *(Film("a.mp4"), Picture("b.png"), Film(frames, 30.0), Film(Path("c.mp4"), None, sampling), Film("d.mp4", None, sampling)),
+    ]
+    assert type(media[2][1]) is float
+    with pytest.raises(LayoutError, match=r"^images are taken here and no videos, got a video as number 0 of what"):
+        pictures(media)
+    assert pictures(media[1:2]) == ["b.png"]
 
 
 @pytest.mark.parametrize(
@@ -58,10 +87,35 @@ def test_every_spelling_of_an_image_in_the_ecosystem_is_read(item: dict[str, Any
         ([{"role": "assistant", "content": None}], "message 0: content is a text or a list of items, got None"),
         ([{"role": "user", "content": b"hi"}], "message 0: content is a text or a list of items, got b'hi'"),
         ([{"role": "user", "content": TEXT}], "message 0: content is a text or a list of items, got {'type': 'text', 'text': 'hi'}"),
+        (
+            [{"role": "user", "content": [TEXT, {"type": "video", "video": "a.mp4", "fps": 2.0}]}],
+            "message 0, item 1: a video file states its frames a second itself, got 'fps': 2.0; to choose how many frames a second "
+            "are shown, write 'sampling': {'fps': 2.0}",
+        ),
+        *(
+            (
+                [{"role": "user", "content": [{"type": "video", "video": [], "fps": fps}]}],
+                f"message 0, item 0: 'fps' is a number of frames a second above 0, got {fps!r}",
+            )
+            for fps in (0, -1.0, float("inf"), float("nan"), True, "2")
+        ),
+        (
+            [{"role": "user", "content": [{"type": "video", "video": "a.mp4", "sampling": 8}]}],
+            "message 0, item 0: 'sampling' is an object such as {'fps': 1.0} or {'frames': 8}, got 8",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "video", "video": "a.mp4", "sampling": {"nframes": 8}}]}],
+            "message 0, item 0: sampling.nframes: unknown field, did you mean 'frames'?",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "video", "video": "a.mp4", "sampling": {"fps": 0}}]}],
+            "message 0, item 0: sampling: sampling.fps: expected more than 0 frames a second, got 0",
+        ),
         *(
             (
                 [{"role": "user", "content": [TEXT, item]}],
-                "message 0, item 1: expected {'type': 'text', 'text': ...} or {'type': 'image', 'image': ...}, got " + repr(item),
+                "message 0, item 1: expected {'type': 'text', 'text': ...}, {'type': 'image', 'image': ...} or "
+                "{'type': 'video', 'video': ...}, got " + repr(item),
             )
             for item in (
                 "hi",
@@ -70,7 +124,8 @@ def test_every_spelling_of_an_image_in_the_ecosystem_is_read(item: dict[str, Any
                 {"type": "image"},
                 {"type": "image", "image": None},
                 {"type": "image_url", "image_url": {}},
-                {"type": "video", "video": "a.mp4"},
+                {"type": "video"},
+                {"type": "video", "video": None, "fps": 2},
                 {"text": "hi"},
             )
         ),
@@ -85,4 +140,4 @@ def test_what_is_no_conversation_is_said_in_one_sentence_naming_message_and_item
 def test_a_long_value_is_shown_shortened() -> None:
     with pytest.raises(LayoutError) as caught:
         read_conversation([{"role": "user", "content": [{"type": "text", "text": ["x" * 1000]}]}])
-    assert len(str(caught.value)) < 200
+    assert len(str(caught.value)) < 250

@@ -1,25 +1,52 @@
-"""Conversations in the ecosystem's chat format, read strictly: roles, text and images, nothing guessed."""
+"""Conversations in the ecosystem's chat format, read strictly: roles, text, images and videos, nothing guessed."""
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from vlmkit.layout.laid_out import LayoutError, Turn
+from vlmkit.preprocess.sampling import Sampling
+from vlmkit.spec import SpecError
 
 Message = Mapping[str, Any]
 Conversation = Sequence[Message]
 """[{"role": "user", "content": [{"type": "image", "image": ...}, {"type": "text", "text": "..."}]}, ...]"""
 
+
+class Picture(NamedTuple):
+    """An image of a conversation: {"type": "image", "image": source}."""
+
+    source: Any
+    """What `preprocess.images.open_image` takes, or the number that stands for it in a data set."""
+
+
+class Film(NamedTuple):
+    """A video of a conversation: {"type": "video", "video": source, "fps": 30.0, "sampling": {"fps": 1.0}}."""
+
+    source: Any
+    """What `preprocess.video.open_video` takes."""
+    fps: float | None = None
+    """Frames a second of a list or an array of frames; None where nothing is said, and for files, which say it themselves."""
+    sampling: Sampling | None = None
+    """Which of its frames are shown, in place of what the model has for it."""
+
+
+Medium = Picture | Film
+"""What is numbered in the order in which it stands: images and videos in one sequence."""
+
 _ROLES = ("system", "user", "assistant")
 # What nearly all are stands first: asking an abstract class takes ten times as long.
 _OBJECT, _LIST = (dict, Mapping), (list, tuple, Sequence)
 _IMAGE_KEYS = ("image", "path", "url")
+_VIDEO_KEYS = ("video", "path", "url")
 
 
-def read_conversation(conversation: Conversation) -> tuple[tuple[Turn, ...], list[Any]]:
-    """Turns for a layout, and the images in the order in which they stand. Raises LayoutError naming message and item."""
-    images: list[Any] = []
+def read_conversation(conversation: Conversation) -> tuple[tuple[Turn, ...], list[Medium]]:
+    """Turns for a layout, and images and videos in the order in which they stand. Raises LayoutError naming message and item."""
+    media: list[Medium] = []
     turns = []
     if isinstance(conversation, (str, bytes)) or not isinstance(conversation, _LIST):
         raise LayoutError(f"a conversation is a list of messages, got {_short(conversation)}")
@@ -33,12 +60,20 @@ def read_conversation(conversation: Conversation) -> tuple[tuple[Turn, ...], lis
             raise LayoutError(f"message {number}: role {role!r} is not one of {', '.join(_ROLES)}")
         if role == "system" and number:
             raise LayoutError(f"message {number}: a system message stands first or nowhere")
-        turns.append(Turn(role, (content,) if isinstance(content, str) else _parts(content, images, number)))
-    return tuple(turns), images
+        turns.append(Turn(role, (content,) if isinstance(content, str) else _parts(content, media, number)))
+    return tuple(turns), media
 
 
-def _parts(content: Any, images: list[Any], message: int) -> tuple[str | int, ...]:
-    """Texts of a message, and the numbers of its images, which are added to `images`."""
+def pictures(media: Sequence[Medium]) -> list[Any]:
+    """The sources of images, where nothing but images is taken. Raises LayoutError where a video stands among them."""
+    for number, medium in enumerate(media):
+        if not isinstance(medium, Picture):
+            raise LayoutError(f"images are taken here and no videos, got a video as number {number} of what the conversation shows")
+    return [medium.source for medium in media]
+
+
+def _parts(content: Any, media: list[Medium], message: int) -> tuple[str | int, ...]:
+    """Texts of a message, and the numbers of its images and videos, which are added to `media`."""
     if isinstance(content, bytes) or not isinstance(content, _LIST):
         raise LayoutError(f"message {message}: content is a text or a list of items, got {_short(content)}")
     parts: list[str | int] = []
@@ -46,25 +81,54 @@ def _parts(content: Any, images: list[Any], message: int) -> tuple[str | int, ..
         if isinstance(item, _OBJECT) and item.get("type") == "text" and isinstance(item.get("text"), str):
             parts.append(item["text"])
         elif isinstance(item, _OBJECT) and (image := _image(item)) is not None:
-            parts.append(len(images))
-            images.append(image)
+            parts.append(len(media))
+            media.append(Picture(image))
+        elif isinstance(item, _OBJECT) and item.get("type") == "video" and (video := _first(item, _VIDEO_KEYS)) is not None:
+            parts.append(len(media))
+            media.append(_film(video, item, f"message {message}, item {number}"))
         else:
             raise LayoutError(
-                f"message {message}, item {number}: expected {{'type': 'text', 'text': ...}} or {{'type': 'image', 'image': ...}}, "
-                f"got {_short(item)}"
+                f"message {message}, item {number}: expected {{'type': 'text', 'text': ...}}, {{'type': 'image', 'image': ...}} or "
+                f"{{'type': 'video', 'video': ...}}, got {_short(item)}"
             )
     return tuple(parts)
 
 
+def _film(source: Any, item: Message, place: str) -> Film:
+    fps, sampling = item.get("fps"), item.get("sampling")
+    if fps is not None:
+        if isinstance(source, (str, bytes, os.PathLike)):
+            raise LayoutError(
+                f"{place}: a video file states its frames a second itself, got 'fps': {_short(fps)}; to choose how many frames "
+                f"a second are shown, write 'sampling': {{'fps': {_short(fps)}}}"
+            )
+        if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < math.inf:
+            raise LayoutError(f"{place}: 'fps' is a number of frames a second above 0, got {_short(fps)}")
+        fps = float(fps)
+    if sampling is not None and not isinstance(sampling, Sampling):
+        if not isinstance(sampling, _OBJECT):
+            raise LayoutError(f"{place}: 'sampling' is an object such as {{'fps': 1.0}} or {{'frames': 8}}, got {_short(sampling)}")
+        try:
+            sampling = Sampling.from_dict(dict(sampling), "sampling")
+        except SpecError as error:
+            raise LayoutError(f"{place}: {error}") from None
+    return Film(source, fps, sampling)
+
+
 def _image(item: Message) -> Any:
     if item.get("type") == "image":
-        for key in _IMAGE_KEYS:
-            if item.get(key) is not None:
-                return item[key]
-        return None
+        return _first(item, _IMAGE_KEYS)
     if item.get("type") == "image_url":  # OpenAI's form
         link = item.get("image_url")
         return link.get("url") if isinstance(link, Mapping) else link
+    return None
+
+
+def _first(item: Message, keys: tuple[str, ...]) -> Any:
+    """What the item holds under the first of these keys that it has."""
+    for key in keys:
+        if item.get(key) is not None:
+            return item[key]
     return None
 
 

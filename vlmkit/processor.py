@@ -15,7 +15,7 @@ from vlmkit.batch.calls import as_conversations, from_text
 from vlmkit.batch.collate import Entries, packed, padded
 from vlmkit.batch.sample import Pixels, PreparedSample, RenderedImage, limited
 from vlmkit.config import VLMConfig
-from vlmkit.conversation import Conversation, read_conversation
+from vlmkit.conversation import Conversation, Medium, pictures, read_conversation
 from vlmkit.layout.laid_out import Layout, LayoutError, Turn
 from vlmkit.layout.pieces import ImageTokens
 from vlmkit.preprocess.geometry import ImagePlan, Size
@@ -98,8 +98,8 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         """Render and lay out one conversation."""
         return self._sample(*read_conversation(conversation), add_generation_prompt)
 
-    def _sample(self, turns: Sequence[Turn], sources: Sequence[Any], add_generation_prompt: bool) -> PreparedSample:
-        images = tuple(self.render_image(source) for source in sources)
+    def _sample(self, turns: Sequence[Turn], media: Sequence[Medium], add_generation_prompt: bool) -> PreparedSample:
+        images = tuple(self.render_image(source) for source in pictures(media))
         return PreparedSample(images, (self._lay_out(turns, images, add_generation_prompt),))
 
     def _lay_out(self, turns: Sequence[Turn], images: Sequence[RenderedImage], add_generation_prompt: bool) -> Layout:
@@ -139,7 +139,7 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
             raise LayoutError("pass either conversations, which hold their images, or text with or without images")
         rows = [read_conversation(row) for row in (as_conversations(conversations) if text is None else from_text(text, images))]
         generate = all(turns[-1].role == "user" for turns, _ in rows) if add_generation_prompt is None else add_generation_prompt
-        samples = [self._sample(turns, sources, generate) for turns, sources in rows]
+        samples = [self._sample(turns, media, generate) for turns, media in rows]
         if max_length is not None:
             samples = [limited(sample, number, max_length, truncation and not generate) for number, sample in enumerate(samples)]
         side = padding_side or ("left" if generate else "right")

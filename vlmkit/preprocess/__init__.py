@@ -8,17 +8,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 # Functions and objects that have the name of their file: binding them here, after the file was loaded, lets them win.
-from vlmkit.preprocess.geometry import Box, ImagePlan, ImageSizeError, Render, Size
+from vlmkit.preprocess.geometry import Box, Clip, ImagePlan, ImageSizeError, Render, Size
 from vlmkit.preprocess.policies import policies
 from vlmkit.preprocess.policies.smart_resize import smart_resize
+from vlmkit.preprocess.sampling import Sampling
 
 if TYPE_CHECKING:
     from vlmkit.preprocess.images import ImageError, open_image
-    from vlmkit.preprocess.pixels import render
+    from vlmkit.preprocess.pixels import render, render_clip
+    from vlmkit.preprocess.video import VideoError, open_video
 
-_LAZY = {"open_image": "images", "ImageError": "images", "render": "pixels"}
+_LAZY = {"open_image": "images", "ImageError": "images", "render": "pixels", "render_clip": "pixels", "open_video": "video", "VideoError": "video"}
 
-__all__ = ["Box", "ImageError", "ImagePlan", "ImageSizeError", "Render", "Size", "open_image", "policies", "render", "smart_resize"]
+__all__ = [
+    *("Box", "Clip", "ImageError", "ImagePlan", "ImageSizeError", "Render", "Sampling", "Size", "VideoError"),
+    *("open_image", "open_video", "policies", "render", "render_clip", "smart_resize"),
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from vlmkit.features import Grid, GridError
 
@@ -43,6 +44,31 @@ class Size:
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width}"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A film as far as counting needs it: Clip(seconds=20, fps=30, size=Size(1080, 1920))."""
+
+    seconds: float
+    fps: float
+    """Frames a second of the film itself, not of those that are shown."""
+    size: Size
+
+    def __post_init__(self) -> None:
+        for name, value in (("seconds", self.seconds), ("fps", self.fps)):
+            if type(value) not in (int, float) or not 0 < value < math.inf:
+                raise ImageSizeError(f"a clip's {name} are a number above 0, got {value!r}")
+        if not isinstance(self.size, Size):
+            raise ImageSizeError(f"a clip's size is a Size such as Size(1080, 1920), got {self.size!r}")
+
+    @property
+    def frames(self) -> int:
+        """Clip(20, 30, size).frames is 600; a film has at least one."""
+        return max(1, round(self.seconds * self.fps))
+
+    def __str__(self) -> str:
+        return f"{self.seconds:g}s@{self.fps:g}fps,{self.size.width}x{self.size.height}"
 
 
 @dataclass(frozen=True)
@@ -100,14 +126,21 @@ class Render:
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """How one image of a given size becomes views. Views are numbered render by render, tile by tile."""
+    """How one image, or each frame of a film, of a given size becomes views. Views are numbered render by render, tile by tile."""
 
     source: Size
     renders: tuple[Render, ...]
+    times: tuple[float, ...] = ()
+    """When each shown frame of a film is seen, in seconds; empty for a picture."""
+
+    @property
+    def frames(self) -> int:
+        """Frames that are shown, each of which goes through all renders; 1 for a picture."""
+        return len(self.times) or 1
 
     @property
     def views(self) -> tuple[Size, ...]:
-        """The size of each view in pixels."""
+        """The size in pixels of each view of a picture, or of each view of one frame."""
         return tuple(tile.size for render in self.renders for tile in render.tiles)
 
     @functools.cached_property
@@ -120,13 +153,22 @@ class ImagePlan:
             found += [(-1, -1) if alone else (rows.index(tile.top), columns.index(tile.left)) for tile in render.tiles]
         return tuple(found)
 
-    def grids(self, patch: int) -> tuple[Grid, ...]:
-        """The patch grid of each view. Raises GridError where a view is not a whole number of patches."""
-        found = self._grids.get(patch)
+    def grids(self, patch: int, patch_frames: int = 1, clips: bool = False) -> tuple[Grid, ...]:
+        """The patch grid of each view that an encoder sees. Raises GridError where a view is not a whole number of patches.
+
+        A picture: one grid a view, of one frame, whatever the encoder. A film of F frames: where the encoder takes clips, one grid
+        a view, of F / patch_frames frames, rounded up; elsewhere the views of the first frame, then those of the second, and so on.
+        """
+        key = (patch, patch_frames, clips)
+        found = self._grids.get(key)
         if found is None:
-            found = self._grids[patch] = tuple(view.grid(patch) for view in self.views)
+            found = tuple(view.grid(patch) for view in self.views)
+            if self.times:
+                deep = -(-self.frames // patch_frames)
+                found = tuple(replace(grid, frames=deep) for grid in found) if clips else found * self.frames
+            self._grids[key] = found
         return found
 
     @functools.cached_property
-    def _grids(self) -> dict[int, tuple[Grid, ...]]:
+    def _grids(self) -> dict[tuple[int, int, bool], tuple[Grid, ...]]:
         return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -27,30 +28,98 @@ def render(
     plan: ImagePlan,
     *,
     patch: int,
+    patch_frames: int = 1,
     resample: Resample = "bicubic",
     antialias: bool = True,
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
     out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Patches (N, 3*p*p) and grids (V, 3) of the views of a plan, in its order.
+    """Patches (N, 3*t*p*p) and grids (V, 3) of the views of a picture's plan, in its order.
 
-    image: a PIL image of mode RGB, or (H, W, 3) uint8 as an array or tensor. A patch is laid out (channel, row, column),
-    patches of a view in raster order, uint8; with `mean` and `std` they are float32, (value / 255 - mean) / std. A grid
-    is (frames, rows, columns). out: where uint8 patches are written, (N, 3*p*p) in one piece. Raises ValueError where the
-    image is not the size that was planned for, and GridError where a view is not a whole number of patches.
+    image: a PIL image of mode RGB, or (H, W, 3) uint8 as an array or tensor. A patch is laid out (channel, frame, row, column), the
+    picture repeated where an encoder's patches have t = `patch_frames` frames; patches of a view in raster order, uint8; with `mean`
+    and `std` they are float32, (value / 255 - mean) / std. A grid is (frames, rows, columns). out: where uint8 patches are written,
+    (N, 3*t*p*p) in one piece. Raises ValueError where the image is not the size that was planned for, and GridError where a view is
+    not a whole number of patches.
     """
+    if plan.times:
+        raise ValueError(f"the plan is for a film of {plan.frames} frame(s), render its frames with render_clip")
     grids = plan.grids(patch)
-    patches = torch.empty(sum(grid.tokens for grid in grids), 3 * patch * patch, dtype=torch.uint8) if out is None else out
+    patches, cells = _room(grids, patch, patch_frames, out)
+    _draw(image, plan, patch, resample, antialias, _split(cells[:, :, 0], plan, patch))
+    cells[:, :, 1:] = cells[:, :, :1]
+    return _normalised(patches, mean, std), grid_tensor(grids)
+
+
+def render_clip(
+    frames: Iterable[Any],
+    plan: ImagePlan,
+    *,
+    patch: int,
+    patch_frames: int = 1,
+    clips: bool = False,
+    resample: Resample = "bicubic",
+    antialias: bool = True,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+    out: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Patches (N, 3*t*p*p) and grids (V, 3) of the views of a film's plan, in its order; see `render` for what is the same.
+
+    frames: the shown frames, each as `render` takes a picture, one after the other and never more than one of them at once.
+
+    clips: the encoder sees a view as one film. Frames 0 to t - 1 make the first patches of the view, frames t to 2t - 1 the next; the last
+    frame is repeated to fill the last patch. Patches of a view are in the order (group of frames, row, column). Otherwise every
+    frame is a picture for itself: the views of the first, then those of the second. Raises ValueError where there are more or fewer
+    frames than planned.
+    """
+    if not plan.times:
+        raise ValueError("the plan is for a picture, render it with render")
+    grids = plan.grids(patch, patch_frames, clips)
+    patches, cells = _room(grids, patch, patch_frames, out)
+    # By view, group of frames and patch, or by group and patch alone where a group is one frame with all its views.
+    groups = grids[0].frames if clips else plan.frames
+    blocks = [block.unflatten(0, (groups, -1)) for block in (cells.split([grid.tokens for grid in grids]) if clips else (cells,))]
+    deep = patch_frames if clips else 1
+    number = -1
+    for number, frame in enumerate(frames):
+        if number == plan.frames:
+            raise ValueError(f"the plan is for {plan.frames} frame(s) of a film, but there are more")
+        slots = [block[number // deep, :, :, number % deep] for block in blocks]
+        _draw(frame, plan, patch, resample, antialias, slots if clips else _split(slots[0], plan, patch))
+    if number + 1 < plan.frames:
+        raise ValueError(f"the plan is for {plan.frames} frames of a film, but there are {number + 1}")
+    for block in blocks:
+        if clips:
+            filled = (number % deep) + 1
+            block[-1, :, :, filled:] = block[-1, :, :, filled - 1 : filled]
+        else:
+            block[:, :, :, 1:] = block[:, :, :, :1]
+    return _normalised(patches, mean, std), grid_tensor(grids)
+
+
+def _room(grids: tuple[Grid, ...], patch: int, patch_frames: int, out: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Where patches are written, (N, 3*t*p*p), and the same memory as (N, 3, t, p*p)."""
+    shape = (sum(grid.tokens for grid in grids), 3 * patch_frames * patch * patch)
+    patches = torch.empty(shape, dtype=torch.uint8) if out is None else out
+    return patches, patches.view(shape[0], 3, patch_frames, patch * patch)
+
+
+def _split(cells: Tensor, plan: ImagePlan, patch: int) -> Sequence[Tensor]:
+    """(N, 3, p*p) of one picture -> that of each of its views."""
+    return cells.split([view.grid(patch).tokens for view in plan.views])
+
+
+def _draw(image: Any, plan: ImagePlan, patch: int, resample: Resample, antialias: bool, slots: Sequence[Tensor]) -> None:
+    """Carry out all renders of one picture, the patches of each view into its slot (rows * columns, 3, p*p)."""
     pixels = _pixels(image)
     size = Size(*pixels.shape[:2])
     if size != plan.source:
         raise ValueError(
             f"the plan is for an image of {plan.source}, but the image is {size} (height x width); plan with the image's own size"
         )
-    if (mean is None) != (std is None):
-        raise ValueError(f"mean and std come together, got mean={mean} and std={std}")
-    following = iter(torch.split(patches, [grid.tokens for grid in grids]))
+    following = iter(slots)
     made: Made = {}
     for part in plan.renders:
         picture = _resample(pixels, part, resample, antialias, made)
@@ -60,10 +129,15 @@ def render(
                 raise ValueError(f"{tile} reaches beyond its canvas of {part.canvas}")
             view = canvas[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
             patchify(view, patch, out=next(following))
-    if mean is not None and std is not None:
-        shift, scale = _affine(tuple(mean), tuple(std), patch)
-        patches = torch.addcmul(shift, patches.float(), scale)
-    return patches, grid_tensor(grids)
+
+
+def _normalised(patches: Tensor, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> Tensor:
+    if mean is None and std is None:
+        return patches
+    if mean is None or std is None:
+        raise ValueError(f"mean and std come together, got mean={mean} and std={std}")
+    shift, scale = _affine(tuple(mean), tuple(std), patches.shape[1] // 3)
+    return torch.addcmul(shift, patches.float(), scale)
 
 
 def grid_tensor(grids: tuple[Grid, ...]) -> Tensor:
@@ -72,7 +146,10 @@ def grid_tensor(grids: tuple[Grid, ...]) -> Tensor:
 
 
 def patchify(view: Tensor, patch: int, out: Tensor | None = None) -> Tensor:
-    """(rows * p, columns * p, 3) -> (rows * columns, 3*p*p), each (channel, row, column); the inverse of `unpatchify`."""
+    """(rows * p, columns * p, 3) -> (rows * columns, 3*p*p), each (channel, row, column); the inverse of `unpatchify`.
+
+    out: where it is written, of that shape in one piece, or (rows * columns, 3, p*p), which may be a part of larger patches.
+    """
     height, width, channels = view.shape
     rows, columns = height // patch, width // patch
     if out is None:
@@ -178,8 +255,7 @@ def _place(picture: Tensor, canvas: Size, top: int, left: int, fill: tuple[int, 
 
 
 @lru_cache(maxsize=16)
-def _affine(mean: tuple[float, ...], std: tuple[float, ...], patch: int) -> tuple[Tensor, Tensor]:
-    """Shift and scale of a whole patch, for one multiply-add."""
+def _affine(mean: tuple[float, ...], std: tuple[float, ...], each: int) -> tuple[Tensor, Tensor]:
+    """Shift and scale of a whole patch of `each` values a channel, for one multiply-add."""
     means, stds = torch.tensor(mean), torch.tensor(std)
-    each = patch * patch
     return (-means / stds).repeat_interleave(each), (1 / (255 * stds)).repeat_interleave(each)

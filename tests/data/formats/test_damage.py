@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from published import ANNOTATIONS, MAKERS, parquet, picture, put, tar
 
 import vlmkit
-from vlmkit.conversation import read_conversation
+from vlmkit.conversation import pictures, read_conversation
 from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError, Rejected, Sample
 from vlmkit.preprocess.images import ImageError, decode
@@ -45,7 +45,7 @@ def sound(sample: Sample, folder: Path) -> bool:
     turns = [read_conversation(conversation) for conversation in sample.conversations]
     sample.id.encode()
     json.dumps(sample.conversations, ensure_ascii=False).encode()
-    return inside and all(shown == list(range(len(sample.images))) and said[-1].role == "assistant" for said, shown in turns)
+    return inside and all(pictures(shown) == list(range(len(sample.images))) and said[-1].role == "assistant" for said, shown in turns)
 
 
 def conversations(samples: list[Sample]) -> int:

@@ -12,7 +12,7 @@ import pytest
 from published import ANNOTATIONS, MAKERS, URLS, parquet, picture, put, tar
 
 import vlmkit
-from vlmkit.conversation import read_conversation
+from vlmkit.conversation import pictures, read_conversation
 from vlmkit.data.reading.wording import CAPTION, DESCRIPTION, WORDS, agreed
 from vlmkit.data.sample import DataError, Rejected, Sample
 
@@ -26,7 +26,8 @@ def words(sample: Sample) -> list[list[str]]:
     """Per conversation the texts of its turns; <k> stands for image k."""
     said = []
     for conversation in sample.conversations:
-        turns, images = read_conversation(conversation)
+        turns, media = read_conversation(conversation)
+        images = pictures(media)
         said.append(["".join(part if isinstance(part, str) else f"<{images[part]}>" for part in turn.content) for turn in turns])
     return said
 
@@ -55,8 +56,8 @@ def test_a_published_data_set_is_read_whole(kind, tmp_path):
         assert sample.source == "data set"
         assert all(isinstance(image, bytes) or (image.is_absolute() and image.is_file()) for image in sample.images)
         for conversation in sample.conversations:
-            turns, images = read_conversation(conversation)
-            assert images == list(range(len(sample.images)))
+            turns, media = read_conversation(conversation)
+            assert pictures(media) == list(range(len(sample.images)))
             assert turns[-1].role == "assistant"
             json.dumps(conversation)
 

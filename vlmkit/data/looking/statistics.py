@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmkit.architecture import Architecture
-from vlmkit.conversation import read_conversation
+from vlmkit.conversation import pictures, read_conversation
 from vlmkit.data.packing import first_fit
 from vlmkit.data.rejections import Rejections
 from vlmkit.data.shards.shards import Shards
@@ -204,8 +204,8 @@ def _lengths(shards: Shards, number: int, images: Sequence[ImageTokens], process
     found = []
     for conversation in shards.without_images(number).conversations:
         try:
-            turns, shown = read_conversation(conversation)
-            layout = processor.spec.layout.lay_out(turns, [images[image] for image in shown], processor.plain_tokenizer)
+            turns, media = read_conversation(conversation)
+            layout = processor.spec.layout.lay_out(turns, [images[image] for image in pictures(media)], processor.plain_tokenizer)
         except LayoutError:
             continue
         found.append((len(layout.ids), len(layout.ids) - sum(span.length for span in layout.spans)))

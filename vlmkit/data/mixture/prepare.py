@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from vlmkit.conversation import Conversation, read_conversation
+from vlmkit.conversation import Conversation, pictures, read_conversation
 from vlmkit.data.sample import DataError
 from vlmkit.layout.laid_out import Layout, LayoutError
 from vlmkit.layout.pieces import ImageTokens
@@ -96,7 +96,8 @@ class Preparer:
 
     def _lay_out(self, conversation: Conversation, planned: Sequence[ImageTokens]) -> Found:
         """The layout, its spans numbered as the conversation shows images, and the number in the sample of each of these."""
-        turns, shown = read_conversation(conversation)
+        turns, media = read_conversation(conversation)
+        shown = pictures(media)
         for number in shown:
             if type(number) is not int or not 0 <= number < len(planned):
                 raise LayoutError(f"a conversation shows image {number!r:.80} of a sample that has {len(planned)}")

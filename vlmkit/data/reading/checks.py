@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vlmkit.conversation import Conversation, read_conversation
+from vlmkit.conversation import Conversation, pictures, read_conversation
 from vlmkit.data.reading.rows import Unusable, brief
 from vlmkit.data.sample import DataError, Image, Rejected, Sample
 from vlmkit.layout.laid_out import LayoutError
@@ -124,7 +124,8 @@ def _examined(sample: Sample, files: _Files) -> Iterator[Sample | Rejected]:
 def _check_conversation(conversation: Conversation, images: int) -> None:
     """Raises Unusable for what no layout can take or nobody can learn from."""
     try:
-        turns, shown = read_conversation(conversation)
+        turns, media = read_conversation(conversation)
+        shown = pictures(media)
     except (LayoutError, RecursionError) as error:
         raise Unusable("row has wrong fields", str(error)[:300]) from None
     if shown != list(range(images)):

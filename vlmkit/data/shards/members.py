@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlmkit.conversation import read_conversation
+from vlmkit.conversation import pictures, read_conversation
 from vlmkit.data.sample import DataError, Image, Rejected, Sample
 from vlmkit.layout.laid_out import LayoutError
 from vlmkit.preprocess.geometry import Size
@@ -178,8 +178,8 @@ def _text(sample: Sample) -> tuple[bytes, int]:
 
 
 def _said(conversation: Sequence[Any], images: int) -> int:
-    turns, shown = read_conversation(conversation)
-    for number in shown:
+    turns, media = read_conversation(conversation)
+    for number in pictures(media):
         if type(number) is not int or not 0 <= number < images:
             raise LayoutError(f"a conversation shows image {str(number)[:80]!r} of a sample that has {images}")
     return sum(len(part.encode()) for turn in turns for part in turn.content if isinstance(part, str))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from vlmkit.preprocess.geometry import Box, ImagePlan, ImageSizeError, Size
@@ -29,6 +30,11 @@ class ImagePolicy(Spec):
     def plan(self, size: Size) -> ImagePlan:
         """What to do with an image of this size. Raises ImageSizeError where the policy cannot serve it."""
         raise NotImplementedError
+
+    def plan_clip(self, size: Size, times: tuple[float, ...]) -> ImagePlan:
+        """What to do with the shown frames of a film of this size, seen at `times` (seconds): each is planned as a picture is, where a
+        policy has no rule of its own for films. Raises ImageSizeError where the policy cannot serve the size."""
+        return replace(self.plan(size), times=check_times(times))
 
     def problems(self, multiple: int) -> list[str]:
         """Why views of this policy would not be whole multiples of `multiple` pixels (patch x merge); empty if they are."""
@@ -105,6 +111,13 @@ class FactorPolicy(ImagePolicy):
             f"policy '{self.kind}(factor={self.factor})' gives sides that are multiples of {self.factor}, not of the {multiple} "
             f"that patch and merge need. Use a factor that is a multiple of {multiple}, such as {math.lcm(self.factor, multiple)}."
         ]
+
+
+def check_times(times: tuple[float, ...]) -> tuple[float, ...]:
+    """The times of a film's frames. Raises ImageSizeError where there are none, or where one is before another that it follows."""
+    if not times or any(later < earlier for earlier, later in itertools.pairwise(times)):
+        raise ImageSizeError(f"a film shows at least one frame, and its frames in the order of their times, got {len(times)} frame(s)")
+    return times
 
 
 def check_colour(path: str, colour: Colour) -> None:

@@ -7,12 +7,12 @@ pixels, each of which becomes one visual token.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlmkit.preprocess.geometry import ImagePlan, ImageSizeError, Render, Size
 from vlmkit.preprocess.policies import policies
-from vlmkit.preprocess.policies.base import FactorPolicy
-from vlmkit.spec import SpecError
+from vlmkit.preprocess.policies.base import FactorPolicy, check_times
+from vlmkit.spec import Spec, SpecError
 
 FACTOR = 28
 """A patch of 14 pixels times a merge of 2."""
@@ -26,7 +26,7 @@ def smart_resize(
     width: int,
     factor: int = FACTOR,
     min_pixels: int = MIN_PIXELS,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: float = MAX_PIXELS,
     max_aspect_ratio: int = MAX_ASPECT_RATIO,
 ) -> tuple[int, int]:
     """The (height, width) to resize to, for example 480 x 640 -> 364 x 504, that is 13 x 18 = 234 tokens.
@@ -64,6 +64,48 @@ def smart_resize(
     return rows * factor, columns * factor
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClipPixels(Spec):
+    """How many pixels a frame of a film may have: bounds of its own, and an even share of what all shown frames may have together.
+
+    The defaults are those of qwen-vl-utils. transformers' processor of Qwen2-VL has the same bounds and, unless told otherwise, no
+    budget (`total_pixels=None`); the one of VideoLLaMA 3 has a budget alone (`frames_per_share=1, least=0.0, whole=True`, and
+    `max_pixels` equal to `total_pixels`).
+    """
+
+    min_pixels: int = 128 * FACTOR * FACTOR
+    """Frames of fewer pixels are enlarged to at least this many."""
+    max_pixels: int = 768 * FACTOR * FACTOR
+    """Frames of more pixels are shrunk to at most this many."""
+    total_pixels: int | None = 115_200 * FACTOR * FACTOR
+    """Pixels of all shown frames together, divided evenly among them; None is without bound."""
+    frames_per_share: int = 2
+    """Frames that count as one when the budget is divided: those of a patch."""
+    least: float = 1.05
+    """However many frames there are, each may have this many times `min_pixels`."""
+    whole: bool = False
+    """Whether a share is rounded down to whole pixels, which decides where a side lies on the edge of a multiple."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.min_pixels <= self.max_pixels:
+            raise SpecError(f"clip: expected 1 <= min_pixels <= max_pixels, got {self.min_pixels} and {self.max_pixels}")
+        if self.total_pixels is not None and self.total_pixels < 1:
+            raise SpecError(f"clip.total_pixels: expected 1 or more pixels, or None, got {self.total_pixels}")
+        if self.frames_per_share < 1:
+            raise SpecError(f"clip.frames_per_share: expected 1 or more, got {self.frames_per_share}")
+        if self.least < 0:
+            raise SpecError(f"clip.least: expected 0 or more, got {self.least:g}")
+
+    def most(self, frames: int) -> float:
+        """The most pixels that a frame may have, of so many: 602112 of 40, 235200 of 768 under the defaults."""
+        if self.total_pixels is None:
+            return self.max_pixels
+        total = self.total_pixels * self.frames_per_share
+        share = total // frames if self.whole else total / frames
+        return max(min(self.max_pixels, share), int(self.min_pixels * self.least))
+
+
 @policies.register("smart_resize")
 @dataclass(frozen=True, kw_only=True)
 class SmartResize(FactorPolicy):
@@ -76,6 +118,8 @@ class SmartResize(FactorPolicy):
     """Images of more pixels are shrunk to at most this many."""
     max_aspect_ratio: int = MAX_ASPECT_RATIO
     """Longer side over shorter side; thinner images are refused."""
+    clip: ClipPixels | None = None
+    """The bounds of a film's frames; None: those of a picture."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,5 +133,13 @@ class SmartResize(FactorPolicy):
             )
 
     def plan(self, size: Size) -> ImagePlan:
-        height, width = smart_resize(size.height, size.width, self.factor, self.min_pixels, self.max_pixels, self.max_aspect_ratio)
+        return self._plan(size, self.min_pixels, self.max_pixels)
+
+    def plan_clip(self, size: Size, times: tuple[float, ...]) -> ImagePlan:
+        if self.clip is None:
+            return super().plan_clip(size, times)
+        return replace(self._plan(size, self.clip.min_pixels, self.clip.most(len(check_times(times)))), times=times)
+
+    def _plan(self, size: Size, min_pixels: int, max_pixels: float) -> ImagePlan:
+        height, width = smart_resize(size.height, size.width, self.factor, min_pixels, max_pixels, self.max_aspect_ratio)
         return ImagePlan(source=size, renders=(Render.whole(Size(height, width)),))
