@@ -168,7 +168,6 @@ def _some(keys: list[Any]) -> str:
 def _pretrained(config: Any) -> VLM:
     """Encoder and language model from their published checkpoints; what has none stays random."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     from vlmkit.model import VLM
 
@@ -183,7 +182,7 @@ def _pretrained(config: Any) -> VLM:
     model.encoder = model.one_or_several(towers)
     model.connector = spec.build_connector()
     checkpoint = spec.language_model.checkpoint
-    model.language_model, info = AutoModelForCausalLM.from_pretrained(
+    model.language_model, info = spec.language_model.model_class(config.text_config).from_pretrained(
         checkpoint, config=config.text_config, dtype=config.dtype, output_loading_info=True
     )
     if differing := sorted({str(key) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info.get(name, ())}):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from vlmkit.registry import suggestion
 from vlmkit.spec import Settings, Spec, SpecError
@@ -51,6 +52,14 @@ class LanguageModel(Spec):
             embeddings = self.build(self.transformers_config()).get_input_embeddings()
         return int(embeddings.num_embeddings)
 
+    @property
+    def positions(self) -> Literal["plain", "three"]:
+        """Whether a token has one position, or three: time, row and column, by which Qwen2-VL's decoder turns its own shares of a
+        head's channels (arXiv:2409.12191). Its config lists the shares as `mrope_section`."""
+        rotary = (self.config.get(name) for name in ("rope_parameters", "rope_scaling"))
+        shares = (value.get("mrope_section") for value in rotary if isinstance(value, Mapping))
+        return "three" if any(len(share or ()) == 3 for share in shares) else "plain"
+
     def transformers_config(self) -> PretrainedConfig:
         """The transformers config. Raises SpecError for an architecture that transformers does not have."""
         from huggingface_hub.errors import StrictDataclassError
@@ -69,19 +78,27 @@ class LanguageModel(Spec):
             reason = " ".join(str(error).split())
             raise SpecError(f"language_model.config: {self.model_type!r} does not take these settings: {reason}") from None
 
-    def build(self, config: PretrainedConfig) -> PreTrainedModel:
-        """The model with random weights, on the current default device. Raises SpecError where transformers has no causal
-        LM of this type, or one that cannot be told positions (Mamba, Bloom)."""
+    def model_class(self, config: PretrainedConfig) -> Any:
+        """transformers' causal LM of this config, or its text model with a head of ours where it has none. Raises SpecError where there is
+        neither, and where it cannot be told positions (Mamba, Bloom)."""
         found = causal_class(config)
         if found is None:
-            raise SpecError(f"language_model.model_type: {self.model_type!r} is no causal language model in transformers")
+            from vlmkit.causal_head import CausalHead, text_model_class
+
+            if text_model_class(config) is None:
+                raise SpecError(f"language_model.model_type: {self.model_type!r} is no causal language model in transformers")
+            return CausalHead
         if "position_ids" not in inspect.signature(found.forward).parameters:
             raise SpecError(
                 f"language_model.model_type: {self.model_type!r} takes no position_ids, by which packed samples are kept apart and a "
                 "cache is continued; choose a language model that does, such as 'llama'"
             )
-        model: PreTrainedModel = found._from_config(config)
-        return model
+        return found
+
+    def build(self, config: PretrainedConfig) -> PreTrainedModel:
+        """The model with random weights, on the current default device. Raises SpecError as `model_class`."""
+        built: PreTrainedModel = self.model_class(config)._from_config(config)
+        return built
 
     def _refuse_misspelled(self, config_class: Any, settings: dict[str, Any]) -> None:
         """transformers keeps settings that it does not know, and takes its default for the one that was meant."""

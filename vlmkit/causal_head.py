@@ -1,0 +1,105 @@
+"""A causal language model of a text model that transformers has without its head: the text half of Qwen2-VL, of Mllama and others.
+
+transformers maps those to no class with a head of their own, for it builds them inside of a vision-language model only. Names of
+weights are those of its causal models: `model.` and `lm_head.`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from transformers import MODEL_MAPPING, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from vlmkit.cache_name import CACHE
+
+NEEDED = {"inputs_embeds", "attention_mask", "position_ids", CACHE}
+"""What a decoder takes."""
+
+
+def text_model_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
+    """transformers' headless decoder of this config, that reads text and nothing else; None where it has none."""
+    if type(config) in MODEL_MAPPING:
+        mapped = MODEL_MAPPING[type(config)]
+        return mapped if inspect.isclass(mapped) and _is_decoder(mapped, config) else None
+    # The text half of a model that has no entry of its own stands in the file of that model.
+    file = importlib.import_module(type(config).__module__.replace(".configuration_", ".modeling_"))
+    classes: list[Any] = [cls for cls in vars(file).values() if inspect.isclass(cls) and issubclass(cls, PreTrainedModel)]
+    found = [cls for cls in classes if cls.config_class is type(config) and _is_decoder(cls, config)]
+    return found[0] if len(found) == 1 else None
+
+
+def _is_decoder(cls: type[PreTrainedModel], config: PreTrainedConfig) -> bool:
+    reads = cls.input_modalities
+    only_text = {reads} == {"text"} if isinstance(reads, str) else {*reads} == {"text"}
+    takes = inspect.signature(cls.forward).parameters.keys()
+    return only_text and takes >= NEEDED and not issubclass(cls, GenerationMixin) and not config.is_encoder_decoder
+
+
+class CausalHead(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+    """The decoder of a config, and a linear layer from its width to its vocabulary."""
+
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    # What of these the decoder has is checked when the decoder is made, of the same config.
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _skip_keys_device_placement = ("cache", "past_key_values")
+    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        decoder = text_model_class(config)
+        if decoder is None:
+            raise ValueError(f"transformers has no text model of {config.model_type!r}")
+        self.model = decoder(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @classmethod
+    def from_config(cls, config: PreTrainedConfig) -> CausalHead:
+        """With random weights, as transformers' Auto classes have it."""
+        made: CausalHead = cls._from_config(config)
+        return made
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Any = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        cache: Any = None,
+        logits_to_keep: int | Tensor = 0,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """Logits (B, S, vocabulary), or those of the last `logits_to_keep` tokens, or of the tokens that it lists.
+
+        `position_ids` is (B, S), or (3, B, S) or (4, B, S) where the decoder takes those. What else is given reaches the decoder's
+        layers. `cache` and `past_key_values` are two names of one thing.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **{CACHE: past_key_values if cache is None else cache},
+            return_dict=True,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        found = CausalLMOutputWithPast(
+            logits=self.lm_head(outputs.last_hidden_state[:, kept]),
+            **{CACHE: getattr(outputs, CACHE, None)},
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return found if return_dict is not False else found.to_tuple()
