@@ -19,6 +19,7 @@ connectors: Registry[Connector] = Registry(
         "joined",
         "linear",
         "mlp",
+        "patch_merger",
         "perceiver",
         "pixel_shuffle",
     ),
