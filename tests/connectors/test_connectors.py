@@ -67,6 +67,15 @@ FIELDS = {
         },
         optional={"hidden": st.none() | st.integers(1, 20), "activation": ACTIVATIONS, "norm_eps": EPS},
     ),
+    "patch_merger": st.fixed_dictionaries(
+        {},
+        optional={
+            "ratio": st.integers(1, 4),
+            "order": st.sampled_from(["dh dw c", "c dh dw"]),
+            "norm_eps": EPS,
+            "activation": ACTIVATIONS,
+        },
+    ),
     "pixel_shuffle": st.fixed_dictionaries(
         {}, optional={"ratio": st.integers(1, 4), "order": st.sampled_from(["dh dw c", "c dh dw"]), "bias": st.booleans()}
     ),
@@ -112,7 +121,7 @@ def random_features(grids: tuple[Grid, ...]) -> Features:
 
 def test_every_connector_is_walked():
     assert sorted(FIELDS) == connectors.names()
-    assert len(connectors) >= 5
+    assert len(connectors) >= 6
 
 
 @settings(max_examples=150, deadline=None)

@@ -263,3 +263,17 @@ def test_what_stands_between_role_and_answer_is_supervised_and_not_asked_for() -
     answered, asked = spec.lay_out(turns, [], TOKENIZER), spec.lay_out(turns[:1], [], TOKENIZER, add_generation_prompt=True)
     assert text(asked.ids) == "U:a\nA:"
     assert text([label for label in answered.labels if label != IGNORE]) == " b<|im_end|>"
+
+
+def test_a_film_may_have_a_placeholder_of_its_own() -> None:
+    """Qwen2-VL's `<|video_pad|>`. What fills the places changes, where they are does not."""
+    spec = part(vlmkit.layouts, "bracketed", video_placeholder="<|reserved|>")
+    tokenizer = PlainTokenizer(bytes_tokenizer((*TOKENIZER.specials, "<|reserved|>")))
+    picture, film = image((1, 2)), ImageTokens(image((1, 2)).plan, (Grid(1, 1, 2),), seconds=(0.0, 0.5))
+    turns = [Turn("user", (0, 1))]
+    layout, pictures = (spec.lay_out(turns, [picture, second], tokenizer) for second in (film, picture))
+    filled = [[layout.ids[place] for place in range(span.start, span.start + span.length)] for span in layout.spans]
+    assert filled == [[tokenizer.specials["<|image|>"]] * 2, [tokenizer.specials["<|reserved|>"]] * 2]
+    assert (layout.spans, layout.extents) == (pictures.spans, pictures.extents)
+    assert "<|reserved|>" in spec.required_specials()
+    assert "<|reserved|>" not in part(vlmkit.layouts, "bracketed").required_specials()

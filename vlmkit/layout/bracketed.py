@@ -1,4 +1,5 @@
-"""A run of visual tokens between a start and an end token (Qwen-VL, arXiv:2308.12966; Janus-Pro, arXiv:2501.17811)."""
+"""A run of visual tokens between a start and an end token (Qwen-VL, arXiv:2308.12966; Qwen2-VL, arXiv:2409.12191; Janus-Pro,
+arXiv:2501.17811)."""
 
 from __future__ import annotations
 
@@ -16,9 +17,12 @@ class Bracketed(TokenLayout):
     """Special token before the image."""
     end: str
     """Special token after the image."""
+    video_placeholder: str | None = None
+    """The reserved token that fills the places of a film's visual tokens; None: the placeholder, as of a picture."""
 
     def image_pieces(self, image: ImageTokens) -> tuple[Piece, ...]:
-        return (Trusted(self.start), Visual(0, image.count), Trusted(self.end))
+        return (Trusted(self.start), Visual(0, image.count, self.video_placeholder if image.is_film else None), Trusted(self.end))
 
     def required_specials(self) -> tuple[str, ...]:
-        return (*super().required_specials(), self.start, self.end)
+        films = () if self.video_placeholder is None else (self.video_placeholder,)
+        return (*super().required_specials(), self.start, self.end, *films)
