@@ -118,6 +118,21 @@ class Render:
         """Rows and columns of tiles: (2, 3) for six tiles in two rows."""
         return len({tile.top for tile in self.tiles}), len({tile.left for tile in self.tiles})
 
+    def from_image(self, x: float, y: float, source: Size) -> tuple[float, float]:
+        """Where a point of the image stands on the canvas; both are counted in pixels from an upper left corner, right and down."""
+        frame = self._frame(source)
+        scale_x, scale_y = self.resize.width / frame.width, self.resize.height / frame.height
+        return self.left + (x - frame.left) * scale_x, self.top + (y - frame.top) * scale_y
+
+    def to_image(self, x: float, y: float, source: Size) -> tuple[float, float]:
+        """Which point of the image stands at a point of the canvas: the inverse."""
+        frame = self._frame(source)
+        scale_x, scale_y = frame.width / self.resize.width, frame.height / self.resize.height
+        return frame.left + (x - self.left) * scale_x, frame.top + (y - self.top) * scale_y
+
+    def _frame(self, source: Size) -> Box:
+        return Box(0, 0, source.height, source.width) if self.frame is None else self.frame
+
     @classmethod
     def whole(cls, size: Size) -> Render:
         """The image resampled to `size`, one view."""
