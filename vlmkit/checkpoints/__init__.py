@@ -26,6 +26,7 @@ FAMILIES = {
     "llava": "llava",
     "llava_next": "llava_next",
     "paligemma": "paligemma",
+    "qwen2_vl": "qwen2_vl",
     "video_llama_3": "videollama3",
 }
 """transformers' `model_type` -> the file of this folder that reads and writes it."""

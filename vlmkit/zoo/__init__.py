@@ -23,6 +23,7 @@ FAMILIES = (
     "paligemma",
     "pixtral",
     "prismatic",
+    "qwen2_vl",
     "smolvlm",
     "univa",
     "videollama3",

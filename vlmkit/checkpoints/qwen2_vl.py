@@ -1,0 +1,145 @@
+"""Checkpoints of Qwen2VLForConditionalGeneration: Qwen2-VL (arXiv:2409.12191), UI-TARS (arXiv:2501.12326) and others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vlmkit.architecture import Architecture
+from vlmkit.checkpoints.chat import chat_template, prompt_of
+from vlmkit.checkpoints.family import Family, Renames
+from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
+from vlmkit.connectors.patch_merger import PatchMerger
+from vlmkit.encoders.qwen2_vl import Qwen2VL
+from vlmkit.fusion.splice import Splice
+from vlmkit.language_model import LanguageModel
+from vlmkit.layout.bracketed import Bracketed
+from vlmkit.layout.template import CHATML
+from vlmkit.preprocess.policies.smart_resize import SmartResize
+from vlmkit.spec import SpecError
+from vlmkit.zoo.qwen2_vl import QWEN2_VL_7B
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from vlmkit.processor import VLMProcessor
+
+PROMPTS = ((QWEN2_VL_7B.layout.template, ""), (CHATML, ""))
+"""Templates of turns in the checkpoints of this class, each with the text after an image; the first where none is stated."""
+NAME = "Qwen2VLForConditionalGeneration"
+
+
+class Qwen2VLFamily(Family):
+    def reference(self) -> type[PreTrainedModel]:
+        from transformers import Qwen2VLForConditionalGeneration
+
+        return Qwen2VLForConditionalGeneration  # type: ignore[no-any-return]
+
+    def renames(self, architecture: Architecture) -> Renames:
+        return (
+            ("connector.norm.", "model.visual.merger.ln_q."),
+            ("connector.mlp.", "model.visual.merger.mlp."),
+            ("encoder.", "model.visual."),
+            ("language_model.lm_head.", "lm_head."),
+            ("language_model.model.", "model.language_model."),
+        )
+
+    def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
+        images, vision, text = processor.image_processor, config.vision_config, LanguageModel.from_config(config.text_config)
+        told = (images.patch_size, images.temporal_patch_size, images.merge_size)
+        expected = (vision.patch_size, vision.temporal_patch_size, vision.spatial_merge_size)
+        if told != expected:
+            raise SpecError(f"the processor has patches, frames a patch and a merge of {told}, but the model expects {expected}")
+        start, end = (
+            processor.tokenizer.convert_ids_to_tokens(token) for token in (config.vision_start_token_id, config.vision_end_token_id)
+        )
+        template, after_image = prompt_of(
+            processor, processor.image_token, PROMPTS, image=bracketed(start, processor.image_token, end)
+        )
+        return Architecture(
+            name=f"qwen2-vl-{text.dim}",
+            policy=SmartResize(
+                factor=images.patch_size * images.merge_size,
+                min_pixels=images.size["shortest_edge"],
+                max_pixels=images.size["longest_edge"],
+                resample=resample_of(images),
+            ),
+            encoder=Qwen2VL.from_config(vision, **normalisation(images)),
+            connector=PatchMerger(ratio=vision.spatial_merge_size),
+            layout=Bracketed(
+                template=template,
+                placeholder=processor.image_token,
+                video_placeholder=processor.video_token,
+                after_image=after_image,
+                start=start,
+                end=end,
+            ),
+            fusion=Splice(),
+            language_model=text.replace(config=text.config | {"tie_word_embeddings": config.tie_word_embeddings}),
+        )
+
+    def config(self, architecture: Architecture, processor: VLMProcessor) -> PretrainedConfig:
+        from transformers import Qwen2VLConfig
+
+        encoder, connector, layout = architecture.encoder, architecture.connector, architecture.layout
+        if not isinstance(encoder, Qwen2VL) or encoder.layer != -1 or encoder.mlp % encoder.width:
+            raise SpecError(f"{NAME} has the last block of qwen2_vl, its MLPs a whole number of times as wide, but the encoder is {encoder}")
+        if not isinstance(connector, PatchMerger) or connector != PatchMerger(ratio=connector.ratio):
+            raise SpecError(f"{NAME} has a 'patch_merger' of exact GELU, but the connector is {connector}")
+        if not isinstance(architecture.fusion, Splice):
+            raise SpecError(f"{NAME} splices visual tokens, but the fusion is {architecture.fusion.kind!r}")
+        if type(layout) is not Bracketed or layout.video_placeholder is None or layout.after_image:
+            raise SpecError(f"{NAME} has 'bracketed' images, and films with a placeholder of their own, but the layout is {layout}")
+        text = architecture.language_model.transformers_config()
+        if text.model_type != "qwen2_vl_text":
+            raise SpecError(f"{NAME} has a language model of type 'qwen2_vl_text', but it is {text.model_type!r}")
+        ids = processor.plain_tokenizer.specials
+        return Qwen2VLConfig(
+            vision_config=encoder.numbers() | {"spatial_merge_size": connector.ratio, "hidden_size": architecture.language_model.dim},
+            text_config=text,
+            image_token_id=ids[layout.placeholder],
+            video_token_id=ids[layout.video_placeholder],
+            vision_start_token_id=ids[layout.start],
+            vision_end_token_id=ids[layout.end],
+            tie_word_embeddings=text.tie_word_embeddings,
+        )
+
+    def processor(self, architecture: Architecture, processor: VLMProcessor) -> Any:
+        from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
+
+        policy, encoder, connector, layout = architecture.policy, architecture.encoder, architecture.connector, architecture.layout
+        assert isinstance(encoder, Qwen2VL)
+        assert isinstance(connector, PatchMerger)
+        assert isinstance(layout, Bracketed)
+        factor = encoder.patch_size * connector.ratio
+        if not isinstance(policy, SmartResize) or (policy.factor, policy.max_aspect_ratio) != (factor, 200):
+            raise SpecError(f"Qwen2VLProcessor has 'smart_resize' of factor {factor} (patch x merge) and up to 200:1, but the policy is {policy}")
+        common = {
+            "patch_size": encoder.patch_size,
+            "temporal_patch_size": encoder.patch_frames,
+            "merge_size": connector.ratio,
+            "image_mean": list(encoder.mean),
+            "image_std": list(encoder.std),
+            "resample": resample_number(policy),
+        }
+        size = {"shortest_edge": policy.min_pixels, "longest_edge": policy.max_pixels}
+        image, film = (bracketed(layout.start, token, layout.end) for token in (layout.placeholder, str(layout.video_placeholder)))
+        made = Qwen2VLProcessor(
+            image_processor=Qwen2VLImageProcessor(size=size, **common),
+            tokenizer=processor.tokenizer,
+            video_processor=Qwen2VLVideoProcessor(**common),
+            chat_template=chat_template((layout.template, ""), layout.placeholder, image=image, video=film),
+        )
+        if (made.image_token, made.video_token) != (layout.placeholder, layout.video_placeholder):
+            raise SpecError(
+                f"Qwen2VLProcessor has the placeholders {made.image_token!r} and {made.video_token!r} with this tokenizer, but the layout has "
+                f"{layout.placeholder!r} and {layout.video_placeholder!r}"
+            )
+        return made
+
+
+def bracketed(start: str, placeholder: str, end: str) -> str:
+    """The Jinja of an image or of a film."""
+    return f"{{{{ {start + placeholder + end!r} }}}}"
+
+
+FAMILY = Qwen2VLFamily()
