@@ -36,6 +36,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "timm": {**_VIT, "custom": True},
     "patches": {"patch": 14},
     "pixtral": {"width": 32, "layers": 2, "heads": 2, "patch": 14, "mlp": 64},
+    "qwen2_vl": {"width": 32, "layers": 2, "heads": 2, "patch": 14, "mlp": 64},
 }
 CONNECTORS: dict[str, dict[str, Any]] = {
     "flamingo_resampler": {"latents": 4, "depth": 2, "heads": 2, "head_dim": 8},

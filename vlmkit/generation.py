@@ -70,8 +70,13 @@ class Generates(GenerationMixin):  # type: ignore[misc]
         super()._validate_model_kwargs({name: value for name, value in model_kwargs.items() if not is_pixels(name)})
 
     def _update_model_kwargs_for_generation(self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Visual tokens of the prompt are kept for a fusion that looks at them again."""
+        """Visual tokens of the prompt are kept for a fusion that looks at them again. Of three positions all go on behind the largest,
+        which need not be the last token's."""
+        before = model_kwargs.get("position_ids")
         updated: dict[str, Any] = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
+        if before is not None and before.dim() == 3:
+            new = torch.arange(1, updated["position_ids"].shape[-1] - before.shape[-1] + 1, device=before.device)
+            updated["position_ids"] = torch.cat([before, (before.amax(dim=(0, 2))[:, None] + new).expand(3, -1, -1)], dim=-1)
         if self.fusion.keeps_visual and outputs.visual is not None:
             updated["visual"] = outputs.visual
         return updated

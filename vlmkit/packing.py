@@ -48,8 +48,12 @@ def segments_of(positions: Tensor | None, attention_mask: Tensor | None, cached:
     """
     if positions is None or positions.shape[-1] < 2:
         return None
-    positions = positions[0] if positions.dim() == 3 else positions
-    restarts = positions[:, 1:] <= positions[:, :-1]
+    if positions.dim() == 3:
+        # Rows and columns of a view count from where it begins; only where a sample begins do all three say so.
+        restarts = (positions[:, :, 1:] == 0).all(dim=0)
+        positions = positions[0]
+    else:
+        restarts = positions[:, 1:] <= positions[:, :-1]
     if attention_mask is not None and attention_mask.dim() == 2:
         seen = attention_mask[:, -positions.shape[1] :].bool()
         restarts = restarts & seen[:, 1:] & seen[:, :-1]

@@ -48,6 +48,7 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
             places=any(tower.encoder.reads_places for tower in self.spec.towers),
             visible=fusion.needs_visible,
             neighbours_together=layout.neighbours_together,
+            three=self.spec.language_model.positions == "three",
         )
 
     @property

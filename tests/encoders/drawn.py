@@ -29,6 +29,7 @@ TINY: dict[str, dict[str, Any]] = {
     "siglip_rotary": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "mlp": 64},
     "patches": {"patch": 4},
     "pixtral": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "mlp": 64},
+    "qwen2_vl": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "mlp": 64},
     "timm": {"custom": True, "width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20},
 }
 

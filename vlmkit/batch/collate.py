@@ -14,6 +14,8 @@ from transformers import BatchFeature
 
 from vlmkit.batch.sample import PreparedSample
 from vlmkit.layout.laid_out import IGNORE, Layout, LayoutError
+from vlmkit.layout.pieces import ImageTokens
+from vlmkit.layout.positions import three_positions
 
 Numbers = NDArray[np.int64]
 
@@ -31,6 +33,8 @@ class Entries:
     visible: bool = False
     neighbours_together: bool = False
     """Whether several images that are seen one right behind the other are all looked at."""
+    three: bool = False
+    """Whether a token has three positions, by time, row and column."""
 
     def blank(self, rows: int, length: int) -> dict[str, Numbers]:
         """Rows in which no conversation stands yet."""
@@ -40,6 +44,8 @@ class Entries:
         if self.prefix:
             filled["token_type_ids"] = 0
         batch = {name: np.full((rows, length), value, np.int64) for name, value in filled.items()}
+        if self.three:
+            batch["position_ids"] = np.zeros((3, rows, length), np.int64)
         if self.visible:
             batch["visible"] = np.zeros((rows, length, 2), np.int64)
         return batch
@@ -52,6 +58,8 @@ class RowOfTokens:
     layout: Layout
     images: tuple[tuple[int, int], ...]
     """First visual token of each image, and the one behind its last."""
+    tokens: tuple[ImageTokens, ...]
+    """The same images."""
 
     def write(self, batch: dict[str, Numbers], number: int, start: int, sample: int, entries: Entries) -> slice:
         """Put the conversation into a row of a batch, from `start` on, as its sample number `sample`; where it stands there."""
@@ -59,7 +67,10 @@ class RowOfTokens:
         place = slice(start, start + len(layout.ids))
         ids, labels, index = batch["input_ids"][number, place], batch["labels"][number, place], batch["visual_index"][number, place]
         ids[:] = layout.ids
-        batch["position_ids"][number, place] = np.arange(len(ids))
+        if entries.three:
+            batch["position_ids"][:, number, place] = three_positions(layout, self.tokens)
+        else:
+            batch["position_ids"][number, place] = np.arange(len(ids))
         batch["segments"][number, place] = sample
         for begin, end in layout.supervised:
             labels[begin:end] = ids[begin:end]
@@ -101,7 +112,7 @@ def rows_of(samples: Sequence[PreparedSample]) -> Iterator[RowOfTokens]:
             images.append((total, total + image.tokens.count))
             total += image.tokens.count
         for layout in sample.layouts:
-            yield RowOfTokens(layout, tuple(images))
+            yield RowOfTokens(layout, tuple(images), tuple(image.tokens for image in sample.images))
 
 
 def padded(samples: Sequence[PreparedSample], entries: Entries, *, side: str, length: int | None) -> BatchFeature:
@@ -135,7 +146,7 @@ def packed(rows: Sequence[Sequence[PreparedSample]], entries: Entries, length: i
             place = conversation.write(batch, number, start, sample, entries)
             batch["labels"][number, start] = IGNORE
             start = place.stop
-        batch["position_ids"][number, start:] = np.arange(length - start)
+        batch["position_ids"][..., number, start:] = np.arange(length - start)
     batch["boundaries"] = boundaries(batch["segments"])
     return finished(batch, samples, entries)
 

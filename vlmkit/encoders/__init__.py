@@ -19,6 +19,7 @@ encoders: Registry[Encoder] = Registry(
         "open_clip",
         "patches",
         "pixtral",
+        "qwen2_vl",
         "siglip",
         "siglip_rotary",
         "timm",

@@ -55,6 +55,8 @@ class TransformersEncoder(BlockEncoder):
     """Fields under transformers' names."""
     blocks_at: ClassVar[str]
     """Where transformers' model has its blocks."""
+    inside: ClassVar[dict[str, str] | None] = None
+    """Patterns of names that its weights have inside of a larger checkpoint, and what they are replaced by."""
     headless: ClassVar[dict[str, Any]] = {"vision_use_head": False}
     """What a config says so that no pooling head is made."""
 
@@ -103,7 +105,9 @@ class TransformersEncoder(BlockEncoder):
         if self.checkpoint is None:
             raise SpecError(f"{self.kind}.checkpoint: no checkpoint is named; set it to a name on the hub or a local directory")
         with torch.device("cpu"):
-            published, report = self.model_class().from_pretrained(self.checkpoint, dtype="auto", output_loading_info=True)
+            published, report = self.model_class().from_pretrained(
+                self.checkpoint, dtype="auto", output_loading_info=True, key_mapping=self.inside
+            )
         config = published.config
         found = {name: getattr(config, name) for name in self.numbers()}
         wrong = [f"{name} is {found[name]!r}, the spec says {said!r}" for name, said in self.numbers().items() if found[name] != said]

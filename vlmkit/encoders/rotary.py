@@ -1,0 +1,30 @@
+"""Rotary positions by row and column: each pair of a head's channels turns with one of the two (RoPE, Su et al. 2021,
+arXiv:2104.09864, along two axes)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vlmkit.features import Grid
+
+
+def turns(grid: Grid, dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (frames * rows * columns, dim) that a head of `dim` channels is rotated by, in float32; of each frame the same.
+
+    Both axes have the dim / 4 frequencies theta^(-4k / dim), k = 0, 1, ...: first those of the row, then those of the column. The second
+    half of the channels, each the partner of one in the first, repeats the angles of the first.
+    """
+    frequencies = 1.0 / theta ** (torch.arange(0, dim // 2, 2, dtype=torch.float32, device=device) / (dim // 2))
+    rows, columns = (torch.arange(count, dtype=torch.float32, device=device)[:, None] * frequencies for count in (grid.rows, grid.columns))
+    both = [rows[:, None].expand(-1, grid.columns, -1), columns[None].expand(grid.rows, -1, -1)]
+    angles = torch.cat([*both, *both], dim=-1).flatten(0, 1).repeat(grid.frames, 1)
+    return angles.cos(), angles.sin()
+
+
+def rotated(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """(..., n, channels) turned in float32: each channel of the first half with its partner in the second. rotation: (n, channels) each,
+    or with dimensions before that which broadcast."""
+    cosines, sines = rotation
+    first, second = heads.float().chunk(2, dim=-1)
+    return (heads.float() * cosines + torch.cat([-second, first], dim=-1) * sines).to(heads.dtype)
