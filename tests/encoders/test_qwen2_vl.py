@@ -110,7 +110,9 @@ def test_load_pretrained_from_a_directory_of_the_tower_and_of_the_whole_model(tm
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
     text = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
-    whole = Qwen2VLForConditionalGeneration(Qwen2VLConfig(vision_config=NUMBERS, text_config=text | {"vocab_size": 32, "bos_token_id": 1, "eos_token_id": 2}))
+    whole = Qwen2VLForConditionalGeneration(
+        Qwen2VLConfig(vision_config=NUMBERS, text_config=text | {"vocab_size": 32, "bos_token_id": 1, "eos_token_id": 2})
+    )
     draw(whole)
     whole.save_pretrained(tmp_path / "whole")
     MODEL.save_pretrained(tmp_path / "tower")

@@ -52,9 +52,7 @@ class Qwen2VLFamily(Family):
         start, end = (
             processor.tokenizer.convert_ids_to_tokens(token) for token in (config.vision_start_token_id, config.vision_end_token_id)
         )
-        template, after_image = prompt_of(
-            processor, processor.image_token, PROMPTS, image=bracketed(start, processor.image_token, end)
-        )
+        template, after_image = prompt_of(processor, processor.image_token, PROMPTS, image=bracketed(start, processor.image_token, end))
         return Architecture(
             name=f"qwen2-vl-{text.dim}",
             policy=SmartResize(
@@ -82,7 +80,9 @@ class Qwen2VLFamily(Family):
 
         encoder, connector, layout = architecture.encoder, architecture.connector, architecture.layout
         if not isinstance(encoder, Qwen2VL) or encoder.layer != -1 or encoder.mlp % encoder.width:
-            raise SpecError(f"{NAME} has the last block of qwen2_vl, its MLPs a whole number of times as wide, but the encoder is {encoder}")
+            raise SpecError(
+                f"{NAME} has the last block of qwen2_vl, its MLPs a whole number of times as wide, but the encoder is {encoder}"
+            )
         if not isinstance(connector, PatchMerger) or connector != PatchMerger(ratio=connector.ratio):
             raise SpecError(f"{NAME} has a 'patch_merger' of exact GELU, but the connector is {connector}")
         if not isinstance(architecture.fusion, Splice):
@@ -112,7 +112,9 @@ class Qwen2VLFamily(Family):
         assert isinstance(layout, Bracketed)
         factor = encoder.patch_size * connector.ratio
         if not isinstance(policy, SmartResize) or (policy.factor, policy.max_aspect_ratio) != (factor, 200):
-            raise SpecError(f"Qwen2VLProcessor has 'smart_resize' of factor {factor} (patch x merge) and up to 200:1, but the policy is {policy}")
+            raise SpecError(
+                f"Qwen2VLProcessor has 'smart_resize' of factor {factor} (patch x merge) and up to 200:1, but the policy is {policy}"
+            )
         common = {
             "patch_size": encoder.patch_size,
             "temporal_patch_size": encoder.patch_frames,

@@ -8,20 +8,21 @@ by the 2x2 blocks that are merged later, vlmkit row by row: attention does not s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Self
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD
 from vlmkit.encoders.hf import Activation, TransformersEncoder
-from vlmkit.encoders.rotary import rotated, turns
-from vlmkit.encoders.tower import Tower, ViTTower
-from vlmkit.features import Features, Grid, GridError, View
+from vlmkit.encoders.packed import PackedTower
+from vlmkit.encoders.projection import project
+from vlmkit.encoders.rotary import frames_of, rotated, rotation_of
+from vlmkit.encoders.segments import Attend, Segments, attend, eager
+from vlmkit.features import Grid, GridError, View
 from vlmkit.spec import SpecError
 
 
@@ -59,11 +60,6 @@ class Qwen2VL(TransformersEncoder):
             raise SpecError(f"qwen2_vl.heads: {self.width // self.heads} channels a head, expected a multiple of 4: two axes of pairs")
         if self.mlp % self.width:
             raise SpecError(f"qwen2_vl.mlp: {self.mlp} hidden channels, expected a multiple of the width {self.width}")
-
-    @property
-    def kernel(self) -> tuple[int, int, int]:
-        """Frames, rows and columns of pixels of a patch."""
-        return (self.patch_frames, self.patch, self.patch)
 
     def grid_out(self, grid: Grid) -> Grid:
         if grid.prefix:
@@ -103,88 +99,60 @@ class Qwen2VL(TransformersEncoder):
     def needs(self, name: str) -> bool:
         return super().needs(name) and not name.startswith("merger.")
 
-    def build(self) -> Tower:
+    def build(self) -> Qwen2VLTower:
         return Qwen2VLTower(self, self.make())
 
 
-class Qwen2VLTower(ViTTower):
+class Qwen2VLTower(PackedTower):
     """transformers' weights under transformers' names; blocks and attention are vlmkit's."""
-
-    spec: Qwen2VL
 
     def __init__(self, spec: Qwen2VL, model: Any) -> None:
         super().__init__(spec)
-        self.patch_embed = nn.Module()
-        self.patch_embed.proj = PatchConv3d(3, spec.width, spec.kernel, spec.kernel, bias=False)
-        self.blocks = nn.ModuleList([Block(block, spec.heads) for block in model.blocks])
+        self.patch_embed = nn.ModuleDict({"proj": model.patch_embed.proj})
+        self.blocks = nn.ModuleList([Block(block, spec) for block in model.blocks])
+
+    def unused(self) -> Iterator[nn.Module]:
+        yield from self.blocks[max(self.spec.depths) :]
+
+    def embed(self, patches: Tensor) -> Tensor:
+        return project(self.patch_embed["proj"], patches)
 
     def encode(self, patches: Tensor, views: tuple[View, ...]) -> Tensor:
-        """(N, 3*t*p*p) -> (N, D_v), all views in one row."""
-        tokens = self.patch_embed.proj(patches)[None]
-        grids = [view.grid for view in views]
-        tables = {grid: turns(grid, self.spec.width // self.spec.heads, self.spec.theta, tokens.device) for grid in dict.fromkeys(grids)}
-        rotation = tuple(torch.cat([tables[grid][which] for grid in grids]) for which in (0, 1))
-        lengths = [grid.rows * grid.columns for grid in grids for _ in range(grid.frames)]
-        blocks = [partial(block, rotation=rotation, lengths=lengths) for block in self.blocks]
-        return self.selected(blocks, tokens, None)[0]
+        return super().encode(patches, frames_of(views))
 
-    def forward(self, pixel_values, views):
-        views = tuple(v if isinstance(v, View) else View(v) for v in (views if isinstance(views, tuple) else [Grid(*r) for r in views.tolist()]))
-        grids = tuple(v.grid for v in views)
-        x = self.normalise(pixel_values)
-        return Features(self.encode(x, views), grids)
-
-    def normalise(self, pixel_values):
-        if pixel_values.is_floating_point():
-            return pixel_values.to(self.dtype)
-        mean = torch.tensor(self.spec.mean, device=pixel_values.device)
-        std = torch.tensor(self.spec.std, device=pixel_values.device)
-        each = self.spec.values // 3
-        scale = (1 / (255 * std)).repeat_interleave(each)
-        shift = (-mean / std).repeat_interleave(each)
-        return torch.addcmul(shift, pixel_values.float(), scale).to(self.dtype)
-
-
-class PatchConv3d(nn.Conv3d):
-    """A convolution whose stride is its kernel, over patches that are cut already: one matrix product."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, 3*t*p*p) -> (N, D_v)"""
-        return functional.linear(input, self.weight.flatten(1), self.bias)
+    def run_blocks(self, tokens: Tensor, segments: Segments, views: tuple[View, ...]) -> Tensor:
+        rotation = rotation_of(views, segments, self.spec.width // self.spec.heads, self.spec.theta, tokens.device)
+        return self.selected(self.blocks, tokens, None, rotation, segments)
 
 
 class Block(nn.Module):
     """A norm before attention, a norm before the MLP."""
 
-    def __init__(self, block: Any, heads: int) -> None:
+    def __init__(self, block: Any, spec: Qwen2VL) -> None:
         super().__init__()
         self.norm1: nn.Module = block.norm1
         self.norm2: nn.Module = block.norm2
-        self.attn = Attention(block.attn, heads)
+        self.attn = Attention(block.attn, spec)
         self.mlp: nn.Module = block.mlp
 
-    def forward(self, tokens: Tensor, rotation: tuple[Tensor, Tensor], lengths: list[int]) -> Tensor:
-        """(1, N, D) -> (1, N, D)"""
-        tokens = tokens + self.attn(self.norm1(tokens), rotation, lengths)
+    def forward(self, tokens: Tensor, rotation: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
+        """(V, n, D) or (1, N, D) -> the same shape."""
+        tokens = tokens + self.attn(self.norm1(tokens), rotation, segments)
         out: Tensor = tokens + self.mlp(self.norm2(tokens))
         return out
 
 
 class Attention(nn.Module):
-    def __init__(self, attention: Any, heads: int) -> None:
+    def __init__(self, attention: Any, spec: Qwen2VL) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads = spec.heads
+        self.one_size: Attend = eager if spec.attention == "eager" else functional.scaled_dot_product_attention
         self.qkv: nn.Module = attention.qkv
         self.proj: nn.Module = attention.proj
 
-    def forward(self, tokens: Tensor, rotation: tuple[Tensor, Tensor], lengths: list[int]) -> Tensor:
-        """(1, N, D) -> (1, N, D); rotation: cosines and sines (N, channels of a head); lengths: tokens of each frame."""
+    def forward(self, tokens: Tensor, rotation: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
+        """(V, n, D), or (1, N, D) with different segments -> the same shape; rotation: cosines and sines (n or N, channels of a head)."""
         queries, keys, values = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        queries, keys = rotated(queries, rotation), rotated(keys, rotation)
-        if len(set(lengths)) == 1:
-            q, k, v = (x[0].unflatten(1, (len(lengths), -1)).transpose(0, 1) for x in (queries, keys, values))
-            seen = functional.scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1, 2)[None]
-        else:
-            seen = torch.cat([functional.scaled_dot_product_attention(q, k, v) for q, k, v in zip(*(x.split(lengths, dim=2) for x in (queries, keys, values)), strict=True)], dim=2)
+        seen = attend(rotated(queries, rotation), rotated(keys, rotation), values, segments, self.one_size)
         out: Tensor = self.proj(seen.transpose(1, 2).flatten(2))
         return out

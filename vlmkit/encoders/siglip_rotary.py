@@ -7,10 +7,9 @@ last block. That model then shrinks the grid, which here is the connector's part
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,6 +18,7 @@ from vlmkit.encoders.base import HALF
 from vlmkit.encoders.hf import Activation, TransformersEncoder
 from vlmkit.encoders.packed import PackedTower
 from vlmkit.encoders.projection import project
+from vlmkit.encoders.rotary import frames_of, rotated, rotation_of
 from vlmkit.encoders.segments import Attend, Segments, attend, eager
 from vlmkit.features import Grid, GridError, View
 from vlmkit.spec import SpecError
@@ -96,14 +96,10 @@ class SiglipRotaryTower(PackedTower):
         return project(self.embeddings.patch_embedding, patches)
 
     def encode(self, patches: Tensor, views: tuple[View, ...]) -> Tensor:
-        frames = tuple(view._replace(grid=replace(view.grid, frames=1)) for view in views for _ in range(view.grid.frames))
-        return super().encode(patches, frames)
+        return super().encode(patches, frames_of(views))
 
     def run_blocks(self, tokens: Tensor, segments: Segments, views: tuple[View, ...]) -> Tensor:
-        head = self.spec.width // self.spec.heads
-        found = {grid: turns(grid, head, self.spec.theta, tokens.device) for grid in dict.fromkeys(view.grid for view in views)}
-        cosines, sines = zip(*(found[view.grid] for view in views), strict=True)
-        rotation = found[views[0].grid] if segments.equal else (torch.cat(cosines), torch.cat(sines))
+        rotation = rotation_of(views, segments, self.spec.width // self.spec.heads, self.spec.theta, tokens.device)
         return self.selected(self.layers, tokens, self.post_layernorm, rotation, segments)
 
 
@@ -142,23 +138,3 @@ class Attention(nn.Module):
         seen = attend(rotated(queries, rotation), rotated(keys, rotation), values, segments, self.one_size)
         out: Tensor = self.out_proj(seen.transpose(1, 2).flatten(2))
         return out
-
-
-def turns(grid: Grid, dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (rows * columns, dim) that a head of `dim` channels is rotated by, in float32.
-
-    Both axes have the dim / 4 frequencies theta^(-4k / dim), k = 0, 1, ...: first those of the row, then those of the column. The second
-    half of the channels, each the partner of one in the first, repeats the angles of the first.
-    """
-    frequencies = 1.0 / theta ** (torch.arange(0, dim // 2, 2, dtype=torch.float32, device=device) / (dim // 2))
-    rows, columns = (torch.arange(count, dtype=torch.float32, device=device)[:, None] * frequencies for count in (grid.rows, grid.columns))
-    both = [rows[:, None].expand(-1, grid.columns, -1), columns[None].expand(grid.rows, -1, -1)]
-    angles = torch.cat([*both, *both], dim=-1).flatten(0, 1)
-    return angles.cos(), angles.sin()
-
-
-def rotated(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """(V, heads, n, channels) turned in float32: each channel of the first half with its partner in the second."""
-    cosines, sines = rotation
-    first, second = heads.float().chunk(2, dim=-1)
-    return (heads.float() * cosines + torch.cat([-second, first], dim=-1) * sines).to(heads.dtype)
