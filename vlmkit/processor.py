@@ -202,7 +202,16 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
 def _cut(picture: Any, tower: VisionTower, plan: ImagePlan, out: Tensor | None = None) -> Pixels:
     """What a tower sees of a picture (H, W, 3)."""
     policy = tower.policy
-    return Pixels(*render(picture, plan, patch=tower.encoder.patch_size, resample=policy.resample, antialias=policy.antialias, out=out))
+    cut = render(
+        picture,
+        plan,
+        patch=tower.encoder.patch_size,
+        patch_frames=tower.encoder.patch_frames,
+        resample=policy.resample,
+        antialias=policy.antialias,
+        out=out,
+    )
+    return Pixels(*cut)
 
 
 AutoProcessor.register(VLMConfig, VLMProcessor)

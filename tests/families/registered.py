@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from families import aimv2, fuyu, idefics1, idefics2, idefics3, janus, llava, llava_next, maya, mllama, paligemma, pixtral, videollama3
+from families import (
+    aimv2,
+    fuyu,
+    idefics1,
+    idefics2,
+    idefics3,
+    janus,
+    llava,
+    llava_next,
+    maya,
+    mllama,
+    paligemma,
+    pixtral,
+    qwen2_vl,
+    videollama3,
+)
 from families.system import System
 
 SYSTEMS: tuple[System, ...] = (
@@ -18,5 +33,6 @@ SYSTEMS: tuple[System, ...] = (
     *mllama.SYSTEMS,
     *paligemma.SYSTEMS,
     *pixtral.SYSTEMS,
+    *qwen2_vl.SYSTEMS,
     *videollama3.SYSTEMS,
 )

@@ -133,8 +133,8 @@ class Qwen2VLFamily(Family):
         )
         if (made.image_token, made.video_token) != (layout.placeholder, layout.video_placeholder):
             raise SpecError(
-                f"Qwen2VLProcessor has the placeholders {made.image_token!r} and {made.video_token!r} with this tokenizer, but the layout has "
-                f"{layout.placeholder!r} and {layout.video_placeholder!r}"
+                f"Qwen2VLProcessor has the placeholders {made.image_token!r} and {made.video_token!r} with this tokenizer, but the layout "
+                f"has {layout.placeholder!r} and {layout.video_placeholder!r}"
             )
         return made
 

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from vlmkit.preprocess.pixels import render, render_clip
     from vlmkit.preprocess.video import VideoError, open_video
 
-_LAZY = {"open_image": "images", "ImageError": "images", "render": "pixels", "render_clip": "pixels", "open_video": "video", "VideoError": "video"}
+_LAZY = {
+    "open_image": "images",
+    "ImageError": "images",
+    "render": "pixels",
+    "render_clip": "pixels",
+    "open_video": "video",
+    "VideoError": "video",
+}
 
 __all__ = [
     *("Box", "Clip", "ImageError", "ImagePlan", "ImageSizeError", "Render", "Sampling", "Size", "VideoError"),

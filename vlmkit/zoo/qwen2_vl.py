@@ -116,6 +116,7 @@ QWEN2_VL_TINY = QWEN2_VL_7B.replace(
             "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [1, 1, 2]},
             "bos_token_id": 257,
             "eos_token_id": 259,
+            "tie_word_embeddings": False,
         },
     ),
 )
