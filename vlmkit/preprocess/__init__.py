@@ -1,6 +1,7 @@
-"""Images: opening them, planning how they are resized and cut, and carrying the plan out.
+"""Images and films: opening them, planning how they are resized and cut, and carrying the plan out.
 
-`smart_resize`, `open_image` and `ImageError` are what most callers want; Pillow is loaded when a picture is opened.
+`smart_resize`, `open_image` and `ImageError` are what most callers want; Pillow is loaded when a picture is opened, PyAV when a
+film is.
 """
 
 from __future__ import annotations
@@ -19,17 +20,30 @@ if TYPE_CHECKING:
     from vlmkit.preprocess.video import VideoError, open_video
 
 _LAZY = {
-    "open_image": "images",
     "ImageError": "images",
+    "VideoError": "video",
+    "open_image": "images",
+    "open_video": "video",
     "render": "pixels",
     "render_clip": "pixels",
-    "open_video": "video",
-    "VideoError": "video",
 }
 
 __all__ = [
-    *("Box", "Clip", "ImageError", "ImagePlan", "ImageSizeError", "Render", "Sampling", "Size", "VideoError"),
-    *("open_image", "open_video", "policies", "render", "render_clip", "smart_resize"),
+    "Box",
+    "Clip",
+    "ImageError",
+    "ImagePlan",
+    "ImageSizeError",
+    "Render",
+    "Sampling",
+    "Size",
+    "VideoError",
+    "open_image",
+    "open_video",
+    "policies",
+    "render",
+    "render_clip",
+    "smart_resize",
 ]
 
 

@@ -80,7 +80,7 @@ def render_clip(
     patches, cells = _room(grids, patch, patch_frames, out)
     # By view, group of frames and patch, or by group and patch alone where a group is one frame with all its views.
     groups = grids[0].frames if clips else plan.frames
-    blocks = [block.unflatten(0, (groups, -1)) for block in (cells.split([grid.tokens for grid in grids]) if clips else (cells,))]
+    blocks = [block.unflatten(0, (groups, -1)) for block in (torch.split(cells, [grid.tokens for grid in grids]) if clips else (cells,))]
     deep = patch_frames if clips else 1
     number = -1
     for number, frame in enumerate(frames):
@@ -108,7 +108,7 @@ def _room(grids: tuple[Grid, ...], patch: int, patch_frames: int, out: Tensor | 
 
 def _split(cells: Tensor, plan: ImagePlan, patch: int) -> Sequence[Tensor]:
     """(N, 3, p*p) of one picture -> that of each of its views."""
-    return cells.split([view.grid(patch).tokens for view in plan.views])
+    return torch.split(cells, [view.grid(patch).tokens for view in plan.views])
 
 
 def _draw(image: Any, plan: ImagePlan, patch: int, resample: Resample, antialias: bool, slots: Sequence[Tensor]) -> None:

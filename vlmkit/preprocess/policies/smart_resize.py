@@ -73,6 +73,8 @@ class ClipPixels(Spec):
     `max_pixels` equal to `total_pixels`).
     """
 
+    factor: int | None = None
+    """Both sides of a frame are multiples of this many pixels; None: as of a picture."""
     min_pixels: int = 128 * FACTOR * FACTOR
     """Frames of fewer pixels are enlarged to at least this many."""
     max_pixels: int = 768 * FACTOR * FACTOR
@@ -88,6 +90,8 @@ class ClipPixels(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.factor is not None and self.factor < 1:
+            raise SpecError(f"clip.factor: expected 1 or more, or None, got {self.factor}")
         if not 1 <= self.min_pixels <= self.max_pixels:
             raise SpecError(f"clip: expected 1 <= min_pixels <= max_pixels, got {self.min_pixels} and {self.max_pixels}")
         if self.total_pixels is not None and self.total_pixels < 1:
@@ -133,13 +137,14 @@ class SmartResize(FactorPolicy):
             )
 
     def plan(self, size: Size) -> ImagePlan:
-        return self._plan(size, self.min_pixels, self.max_pixels)
+        return self._plan(size, self.factor, self.min_pixels, self.max_pixels)
 
     def plan_clip(self, size: Size, times: tuple[float, ...]) -> ImagePlan:
         if self.clip is None:
             return super().plan_clip(size, times)
-        return replace(self._plan(size, self.clip.min_pixels, self.clip.most(len(check_times(times)))), times=times)
+        factor, most = self.clip.factor or self.factor, self.clip.most(len(check_times(times)))
+        return replace(self._plan(size, factor, self.clip.min_pixels, most), times=times)
 
-    def _plan(self, size: Size, min_pixels: int, max_pixels: float) -> ImagePlan:
-        height, width = smart_resize(size.height, size.width, self.factor, min_pixels, max_pixels, self.max_aspect_ratio)
+    def _plan(self, size: Size, factor: int, min_pixels: int, max_pixels: float) -> ImagePlan:
+        height, width = smart_resize(size.height, size.width, factor, min_pixels, max_pixels, self.max_aspect_ratio)
         return ImagePlan(source=size, renders=(Render.whole(Size(height, width)),))
