@@ -1,4 +1,4 @@
-"""The parts of docs/layouts.md and docs/fusions.md train, and what they trained answers on the command line."""
+"""The parts of the pages on encoders, policies, layouts and fusions train, and what they trained answers on the command line."""
 
 from __future__ import annotations
 
@@ -53,7 +53,15 @@ def run(*command: str, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("page", "family", "kind"), [("layouts.md", "layout", "my_layout"), ("fusions.md", "fusion", "my_fusion")])
+@pytest.mark.parametrize(
+    ("page", "family", "kind"),
+    [
+        ("encoders.md", "encoder", "my_encoder"),
+        ("policies.md", "policy", "my_policy"),
+        ("layouts.md", "layout", "my_layout"),
+        ("fusions.md", "fusion", "my_fusion"),
+    ],
+)
 def test_a_part_of_a_page_trains_and_chat_reads_the_checkpoint(page: str, family: str, kind: str, tmp_path: Path) -> None:
     (source,) = (block for block in pages.blocks(pages.ROOT / "docs" / page) if block.file is not None)
     assert source.file is not None
