@@ -194,7 +194,7 @@ def test_killed_while_processes_run_and_continued_is_the_same(tmp_path, stop):
     """Also that the processes that opened images are gone when the one that wrote is."""
     program, directory, count = tmp_path / "program.py", tmp_path / "shards", 1500
     program.write_text(PACKING_PROGRAM)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     running = subprocess.Popen(
         [sys.executable, str(program), str(directory), str(count)], env=environment, stderr=subprocess.PIPE, start_new_session=True
     )
