@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlmkit.batch.sample import PreparedSample, RenderedImage
-from vlmkit.data.mixture.windows import Part, Row, Samples
+from vlmkit.data.mixture.windows import Part, PlannedRow, Samples
 from vlmkit.data.sample import Image, Rejected
 from vlmkit.layout.laid_out import Layout
 from vlmkit.layout.pieces import ImageTokens
@@ -34,7 +34,7 @@ class Maker(Dataset[Any]):
         self.threads = threads
         self._pool: ThreadPoolExecutor | None = None
 
-    def __getitem__(self, rows: Sequence[Row]) -> tuple[dict[str, Tensor], list[Rejected]]:
+    def __getitem__(self, rows: Sequence[PlannedRow]) -> tuple[dict[str, Tensor], list[Rejected]]:
         if self.threads > 1 and self._pool is None:
             self._pool = ThreadPoolExecutor(self.threads)
         parts = [part for row in rows for part in row]

@@ -30,7 +30,7 @@ from vlmkit.data.mixture.maker import Maker
 from vlmkit.data.mixture.order import Order
 from vlmkit.data.mixture.prepare import Overlong, Preparer
 from vlmkit.data.mixture.state import MixtureState, MixtureStateError, Position
-from vlmkit.data.mixture.windows import Row, Samples, Stream, Taken, Windows
+from vlmkit.data.mixture.windows import PlannedRow, Samples, Stream, Taken, Windows
 from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError
 
@@ -270,7 +270,7 @@ class _Planner:
             self._streams[stream] = Stream(mixture.windows, position, number, background)
         self._number = number
 
-    def __iter__(self) -> Iterator[list[Row]]:
+    def __iter__(self) -> Iterator[list[PlannedRow]]:
         try:
             while True:
                 own, left = self._round()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 from vlmkit.data.mixture.order import Order
-from vlmkit.data.mixture.prepare import OverlongError, Piece, Preparer
+from vlmkit.data.mixture.prepare import OverlongError, PlannedPiece, Preparer
 from vlmkit.data.mixture.state import Position
 from vlmkit.data.packing import first_fit
 from vlmkit.data.rejections import Rejections
@@ -43,15 +43,15 @@ class Part(NamedTuple):
     source: int
     sample: int
     id: str
-    piece: Piece
+    piece: PlannedPiece
 
 
-Row = tuple[Part, ...]
+PlannedRow = tuple[Part, ...]
 
 
 @dataclass
 class Window:
-    rows: list[Row]
+    rows: list[PlannedRow]
     rejected: Rejections
     cut: Rejections
 
@@ -152,7 +152,7 @@ _REASONS = (
 class Taken:
     """Rows of one micro-batch, what was rejected on the way to them, and where the stream stands behind them."""
 
-    rows: list[Row]
+    rows: list[PlannedRow]
     position: Position
     rejected: Rejections = field(default_factory=Rejections)
     cut: Rejections = field(default_factory=Rejections)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlmkit.data.sample import DataError, Rejected, Sample
-from vlmkit.data.shards.members import Members, to_members
+from vlmkit.data.shards.members import PackedSample, to_members
 from vlmkit.data.shards.writer import SHARD_BYTES, Here, ShardWriter, key
 
 LIMIT = 0.05
@@ -46,7 +46,7 @@ class _Made(NamedTuple):
     number: int
     digest: str
     source: str
-    made: Members | Rejected
+    made: PackedSample | Rejected
 
 
 def pack(

@@ -29,7 +29,7 @@ import numpy as np
 from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError, Rejected, Sample
 from vlmkit.data.shards.index import INDEX, PACKING, ROW, ROWS, SIDE, SIZES, Shard, Summary, Table, write_index
-from vlmkit.data.shards.members import BLOCK, Members, member_names, to_members
+from vlmkit.data.shards.members import BLOCK, PackedSample, member_names, to_members
 from vlmkit.files import commit, partial, write_whole
 
 SHARD_BYTES = 256 << 20
@@ -95,7 +95,7 @@ class ShardWriter:
         self.add(made)
         return True
 
-    def add(self, row: Members) -> None:
+    def add(self, row: PackedSample) -> None:
         """Add what `to_members` made, under keys that are unlike all before."""
         if self._file is None:
             self._begin()
