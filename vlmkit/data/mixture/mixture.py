@@ -1,4 +1,4 @@
-"""A mixture of sources as batches: so much of each, shuffled, packed, decoded ahead, and continued exactly from any step.
+"""A mixture of sources as batches: each by its weight, shuffled, packed, decoded ahead, and continued exactly from any step.
 
     mixture = Mixture([DataSource("coco", Shards("coco"), 2.0), ...], processor, rows=1, length=4096, pack=True, seed=0)
     batches = mixture.batches(workers=8)
@@ -7,7 +7,7 @@
         saved = batches.state()                    # small, plain JSON
     batches = mixture.batches(saved, workers=2)    # goes on behind it, to the same bits
 
-The order is one for all processes and workers: batch n is what it is, whoever makes it. Samples that cannot be used leave a
+All processes and workers share one order: batch n is the same, whoever makes it. Samples that cannot be used leave a
 gap that the next one does not fill, so what is skipped changes nothing else.
 """
 
@@ -114,8 +114,8 @@ class Mixture:
     ) -> Batches:
         """Every `world`-th micro-batch from number `rank` on, or behind a state that was saved.
 
-        streams: into how many the windows are dealt out, so that not every process has to plan all of them; by default as
-        many as processes, and afterwards as the state says. workers: processes that decode ahead; with 0 this one does.
+        streams: how many the windows are dealt out into, so that a process need not plan all of them; by default as many as
+        there are processes, and afterwards as many as the state says. workers: processes that decode ahead; with 0 this one does.
         threads: of each that decodes. None of these two changes a batch.
 
         Raises MixtureStateError for a state of another mixture.

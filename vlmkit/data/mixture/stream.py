@@ -1,4 +1,4 @@
-"""A stream: the rows of every so-manieth window, taken a micro-batch at a time."""
+"""A stream: the rows of every n-th window, taken one micro-batch at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Taken:
 
 
 class Stream:
-    """Rows of every so-manieth window, from any position on."""
+    """Rows of every `step`-th window, from any position on."""
 
     def __init__(self, windows: Windows, position: Position, step: int, background: Executor | None) -> None:
         """background: where the next window is planned while rows of one are taken; None: here, when it is needed."""
@@ -34,8 +34,8 @@ class Stream:
         self._ahead: Future[Window] | None = None
 
     def take(self, count: int) -> Taken:
-        """The next rows, fewer only at the end. Raises DataError where so many samples in a row were rejected that none
-        may be left."""
+        """The next rows, fewer only at the end. Raises DataError where so many samples were rejected one after the other
+        that none may be left."""
         taken = Taken([], self.position)
         useless = 0
         while len(taken.rows) < count and not self._is_at_end():

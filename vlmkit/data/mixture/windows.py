@@ -1,4 +1,4 @@
-"""Windows: so many consecutive samples of the order, planned and packed together, whatever comes before or after.
+"""Windows: a fixed number of consecutive samples of the order, planned and packed together, whatever comes before or after.
 
 A window follows from its number alone. That is why a run goes on from a window and a row without reading what was before,
 and why several processes can share a mixture: each plans the windows that it needs.
@@ -23,8 +23,8 @@ from vlmkit.preprocess.geometry import ImageSizeError, Size
 from vlmkit.preprocess.images import ImageError
 
 TOGETHER = 64
-"""Samples that are read before the first of them is planned. By turns, planning takes a fifth longer: Python is slow for a
-while after each call to the system."""
+"""Samples that are read before the first of them is planned. Reading and planning by turns takes a fifth longer: Python is
+slow for a while after each call to the system."""
 
 
 class Part(NamedTuple):

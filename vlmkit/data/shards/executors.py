@@ -1,4 +1,4 @@
-"""Who opens images and reads shards back: processes of their own, or this one."""
+"""Where images are opened and shards are read back: in processes of their own, or in this one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Here(Executor):
 
 @contextmanager
 def image_processes(workers: int) -> Iterator[Executor]:
-    """So many processes for images, gone at the end; with 0 this one."""
+    """This many processes for images, which are gone at the end; with 0, this process."""
     if not workers:
         yield Here()
         return
@@ -44,7 +44,7 @@ def image_processes(workers: int) -> Iterator[Executor]:
 
 
 class _Processes(ProcessPoolExecutor):
-    """Begun here, with Ctrl-C held back, which they inherit: it is for the one that writes."""
+    """They are started with Ctrl-C held back, which they inherit: it is meant for the process that writes."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -58,12 +58,12 @@ _stopped: Any = threading.Event()
 
 
 def is_stopped() -> bool:
-    """In a process for images: whether what it makes is still wanted."""
+    """In a process for images: whether its work is no longer wanted."""
     return bool(_stopped.is_set())
 
 
 def _begin(stop: Any) -> None:
-    """A process for images: where the one that writes is gone, so is this."""
+    """The start of a process for images, which ends when the process that writes is gone."""
     global _stopped
     _stopped = stop
     parent = multiprocessing.parent_process()

@@ -1,5 +1,5 @@
-"""What a writer keeps beside its shards until the index is written: whose job it is, and of every shard that counts all that is
-needed to go on behind it.
+"""What a writer keeps beside its shards until the index is written: which job it is, and all that is needed to go on behind each
+shard that counts.
 
     .packing/job.json              what is written; a directory that was begun with another job is left alone
     .packing/lock                  held by the process that writes
@@ -72,7 +72,7 @@ class Notes:
         write_whole(self._file(number, "json"), json.dumps(record, indent=1).encode())
 
     def of_shards(self) -> Iterator[Noted]:
-        """Of all shards that an earlier writer finished. Raises DataError where a note or a shard is not as it was written."""
+        """What was noted of each shard that an earlier writer finished. Raises DataError for a note or shard that was changed."""
         number = 0
         while (file := self._file(number, "json")).is_file():
             rows_file, sizes_file = (self._file(number, name) for name in (ROWS, SIZES))

@@ -200,7 +200,7 @@ class ShardWriter:
 
 
 def key(number: int) -> str:
-    """Of a sample in its shard, without a dot: tools take what follows the first one for the kind of a member."""
+    """The key of a sample in its shard. It has no dot: tools take what follows the first dot for the kind of a member."""
     return f"{number:09d}"
 
 
