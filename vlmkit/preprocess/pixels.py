@@ -71,9 +71,9 @@ def render_clip(
     frames: the shown frames, each as `render` takes a picture, one after the other and never more than one of them at once.
 
     clips: the encoder sees a view as one film. Frames 0 to t - 1 make the first patches of the view, frames t to 2t - 1 the next; the last
-    frame is repeated to fill the last patch, and up to `least_frames` further ones. Patches of a view are in the order (group of frames, row, column). Otherwise every
-    frame is a picture for itself: the views of the first, then those of the second. Raises ValueError where there are more or fewer
-    frames than planned.
+    frame is repeated to fill the last patch, and up to `least_frames` further ones. Patches of a view are in the order (group of frames,
+    row, column). Otherwise every frame is a picture for itself: the views of the first, then those of the second. Raises ValueError where
+    there are more or fewer frames than planned.
     """
     if not plan.times:
         raise ValueError("the plan is for a picture, render it with render")
@@ -81,7 +81,9 @@ def render_clip(
     patches, cells = _room(grids, patch, patch_frames, out)
     # By view, group of frames and patch, or by group and patch alone where a group is one frame with all its views.
     groups = grids[0].frames if clips else plan.frames
-    blocks = [block.unflatten(0, (groups, -1)) for block in (torch.split(cells, [grid.tokens for grid in grids]) if clips else (cells,))]
+    blocks = [
+        block.view(groups, -1, *block.shape[1:]) for block in (torch.split(cells, [grid.tokens for grid in grids]) if clips else (cells,))
+    ]
     deep = patch_frames if clips else 1
     number = -1
     for number, frame in enumerate(frames):
