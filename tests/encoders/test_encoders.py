@@ -3,7 +3,9 @@
 import copy
 import subprocess
 import sys
+from functools import partial
 
+import open_clip
 import pytest
 import torch
 from drawn import TINY, draw, patchify, pixels, tiny
@@ -94,7 +96,7 @@ def test_views_together_are_views_alone(towers, kind, data, seed):
         for mine, piece, grid in zip(together.views(), patches.split([grid.tokens for grid in grids]), grids, strict=kind not in TILES):
             alone = tower(piece, (grid,)).views()[0]
             assert mine.shape == (tower.spec.grid_out(grid).tokens, tower.spec.dim_out) == alone.shape
-            assert (mine - alone).abs().max() < 1e-5
+            assert (mine - alone).abs().max() < 2e-6
 
 
 @every_kind
@@ -164,6 +166,17 @@ def test_a_state_dict_is_all_there_is(towers, kind):
     tower.load_state_dict(towers[kind].state_dict())
     grids = two_views(kind)
     assert torch.equal(tower(pixels(grids, 4), grids).tokens, towers[kind](pixels(grids, 4), grids).tokens)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "patches"])
+def test_weights_have_the_librarys_names_and_shapes(kind):
+    """So checkpoints are read as they are published, and those that vlmkit wrote before stay readable."""
+    spec = tiny(kind, **({"keep_unused": True} if hasattr(encoders[kind], "keep_unused") else {}))
+    vit = partial(open_clip.transformer.VisionTransformer, 20, 4, 32, 3, 4, mlp_ratio=4, output_dim=1)
+    library = vit() if kind == "open_clip" else spec.make()
+    named = {name: value.shape for name, value in library.state_dict().items() if name != "proj"}
+    outer = "vit." if kind == "timm" else ""
+    assert {name: value.shape for name, value in spec.build().state_dict().items()} == {outer + name: named[name] for name in named}
 
 
 @with_blocks
@@ -273,7 +286,7 @@ def test_a_tower_of_fixed_size_refuses_other_sizes_before_anything_runs(kind):
 @every_kind
 def test_what_no_tower_can_take_is_said(towers, kind):
     tower = towers[kind]
-    if not getattr(tower.spec, "clips", False):
+    if not tower.spec.clips:
         with pytest.raises(GridError, match="one still view at a time"):
             tower.spec.grid_out(Grid(2, 5, 5))
     with pytest.raises(ValueError, match="hold 25 patches, but pixel_values has 24"):
@@ -318,56 +331,3 @@ def test_defaults_are_what_their_docstrings_say():
     assert encoders["timm"]().dim_out == encoders["open_clip"]().dim_out == 1280
     assert [encoders[kind]().native_grid.tokens for kind in WITH_A_TABLE] == [24**2, 24**2, 27**2, 27**2, 27**2]
     assert encoders["siglip"]().mean == (0.5, 0.5, 0.5)
-
-
-MIXTURES = {"one view": (NATIVE,), "equal views": (NATIVE,) * 3, "ten sizes": tuple(Grid(1, rows, 1 + rows % 4) for rows in range(1, 11))}
-
-
-@pytest.mark.parametrize("layer", [-1, -2, (-1, -3)], ids=str)
-@pytest.mark.parametrize("kind", [kind for kind in WITH_BLOCKS if kind != "timm"])
-def test_every_module_is_called_equally_often_whatever_the_views(kind, layer):
-    """Ranks whose weights are sharded wait for one another at every one of these calls."""
-    tower = draw(tiny(kind, layer=layer).build())
-    called = {}
-    for name, grids in MIXTURES.items():
-        calls = called[name] = []
-        hooks = [
-            module.register_forward_hook(lambda module, args, output, part=part, calls=calls: calls.append(part))
-            for part, module in tower.named_modules()
-            if next(module.parameters(recurse=False), None) is not None
-        ]
-        tower(pixels(grids, 4), grids)
-        for hook in hooks:
-            hook.remove()
-    assert called["one view"] == called["equal views"] == called["ten sizes"]
-    assert len(called["one view"]) == len(set(called["one view"])) > 0, "each once"
-
-
-@pytest.mark.parametrize("layer", [-1, -2, 1, (-1, -3)], ids=str)
-@pytest.mark.parametrize(
-    ("kind", "keep_unused"),
-    [(kind, False) for kind in WITH_BLOCKS] + [(kind, True) for kind in WITH_BLOCKS if hasattr(encoders[kind], "keep_unused")],
-)
-def test_what_is_unused_gets_no_gradient_and_all_else_does(kind, keep_unused, layer):
-    changes = {"keep_unused": True} if keep_unused else {}
-    tower = draw(tiny(kind, layer=layer, **changes).build())
-    unused = {id(parameter) for module in tower.unused() for parameter in module.parameters()}
-    grids = (Grid(1, 3, 4), NATIVE)
-    tower(pixels(grids, 4), grids).tokens.square().mean().backward()
-    without = {name for name, parameter in tower.named_parameters() if parameter.grad is None}
-    assert without == {name for name, parameter in tower.named_parameters() if id(parameter) in unused}
-    assert bool(without) == keep_unused or layer in (-1, (-1, -3))
-
-
-def test_an_adapter_on_the_last_projection_of_open_clips_attention_learns():
-    """It is called as a module: hooks, adapters and offloading reach it."""
-    peft = pytest.importorskip("peft")
-    tower = draw(tiny("open_clip").build())
-    grids = (Grid(1, 3, 4), NATIVE)
-    before = tower(pixels(grids, 4), grids).tokens.detach()
-    adapted = peft.inject_adapter_in_model(peft.LoraConfig(target_modules=["out_proj"], r=2), tower)
-    assert torch.equal(adapted(pixels(grids, 4), grids).tokens, before)
-    adapted(pixels(grids, 4), grids).tokens.square().mean().backward()
-    gradients = {name: parameter.grad for name, parameter in adapted.named_parameters() if "lora_B" in name}
-    assert len(gradients) == 3
-    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients.values())

@@ -57,6 +57,6 @@ def bucket(count: int, entries: int, device: torch.device) -> Tensor:
     The comparison is made in float32, as the models that use it were trained: bucket(35, 70) is 0, 2, 4, ... but where
     i / 35 falls a rounding error below an entry's edge it is the entry before.
     """
-    fractions = torch.arange(count, dtype=torch.float32, device=device) * (1.0 / torch.tensor(count, device=device))
+    fractions = torch.arange(count, dtype=torch.float32, device=device) * (1.0 / torch.full((), count, device=device))
     edges = torch.arange(1 / entries, 1.0, 1 / entries, device=device)
     return torch.bucketize(fractions.clamp(max=1.0 - 1e-6), edges, right=True)

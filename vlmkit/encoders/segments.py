@@ -17,8 +17,8 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from vlmkit.features import View
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Queries, keys and values (V, heads, n, d) -> (V, heads, n, d)."""
+Attend = Callable[..., Tensor]
+"""Queries, keys and values (V, heads, n, d) -> (V, heads, n, d). `scale` multiplies the scores; None for d ** -0.5."""
 
 
 class Segments(NamedTuple):
@@ -30,16 +30,23 @@ class Segments(NamedTuple):
     """Whether they are rows of a batch (V, n, D), equally long; otherwise they are stretches of one row (1, N, D)."""
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, segments: Segments, one_size: Attend = scaled_dot_product_attention) -> Tensor:
+def attend(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    segments: Segments,
+    one_size: Attend = scaled_dot_product_attention,
+    scale: float | None = None,
+) -> Tensor:
     """Queries, keys and values (V, heads, n, d), or (1, heads, N, d) with different segments -> the same shape.
 
     one_size: attention of a batch of equally long rows. On a GPU in half precision different segments go to one kernel of variable
     length (never run: there was no GPU); elsewhere `one_size` is called once for each length that occurs.
     """
     if segments.equal:
-        return one_size(queries, keys, values)
-    if one_size is scaled_dot_product_attention and queries.is_cuda and queries.dtype in (torch.float16, torch.bfloat16):
-        return of_variable_length(queries, keys, values, segments)
+        return one_size(queries, keys, values, scale=scale)
+    if one_size is scaled_dot_product_attention and fits_the_kernel(queries):
+        return of_variable_length(queries, keys, values, segments, scale)
     members: defaultdict[int, list[int]] = defaultdict(list)
     for number, length in enumerate(segments.lengths):
         members[length].append(number)
@@ -47,26 +54,41 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, segments: Segments, on
     out: list[Tensor] = [queries] * len(segments.lengths)
     for numbers in members.values():
         together = [torch.cat([stretch[number] for number in numbers]) for stretch in stretches]
-        for number, attended in zip(numbers, one_size(*together), strict=True):
+        for number, attended in zip(numbers, one_size(*together, scale=scale), strict=True):
             out[number] = attended[None]
     return torch.cat(out, dim=2)
 
 
-def of_variable_length(queries: Tensor, keys: Tensor, values: Tensor, segments: Segments) -> Tensor:
+def fits_the_kernel(queries: Tensor) -> bool:
+    """Whether torch's kernel for packed sequences, which is FlashAttention 2, takes them: half precision, 8 to 256 channels a head in
+    steps of 8, and a GPU of 2020 or later."""
+    channels = queries.shape[-1]
+    return (
+        queries.is_cuda
+        and queries.dtype in (torch.float16, torch.bfloat16)
+        and channels <= 256
+        and channels % 8 == 0
+        and torch.cuda.get_device_capability(queries.device) >= (8, 0)
+    )
+
+
+def of_variable_length(queries: Tensor, keys: Tensor, values: Tensor, segments: Segments, scale: float | None = None) -> Tensor:
     """(1, heads, N, d) -> the same, by one call of torch's kernel for packed sequences. Never run: there was no GPU."""
     from torch.nn.attention.varlen import varlen_attn
 
     ends = pad(torch.tensor(segments.lengths).cumsum(0), (1, 0)).to(queries.device, torch.int32, non_blocking=True)
     longest = max(segments.lengths)
+    # Releases of torch whose kernel has no `scale` have the usual one.
+    unusual: dict[str, Any] = {} if scale in (None, queries.shape[-1] ** -0.5) else {"scale": scale}
     row_of_queries, row_of_keys, row_of_values = (tensor[0].transpose(0, 1) for tensor in (queries, keys, values))
-    out: Any = varlen_attn(row_of_queries, row_of_keys, row_of_values, ends, ends, longest, longest)
+    out: Any = varlen_attn(row_of_queries, row_of_keys, row_of_values, ends, ends, longest, longest, **unusual)
     attended: Tensor = out.transpose(0, 1)[None]
     return attended
 
 
-def eager(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def eager(queries: Tensor, keys: Tensor, values: Tensor, scale: float | None = None) -> Tensor:
     """Attention written out."""
-    scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
+    scores = queries @ keys.transpose(-1, -2) * (queries.shape[-1] ** -0.5 if scale is None else scale)
     attended: Tensor = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype) @ values
     return attended
 
@@ -80,15 +102,15 @@ def _over(name: str) -> Callable[..., tuple[Tensor, None]]:
     def forward(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Segments, **options: Any) -> tuple[Tensor, None]:
         """(V, heads, n, d) -> (V, n, heads, d), as transformers asks."""
 
-        def theirs(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        def theirs(queries: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor:
             function = sdpa_attention_forward if name == "sdpa" else flash_attention_forward
-            out: Tensor = function(module, queries, keys, values, None, **options)[0]
+            out: Tensor = function(module, queries, keys, values, None, **(options | {"scaling": scale}))[0]
             return out.transpose(1, 2)
 
         attention: Attend = eager if name == "eager" else theirs
         if name == "sdpa" and not attention_mask.equal:
             attention = scaled_dot_product_attention
-        return attend(query, key, value, attention_mask, attention).transpose(1, 2).contiguous(), None
+        return attend(query, key, value, attention_mask, attention, options.get("scaling")).transpose(1, 2).contiguous(), None
 
     return forward
 

@@ -81,9 +81,11 @@ class Tower(nn.Module):
         if pixel_values.is_floating_point():
             return pixel_values.to(self.dtype)
         each = self.spec.values // 3
-        mean, std = (torch.tensor(value, device=pixel_values.device) for value in (self.spec.mean, self.spec.std))
-        scale = (1 / (255 * std)).repeat_interleave(each)
-        shift = (-mean / std).repeat_interleave(each)
+        mean, std = (torch.tensor(value, device="cpu") for value in (self.spec.mean, self.spec.std))
+        # Made on the CPU and sent without waiting: a tensor made of numbers on a device would halt the host.
+        scale, shift = (
+            value.repeat_interleave(each).to(pixel_values.device, non_blocking=True) for value in (1 / (255 * std), -mean / std)
+        )
         return torch.addcmul(shift, pixel_values.float(), scale).to(self.dtype)
 
 
