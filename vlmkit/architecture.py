@@ -14,8 +14,9 @@ from vlmkit.fusion.base import Fusion
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.base import TokenLayout
 from vlmkit.layout.pieces import ImageTokens
-from vlmkit.preprocess.geometry import ImagePlan, ImageSizeError, Size
+from vlmkit.preprocess.geometry import Clip, ImagePlan, ImageSizeError, Size
 from vlmkit.preprocess.policies.base import ImagePolicy
+from vlmkit.preprocess.sampling import Sampling
 from vlmkit.spec import Spec, SpecError
 
 if TYPE_CHECKING:
@@ -67,11 +68,13 @@ class Architecture(Spec):
     language_model: LanguageModel
     beside: tuple[VisionTower, ...] = ()
     """Towers that see each image beside the first one, which `policy` and `encoder` are; the connector joins them."""
+    sampling: Sampling | None = None
+    """Which frames of a film are shown, where nobody says it of the film; None: Sampling()."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values ready for JSON; `beside` only where there is more than one tower."""
-        written = super().to_dict()
-        return written if self.beside else {name: value for name, value in written.items() if name != "beside"}
+        """Plain values ready for JSON; `beside` and `sampling` only where they say something."""
+        silent = {name for name in ("beside", "sampling") if not getattr(self, name)}
+        return {name: value for name, value in super().to_dict().items() if name not in silent}
 
     @functools.cached_property
     def towers(self) -> tuple[VisionTower, ...]:
@@ -81,7 +84,7 @@ class Architecture(Spec):
     @functools.cached_property
     def pixel_sets(self) -> tuple[int, ...]:
         """For each tower the number of the pixels that it reads: those with the same patches of the same views share theirs."""
-        cuts = [(tower.policy, tower.encoder.patch_size, tower.encoder.patch_frames) for tower in self.towers]
+        cuts = [(tower.policy, tower.encoder.patch_size, tower.encoder.patch_frames, tower.encoder.clips) for tower in self.towers]
         distinct = list(dict.fromkeys(cuts))
         return tuple(distinct.index(cut) for cut in cuts)
 
@@ -97,6 +100,8 @@ class Architecture(Spec):
             family = _FAMILIES.get(name)
             if family is not None and isinstance(value, dict):
                 changes[name] = family.from_dict(value, name)
+            elif name == "sampling" and isinstance(value, dict):
+                changes[name] = Sampling.from_dict(value, name)
             elif name == "beside":
                 changes[name] = tuple(
                     VisionTower.from_dict(tower, f"beside[{number}]") if isinstance(tower, dict) else tower
@@ -112,14 +117,24 @@ class Architecture(Spec):
             raise ImageSizeError(f"expected a size such as vlmkit.Size(height=480, width=640), got {size!r}")
         return self.policy.plan(size)
 
+    def plan_clip(self, size: Size, total: int, fps: float, sampling: Sampling | None = None) -> ImagePlan:
+        """How a film of `total` frames of this size, `fps` a second, is shown: which frames, and how each is cut into views. Raises
+        ImageSizeError for a size that the policy cannot serve."""
+        return self.policy.plan_clip(size, (sampling or self.sampling or Sampling()).times(total, fps))
+
+    def cut(self, plan: ImagePlan, tower: VisionTower) -> tuple[Grid, ...]:
+        """The grids of patches that a tower sees under a plan of its policy."""
+        encoder = tower.encoder
+        return plan.grids(encoder.patch_size, encoder.patch_frames, encoder.clips, self.connector.least_frames)
+
     def image_tokens(self, plan: ImagePlan) -> ImageTokens:
         """The grid of every view as the language model receives it, for a plan of the first tower's policy. Raises GridError where
         parts do not fit."""
-        plans = (plan, *(tower.policy.plan(plan.source) for tower in self.beside))
+        plans = (plan, *(replan(tower.policy, plan) for tower in self.beside))
         for one, tower in zip(plans, self.towers, strict=True):
             tower.encoder.check_tiles(one)
-        grids = (one.grids(tower.encoder.patch_size) for one, tower in zip(plans, self.towers, strict=True))
-        return ImageTokens(plan, self.grids_out(*grids))
+        grids = (self.cut(one, tower) for one, tower in zip(plans, self.towers, strict=True))
+        return ImageTokens(plan, self.grids_out(*grids), seconds=plan.times)
 
     def grids_out(self, *grids: Sequence[Grid]) -> tuple[Grid, ...]:
         """The grid of every view behind the connector, for the grids of patches that each tower sees. Raises GridError where towers see
@@ -132,10 +147,15 @@ class Architecture(Spec):
             for views in zip(*grids, strict=True)
         )
 
-    def tokens(self, size: Size) -> int:
-        """Visual tokens of one image of this size that the language model receives, or looks at: 234 for 480x640 under univa-vl. Learned
-        embeddings among them count, and those that the layout leaves out do not."""
-        return self.layout.places(self.image_tokens(self.plan(size)))
+    def tokens(self, size: Size | None = None, *, clip: Clip | None = None) -> int:
+        """Visual tokens of one image of this size, or of one film, that the language model receives, or looks at: 234 for 480x640
+        under univa-vl. Learned embeddings among them count, and those that the layout leaves out do not; tokens that are left out for
+        what their pixels show do, for no pixels are known."""
+        if clip is None:
+            return self.layout.places(self.image_tokens(self.plan(size)))  # type: ignore[arg-type]
+        if size is not None:
+            raise ImageSizeError(f"tokens of an image of {size} or of a clip, not of both")
+        return self.layout.places(self.image_tokens(self.plan_clip(clip.size, clip.frames, clip.fps)))
 
     def problems(self) -> list[str]:
         """Everything that keeps the parts from working together, in words; empty where they fit. Needs no weights."""
@@ -209,6 +229,11 @@ class Architecture(Spec):
                         f"policy {tower.policy.kind!r} cuts an image of {size} into {len(plan.views)} views, with encoder "
                         f"{tower.encoder.kind!r} and connector {self.connector.kind!r}: {error}"
                     )
+
+
+def replan(policy: ImagePolicy, plan: ImagePlan) -> ImagePlan:
+    """What another policy does with the same picture, or with the same frames of a film."""
+    return policy.plan_clip(plan.source, plan.times) if plan.times else policy.plan(plan.source)
 
 
 def _by_defaults(part: type[Spec]) -> Spec:

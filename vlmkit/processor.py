@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
-from vlmkit.architecture import Architecture, VisionTower
+from vlmkit.architecture import Architecture, VisionTower, replan
 from vlmkit.batch.calls import as_conversations, from_text
 from vlmkit.batch.collate import Entries, packed, padded
 from vlmkit.batch.sample import Pixels, PreparedSample, RenderedImage, limited
 from vlmkit.config import VLMConfig
-from vlmkit.conversation import Conversation, Medium, pictures, read_conversation
+from vlmkit.conversation import Conversation, Film, Medium, read_conversation
 from vlmkit.layout.laid_out import Layout, LayoutError, Turn
 from vlmkit.layout.pieces import ImageTokens
+from vlmkit.preprocess.changes import changed_tokens
 from vlmkit.preprocess.geometry import ImagePlan, Size
 from vlmkit.preprocess.images import decode
-from vlmkit.preprocess.pixels import render
+from vlmkit.preprocess.pixels import render, render_clip
+from vlmkit.preprocess.sampling import Sampling
+from vlmkit.preprocess.video import open_video
 from vlmkit.spec import SpecError
 from vlmkit.tokenizer import PlainTokenizer, check_specials
 
@@ -71,7 +75,7 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         """For the patches of each image (N, 3*t*p*p), one behind the other in memory: a batch of what is rendered there is put
         together without a copy."""
         encoder = self.spec.encoder
-        counts = [sum(grid.tokens for grid in image.plan.grids(encoder.patch_size)) for image in planned]
+        counts = [sum(grid.tokens for grid in self.spec.cut(image.plan, self.spec.towers[0])) for image in planned]
         return list(torch.split(torch.empty(sum(counts), encoder.values, dtype=torch.uint8), counts))
 
     def render_image(self, image: Any, planned: ImageTokens | None = None, out: Tensor | None = None) -> RenderedImage:
@@ -83,6 +87,26 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         first, *others = self._cutters
         beside = tuple(_cut(picture, tower, tower.policy.plan(size)) for tower in others)
         return RenderedImage(*_cut(picture, first, tokens.plan, out), tokens, beside)
+
+    def render_film(self, film: Film) -> RenderedImage:
+        """Open, sample, plan and render one film, which is read once for each set of pixels. Raises VideoError, ImageSizeError."""
+        spec, video = self.spec, open_video(film.source, fps=film.fps)
+        times = video.shown(film.sampling or spec.sampling or Sampling())
+        plan = spec.policy.plan_clip(video.size, times)
+        tokens = spec.image_tokens(plan)
+        first, *beside = [
+            _cut_film(video.at(times), tower, replan(tower.policy, plan), spec.connector.least_frames) for tower in self._cutters
+        ]
+        threshold = spec.layout.unchanged
+        if threshold is not None:
+            grids = spec.cut(plan, spec.towers[0])
+            kept = changed_tokens(first.pixel_values, grids, tokens.grids, len(plan.views), spec.encoder.std, threshold)
+            tokens = replace(tokens, kept=kept)
+        return RenderedImage(*first, tokens, tuple(beside))
+
+    def render(self, medium: Medium) -> RenderedImage:
+        """What a conversation shows, as encoders take it."""
+        return self.render_film(medium) if isinstance(medium, Film) else self.render_image(medium.source)
 
     @functools.cached_property
     def _cutters(self) -> tuple[VisionTower, ...]:
@@ -100,7 +124,7 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         return self._sample(*read_conversation(conversation), add_generation_prompt)
 
     def _sample(self, turns: Sequence[Turn], media: Sequence[Medium], add_generation_prompt: bool) -> PreparedSample:
-        images = tuple(self.render_image(source) for source in pictures(media))
+        images = tuple(self.render(medium) for medium in media)
         return PreparedSample(images, (self._lay_out(turns, images, add_generation_prompt),))
 
     def _lay_out(self, turns: Sequence[Turn], images: Sequence[RenderedImage], add_generation_prompt: bool) -> Layout:
@@ -212,6 +236,23 @@ def _cut(picture: Any, tower: VisionTower, plan: ImagePlan, out: Tensor | None =
         out=out,
     )
     return Pixels(*cut)
+
+
+def _cut_film(frames: Iterable[Any], tower: VisionTower, plan: ImagePlan, least_frames: int) -> Pixels:
+    """What a tower sees of the frames (H, W, 3) of a film."""
+    encoder, policy = tower.encoder, tower.policy
+    return Pixels(
+        *render_clip(
+            frames,
+            plan,
+            patch=encoder.patch_size,
+            patch_frames=encoder.patch_frames,
+            clips=encoder.clips,
+            least_frames=least_frames,
+            resample=policy.resample,
+            antialias=policy.antialias,
+        )
+    )
 
 
 AutoProcessor.register(VLMConfig, VLMProcessor)

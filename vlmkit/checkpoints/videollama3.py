@@ -16,8 +16,9 @@ from vlmkit.language_model import LanguageModel
 from vlmkit.layout.template import CHATML
 from vlmkit.layout.timestamps import Timestamps
 from vlmkit.preprocess.policies.smart_resize import SmartResize
+from vlmkit.preprocess.sampling import Sampling
 from vlmkit.spec import SpecError
-from vlmkit.zoo.videollama3 import VIDEOLLAMA3_7B
+from vlmkit.zoo.videollama3 import STARTS, VIDEOLLAMA3_7B, shared_pixels
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -57,7 +58,7 @@ class VideoLlama3(Family):
         template, after_image = prompt_of(processor, processor.image_token, PROMPTS)
         return Architecture(
             name=f"videollama3-{text.model_type}",
-            policy=policy_of(images),
+            policy=policy_of(images, videos),
             encoder=encoder,
             connector=BilinearMlp(ratio=images.merge_size, ratio_clips=videos.merge_size),
             layout=Timestamps(
@@ -69,6 +70,7 @@ class VideoLlama3(Family):
             ),
             fusion=Splice(),
             language_model=text.replace(config=text.config | {"tie_word_embeddings": config.tie_word_embeddings}),
+            sampling=sampling_of(videos),
         )
 
     def config(self, architecture: Architecture, processor: VLMProcessor) -> PretrainedConfig:
@@ -104,6 +106,13 @@ class VideoLlama3(Family):
         factor = encoder.patch * connector.merge
         if not isinstance(policy, SmartResize) or (policy.factor, policy.max_aspect_ratio) != (factor, 200):
             raise SpecError(f"VideoLlama3Processor has 'smart_resize' of factor {factor} and up to 200:1, but the policy is {policy}")
+        clip, sampling = policy.clip, architecture.sampling
+        if clip is None or clip != shared_pixels(encoder.patch * connector.merge_clips, clip.min_pixels, clip.max_pixels):
+            raise SpecError(
+                f"VideoLlama3Processor has frames that share their pixels, of factor {encoder.patch * connector.merge_clips}, but {clip}"
+            )
+        if sampling is None or sampling != STARTS.replace(fps=sampling.fps, min_frames=sampling.min_frames, max_frames=sampling.max_frames):
+            raise SpecError(f"VideoLlama3Processor shows the first frame of each of equal parts of a film, but the sampling is {sampling}")
         if layout != VIDEOLLAMA3_7B.layout.replace(**{name: getattr(layout, name) for name in STATED}):
             raise SpecError(f"VideoLlama3Processor writes 'Time 0.0s:' before frames and commas between them, but the layout is {layout}")
         if layout.drop_unchanged not in (None, UNCHANGED):
@@ -118,7 +127,13 @@ class VideoLlama3(Family):
         made = VideoLlama3Processor(
             image_processor=VideoLlama3ImageProcessor(size=size, merge_size=connector.merge, **common),
             video_processor=VideoLlama3VideoProcessor(
-                merge_size=connector.merge_clips, use_token_compression=layout.drop_unchanged is not None, **common
+                size={"shortest_edge": clip.min_pixels, "longest_edge": clip.max_pixels},
+                merge_size=connector.merge_clips,
+                use_token_compression=layout.drop_unchanged is not None,
+                fps=sampling.fps,
+                min_frames=sampling.min_frames,
+                max_frames=sampling.max_frames,
+                **common,
             ),
             tokenizer=processor.tokenizer,
             chat_template=chat_template(
@@ -135,14 +150,25 @@ class VideoLlama3(Family):
         return made
 
 
-def policy_of(images: Any) -> SmartResize:
-    """The policy of a published image processor."""
+def policy_of(images: Any, videos: Any) -> SmartResize:
+    """The policy of a published image processor and of the video processor beside it. Raises SpecError where their filters differ."""
+    if images.resample != videos.resample:
+        raise SpecError(
+            f"the processor resamples images by filter {images.resample} and videos by {videos.resample}; vlmkit has one for both"
+        )
     return SmartResize(
         factor=images.patch_size * images.merge_size,
         min_pixels=images.size["shortest_edge"],
         max_pixels=images.size["longest_edge"],
         resample=resample_of(images),
+        clip=shared_pixels(videos.patch_size * videos.merge_size, videos.size["shortest_edge"], videos.size["longest_edge"]),
     )
+
+
+def sampling_of(videos: Any) -> Sampling:
+    """Which frames a published video processor shows when it is told to choose; one a second, as the model's authors do, where it does
+    not say how many."""
+    return STARTS.replace(fps=float(videos.fps or STARTS.fps), min_frames=videos.min_frames, max_frames=videos.max_frames)
 
 
 FAMILY = VideoLlama3()

@@ -36,6 +36,12 @@ class Connector(Spec):
         """The same of a film, whose views have several frames."""
         return self.merge
 
+    @property
+    def least_frames(self) -> int:
+        """Frames that a film has to have at least, for a connector that knows films by their frames. A shorter one is filled up with its
+        last frame, and layouts place no frame twice."""
+        return 1
+
     def grid_out(self, grid: Grid) -> Grid:
         """The grid of one view's tokens after the connector. Raises GridError for a grid that it cannot take."""
         return grid

@@ -4,8 +4,8 @@ VideoLLaMA 3 (Zhang et al. 2025, arXiv:2501.13106) shrinks frames of a film by 2
 channels, where a pixel shuffle would multiply them. Grid (1, H, W) -> (1, H/ratio, W/ratio); of a film (F, H, W) ->
 (F, H/ratio_clips, W/ratio_clips).
 
-What is a film is read off the grid: more than one frame. One still frame is a picture, so who makes a film of one frame has to show
-that frame twice, as the policies of films do.
+What is a film is read off the grid: more than one frame. So a film of one frame comes as two, of which the second has no place
+(`least_frames`).
 """
 
 from __future__ import annotations
@@ -54,6 +54,10 @@ class BilinearMlp(Connector):
     @property
     def merge_clips(self) -> int:
         return self.ratio if self.ratio_clips is None else self.ratio_clips
+
+    @property
+    def least_frames(self) -> int:
+        return 1 if self.merge_clips == self.ratio else 2
 
     def ratio_of(self, grid: Grid) -> int:
         """By how much this grid is shrunk."""

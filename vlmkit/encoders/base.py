@@ -50,6 +50,8 @@ class Encoder(Spec):
     """Whether it has to be told which tile of which image a view is."""
     patch_frames: ClassVar[int] = 1
     """Frames of a patch, t."""
+    clips: ClassVar[bool] = False
+    """Whether one view may have several frames; elsewhere each frame of a film is a view."""
 
     @property
     def values(self) -> int:

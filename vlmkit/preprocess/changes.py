@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from vlmkit.features import Grid, GridError
+
+
+def changed_tokens(
+    patches: Tensor, grids: Sequence[Grid], merged: Sequence[Grid], views: int, std: Sequence[float], threshold: float
+) -> bytes:
+    """One byte a visual token of a film whose frames are cut into `views` views, 0 where its pixels are nearly those of the frame before.
+
+    Either every grid is a film by itself, or each frame has grids of its own, in the order of `ImagePlan.grids`. See `changed`.
+    """
+    pieces = torch.split(patches, [grid.tokens for grid in grids])
+    found = [b""] * len(grids)
+    for view in range(views):
+        of = range(view, len(grids), views)
+        frames = sum(grids[number].frames for number in of)
+        film, tokens = (replace(every[view], frames=frames) for every in (grids, merged))
+        kept = changed(torch.cat([pieces[number] for number in of]), film, tokens, std, threshold)
+        each = len(kept) // len(of)
+        for place, number in enumerate(of):
+            found[number] = kept[place * each : (place + 1) * each]
+    return b"".join(found)
 
 
 def changed(patches: Tensor, grid: Grid, merged: Grid, std: Sequence[float], threshold: float) -> bytes:

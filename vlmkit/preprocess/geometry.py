@@ -168,22 +168,23 @@ class ImagePlan:
             found += [(-1, -1) if alone else (rows.index(tile.top), columns.index(tile.left)) for tile in render.tiles]
         return tuple(found)
 
-    def grids(self, patch: int, patch_frames: int = 1, clips: bool = False) -> tuple[Grid, ...]:
+    def grids(self, patch: int, patch_frames: int = 1, clips: bool = False, least_frames: int = 1) -> tuple[Grid, ...]:
         """The patch grid of each view that an encoder sees. Raises GridError where a view is not a whole number of patches.
 
         A picture: one grid a view, of one frame, whatever the encoder. A film of F frames: where the encoder takes clips, one grid
-        a view, of F / patch_frames frames, rounded up; elsewhere the views of the first frame, then those of the second, and so on.
+        a view, of F / patch_frames frames, rounded up, and of `least_frames` at least; elsewhere the views of the first frame, then those
+        of the second, and so on.
         """
-        key = (patch, patch_frames, clips)
+        key = (patch, patch_frames, clips, least_frames)
         found = self._grids.get(key)
         if found is None:
             found = tuple(view.grid(patch) for view in self.views)
             if self.times:
-                deep = -(-self.frames // patch_frames)
+                deep = max(least_frames, -(-self.frames // patch_frames))
                 found = tuple(replace(grid, frames=deep) for grid in found) if clips else found * self.frames
             self._grids[key] = found
         return found
 
     @functools.cached_property
-    def _grids(self) -> dict[tuple[int, int, bool], tuple[Grid, ...]]:
+    def _grids(self) -> dict[tuple[int, int, bool, int], tuple[Grid, ...]]:
         return {}

@@ -59,6 +59,7 @@ def render_clip(
     patch: int,
     patch_frames: int = 1,
     clips: bool = False,
+    least_frames: int = 1,
     resample: Resample = "bicubic",
     antialias: bool = True,
     mean: tuple[float, float, float] | None = None,
@@ -70,13 +71,13 @@ def render_clip(
     frames: the shown frames, each as `render` takes a picture, one after the other and never more than one of them at once.
 
     clips: the encoder sees a view as one film. Frames 0 to t - 1 make the first patches of the view, frames t to 2t - 1 the next; the last
-    frame is repeated to fill the last patch. Patches of a view are in the order (group of frames, row, column). Otherwise every
-    frame is a picture for itself: the views of the first, then those of the second. Raises ValueError where there are more or fewer
-    frames than planned.
+    frame is repeated to fill the last patch, and up to `least_frames` further ones. Patches of a view are in the order (group of frames,
+    row, column). Otherwise every frame is a picture for itself: the views of the first, then those of the second. Raises ValueError where
+    there are more or fewer frames than planned.
     """
     if not plan.times:
         raise ValueError("the plan is for a picture, render it with render")
-    grids = plan.grids(patch, patch_frames, clips)
+    grids = plan.grids(patch, patch_frames, clips, least_frames)
     patches, cells = _room(grids, patch, patch_frames, out)
     # By view, group of frames and patch, or by group and patch alone where a group is one frame with all its views.
     groups = grids[0].frames if clips else plan.frames
@@ -93,8 +94,9 @@ def render_clip(
         raise ValueError(f"the plan is for {plan.frames} frames of a film, but there are {number + 1}")
     for block in blocks:
         if clips:
-            filled = (number % deep) + 1
-            block[-1, :, :, filled:] = block[-1, :, :, filled - 1 : filled]
+            last = block[number // deep, :, :, number % deep]
+            for copy in range(number + 1, groups * deep):
+                block[copy // deep, :, :, copy % deep] = last
         else:
             block[:, :, :, 1:] = block[:, :, :, :1]
     return _normalised(patches, mean, std), grid_tensor(grids)

@@ -16,7 +16,8 @@ from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.template import CHATML
 from vlmkit.layout.timestamps import Timestamps
-from vlmkit.preprocess.policies.smart_resize import SmartResize
+from vlmkit.preprocess.policies.smart_resize import ClipPixels, SmartResize
+from vlmkit.preprocess.sampling import Sampling
 from vlmkit.spec import Settings
 from vlmkit.zoo.llava import TINY_LANGUAGE
 
@@ -54,9 +55,31 @@ QWEN2_5_1_5B = QWEN2_5_7B.replace(
 )
 """1,543,714,304 parameters, its embeddings tied."""
 
+STARTS = Sampling(fps=1.0, min_frames=4, max_frames=180, multiple=1, spread="starts")
+"""One frame a second, the first one of it."""
+
+
+def shared_pixels(factor: int, min_pixels: int, total_pixels: int) -> ClipPixels:
+    """The frames of a film share a number of pixels and nothing else bounds one of them from above."""
+    return ClipPixels(
+        factor=factor,
+        min_pixels=min_pixels,
+        max_pixels=total_pixels,
+        total_pixels=total_pixels,
+        frames_per_share=1,
+        least=0.0,
+        whole=True,
+    )
+
+
 VIDEOLLAMA3_7B = Architecture(
     name="videollama3-7b",
-    policy=SmartResize(factor=14, min_pixels=16 * 14 * 14, max_pixels=16384 * 14 * 14),
+    policy=SmartResize(
+        factor=14,
+        min_pixels=16 * 14 * 14,
+        max_pixels=16384 * 14 * 14,
+        clip=shared_pixels(factor=28, min_pixels=16 * 28 * 28, total_pixels=16384 * 28 * 28),
+    ),
     encoder=SiglipRotary(),
     connector=BilinearMlp(ratio=1, ratio_clips=2),
     layout=Timestamps(
@@ -64,13 +87,19 @@ VIDEOLLAMA3_7B = Architecture(
     ),
     fusion=Splice(),
     language_model=QWEN2_5_7B,
+    sampling=STARTS,
 )
 
 VIDEOLLAMA3_2B = VIDEOLLAMA3_7B.replace(name="videollama3-2b", language_model=QWEN2_5_1_5B)
 
 VIDEOLLAMA3_TINY = VIDEOLLAMA3_7B.replace(
     name="videollama3-tiny",
-    policy=SmartResize(factor=14, min_pixels=4 * 14 * 14, max_pixels=64 * 14 * 14),
+    policy=SmartResize(
+        factor=14,
+        min_pixels=4 * 14 * 14,
+        max_pixels=64 * 14 * 14,
+        clip=shared_pixels(factor=28, min_pixels=4 * 28 * 28, total_pixels=64 * 28 * 28),
+    ),
     encoder=SiglipRotary(width=32, layers=3, heads=4, mlp=64),
     language_model=LanguageModel(
         model_type="qwen2",
