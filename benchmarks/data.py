@@ -34,7 +34,7 @@ import vlmkit
 from vlmkit.data.formats import formats
 from vlmkit.data.mixture import Batches, DataSource, Mixture
 from vlmkit.data.mixture.order import Order
-from vlmkit.data.mixture.windows import Row, Window, Windows
+from vlmkit.data.mixture.windows import PlannedRow, Window, Windows
 from vlmkit.data.shards import Shards
 from vlmkit.data.shards.index import INDEX, ROW, ROWS, SIZES, VERSION
 from vlmkit.data.shards.pack import pack
@@ -171,7 +171,7 @@ class WatchedWindows(Windows):
     def __init__(self, windows: Windows) -> None:
         super().__init__(windows.order, windows.sources, windows.preparer, windows.size)
         self.planning = Clock(time.thread_time)
-        self.rows: list[Row] = []
+        self.rows: list[PlannedRow] = []
 
     def __getitem__(self, window: int) -> Window:
         plan = super().__getitem__

@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
     from vlmkit.data.mixture import Mixture
     from vlmkit.evaluation.tasks import Task, TaskResult
-    from vlmkit.training.loop import Batch, Trainer
+    from vlmkit.training.loop import Trainer
     from vlmkit.training.stage import Stage
+    from vlmkit.training.update import Batch
 
 STOPPED = "stopped; the same command goes on from there"
 

@@ -26,7 +26,8 @@ from PIL import Image, ImageCms, ImageOps
 
 from tests.photos import NAMES, difference, encoded, photo, picture
 from vlmkit.preprocess import ImageError, open_image
-from vlmkit.preprocess.images import MAX_PIXELS, decode, quiet
+from vlmkit.preprocess.images import MAX_PIXELS, decode
+from vlmkit.preprocess.quiet import quiet
 
 PNG = encoded(picture("coffee", (30, 40)), "PNG")
 

@@ -11,8 +11,6 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +19,21 @@ from accelerate import Accelerator, DistributedType
 from accelerate.utils import gather_object
 from rich.console import Console
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from vlmkit.architecture import PARTS
 from vlmkit.data.mixture import Batches, Mixture, merge_states
 from vlmkit.files import replace_directory, write_whole
-from vlmkit.layout.laid_out import IGNORE
+from vlmkit.training.ahead import mixed, numbered, working_ahead
 from vlmkit.training.checkpoint import State, StateError, save_state
 from vlmkit.training.metrics_log import MetricsLog
 from vlmkit.training.optimizers import build_optimizers, learning_parameters, prepare_parts, refuse_unclaimed, set_rates
 from vlmkit.training.progress import StageProgress
 from vlmkit.training.run import RunDirectory
 from vlmkit.training.sharded import ShardedState, save_sharded
-from vlmkit.training.signals import StopSignals, ignore_stop_signals, stop_signals_held_back
+from vlmkit.training.signals import StopSignals
 from vlmkit.training.stage import Stage
-from vlmkit.views import is_whole_numbers
-
-Batch = Mapping[str, Tensor]
-Loss = Callable[[nn.Module, Batch], Tensor]
+from vlmkit.training.update import Loss, model_loss, update
 
 
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
@@ -51,17 +46,6 @@ class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
 
 class DivergedError(ArithmeticError):
     """The loss is no longer a number. The last saved state is from before."""
-
-
-def model_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """The model's own loss: mean cross-entropy over supervised tokens."""
-    loss: Tensor = model(**batch).loss
-    return loss
-
-
-def to_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
-    """A batch whose whole numbers about views stay on the CPU, where they are read."""
-    return {name: value if is_whole_numbers(name) else value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
 class Trainer:
@@ -147,14 +131,14 @@ class Trainer:
         self._each = stage.accumulate * world
         samples = stage.batch_size * stage.accumulate * world
         bar = StageProgress(self.console, stage.name, steps=stage.steps, first=first, samples=samples)
-        with StopSignals() as stop, self._ahead(stage, batches, first) as ahead, bar as progress:
+        with StopSignals() as stop, working_ahead(lambda: self._batches(stage, batches, first)) as ahead, bar as progress:
             if isinstance(self._state, State):
                 self._state.restore_random()
             self._state = None
             begun, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
             for step in range(first, stage.steps):
                 rate = set_rates(prepared, stage.factor(step))
-                value, norm = self._update(stage, model, prepared, parameters, ahead, loss)
+                value, norm = update(self.accelerator, stage, model, prepared, parameters, ahead, loss)
                 if not math.isfinite(value):
                     raise DivergedError(
                         f"stage {stage.name}, step {step}: the loss is {value}; lower the learning rate (its peak here is {rate:g})"
@@ -217,85 +201,13 @@ class Trainer:
         self.model.train()
         prepare_parts(stage, parts)
 
-    @contextmanager
-    def _ahead(self, stage: Stage, batches: Mixture | Dataset[dict[str, Tensor]], first: int) -> Iterator[Iterator[dict[str, Tensor]]]:
-        """This process's micro-batches of the steps from `first` on, prepared ahead by the workers."""
-        others = set(active_children())
-        with stop_signals_held_back():
-            ahead = self._mixed(batches, first) if isinstance(batches, Mixture) else self._numbered(stage, batches, first)
-            workers = set(active_children()) - others
-        try:
-            yield ahead
-        finally:
-            close = getattr(ahead, "close", None) or getattr(ahead, "_shutdown_workers", None)
-            if close is not None:
-                close()
-            for worker in workers:  # one that is stuck in a batch ignores what torch ends it with, and Python waits for it
-                worker.kill()
-
-    def _mixed(self, mixture: Mixture, first: int) -> Batches:
-        self._data = mixture.batches(
-            self._state.position["data"] if first and self._state is not None else None,
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-            workers=self.workers,
-            threads=self.threads,
-            pin_memory=self.accelerator.device.type == "cuda",
-            on_worker=ignore_stop_signals,
-        )
+    def _batches(self, stage: Stage, batches: Mixture | Dataset[dict[str, Tensor]], first: int) -> Iterator[dict[str, Tensor]]:
+        """This process's micro-batches of the steps from `first` on."""
+        if not isinstance(batches, Mixture):
+            return numbered(batches, stage, first, self.accelerator, workers=self.workers)
+        state = self._state.position["data"] if first and self._state is not None else None
+        self._data = mixed(batches, state, self.accelerator, workers=self.workers, threads=self.threads)
         return self._data
-
-    def _numbered(self, stage: Stage, batches: Dataset[dict[str, Tensor]], first: int) -> Iterator[dict[str, Tensor]]:
-        """Those of a stage whose micro-batches have numbers."""
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        each = stage.accumulate * world
-        numbers = range(first * each + rank, stage.steps * each, world)
-        loader = DataLoader(
-            batches,
-            batch_size=None,
-            sampler=numbers,
-            num_workers=self.workers,
-            prefetch_factor=4 if self.workers else None,
-            worker_init_fn=ignore_stop_signals,
-            pin_memory=self.accelerator.device.type == "cuda",
-            # Its own generator: the one of the training is left alone.
-            generator=torch.Generator(),
-        )
-        return iter(loader)
-
-    def _update(
-        self,
-        stage: Stage,
-        model: nn.Module,
-        optimizers: list[Any],
-        parameters: list[nn.Parameter],
-        ahead: Iterator[dict[str, Tensor]],
-        loss: Loss,
-    ) -> tuple[float, float]:
-        """One update from `accumulate` micro-batches: its loss, and the norm of its gradient before clipping."""
-        device = self.accelerator.device
-        batches = [to_device(next(ahead), device) for _ in range(stage.accumulate)]
-        pieces = len(batches) * self.accelerator.num_processes
-        if pieces > 1 and all("labels" in batch for batch in batches):
-            # Every supervised token of the update counts the same, in whichever micro-batch or process it is.
-            supervised = sum((batch["labels"][:, 1:] != IGNORE).sum() for batch in batches)
-            items = self.accelerator.reduce(supervised, reduction="sum")
-            batches = [batch | {"num_items_in_batch": items / pieces} for batch in batches]
-        total = torch.zeros((), device=device)
-        for number, batch in enumerate(batches):
-            last = number == len(batches) - 1
-            self.accelerator.gradient_state._set_sync_gradients(last)
-            with nullcontext() if last else self.accelerator.no_sync(model):
-                value = loss(model, batch)
-                self.accelerator.backward(value / len(batches))
-            total += value.detach() / len(batches)
-        norm = self.accelerator.clip_grad_norm_(parameters, stage.clip)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        if self.accelerator.num_processes > 1:
-            total = self.accelerator.reduce(total, reduction="mean")
-        return total.item(), 0.0 if norm is None else float(norm)
 
     def _agree(self, stopping: int, saving: bool) -> tuple[int, bool]:
         """All processes stop and save at the same step: a signal reaches one of them, and clocks differ."""

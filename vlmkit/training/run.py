@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from vlmkit.differences import differences
 from vlmkit.files import PARTIAL, write_whole
 
 
@@ -66,7 +66,10 @@ class RunDirectory:
             if self.path.exists() and (not self.path.is_dir() or any(file.name != ".lock" for file in self.path.iterdir())):
                 raise RunError(f"{self.path} exists and holds no run; choose another directory with --run")
             return
-        differing = list(_differences(found, json.loads(json.dumps(configuration))))
+        differing = [
+            f"{path}: the run has {json.dumps(one)}, asked for {json.dumps(other)}"
+            for path, one, other in differences(found, json.loads(json.dumps(configuration)), same=_is_same)
+        ]
         if differing:
             shown = differing[:12] + ([f"and {len(differing) - 12} more"] if len(differing) > 12 else [])
             lines = "\n  ".join(shown)
@@ -116,15 +119,6 @@ class RunDirectory:
             self._lock = None
 
 
-def _differences(found: Any, asked: Any, path: str = "") -> Iterator[str]:
-    """'seed: the run has 0, asked for 1'; lists of named things are compared by name."""
-    if isinstance(found, dict) and isinstance(asked, dict):
-        for key in dict.fromkeys((*found, *asked)):
-            where = f"{path}.{key}" if path else str(key)
-            yield from _differences(found.get(key), asked.get(key), where)
-    elif isinstance(found, list) and isinstance(asked, list) and len(found) == len(asked):
-        for index, (one, other) in enumerate(zip(found, asked, strict=True)):
-            name = one.get("name", index) if isinstance(one, dict) else index
-            yield from _differences(one, other, f"{path}[{name}]")
-    elif found != asked or type(found) is not type(asked):
-        yield f"{path}: the run has {json.dumps(found)}, asked for {json.dumps(asked)}"
+def _is_same(one: Any, other: Any) -> bool:
+    """Also of one type: True is not 1, and 1 is not 1.0."""
+    return bool(one == other) and type(one) is type(other)

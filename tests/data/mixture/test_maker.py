@@ -12,12 +12,12 @@ import vlmkit
 from tests.data.mixed import jpeg, same, sample
 from tests.tiny import architecture
 from vlmkit.data.mixture import DataSource, Mixture
-from vlmkit.data.mixture.windows import Row
+from vlmkit.data.mixture.windows import PlannedRow
 from vlmkit.data.sample import Sample
 from vlmkit.data.shards import Shards, ShardWriter
 
 
-def mixture(*kinds: str) -> tuple[Mixture, list[Row]]:
+def mixture(*kinds: str) -> tuple[Mixture, list[PlannedRow]]:
     samples = [sample("a", number, kind) for number, kind in enumerate(kinds)]
     made = Mixture([DataSource("a", samples)], vlmkit.build_processor(architecture()), rows=2, length=300, pack=True, limit=1.0, epochs=1)
     return made, made.windows[0].rows
@@ -45,7 +45,7 @@ def test_pixels_are_decoded_into_the_batch_and_moved_only_where_an_image_is_left
         assert torch.equal(batch["pixel_values"], torch.cat(images))
 
 
-def shown(rows: list[Row], mixed: Mixture) -> list[tuple[int, int]]:
+def shown(rows: list[PlannedRow], mixed: Mixture) -> list[tuple[int, int]]:
     """Of every image of the rows that can be decoded: the number of its sample, and its place in it."""
     samples: Any = mixed.sources[0].samples
     parts = [part for row in rows for part in row if decodable(samples[part.sample])]

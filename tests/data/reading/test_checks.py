@@ -9,7 +9,7 @@ import pytest
 
 import vlmkit
 from vlmkit.data.reading.checks import LONGEST_TEXT, checked
-from vlmkit.data.reading.rows import Groups, Row, each, json_lines
+from vlmkit.data.reading.rows import AnnotationRow, Groups, each, json_lines
 from vlmkit.data.reading.wording import ask
 from vlmkit.data.sample import DataError, Rejected, Sample
 
@@ -117,7 +117,7 @@ def test_rows_of_the_wrong_kind_are_named(folder):
         ("a.jsonl, line 6", "row has wrong fields"),
     ]
     assert items[0].detail == "a.jsonl, line 1: expected a text 'a', got 1"
-    assert Row({"id": 7}, "").key("id") == "7"
+    assert AnnotationRow({"id": 7}, "").key("id") == "7"
     assert isinstance(next(json_lines("s", folder / "absent")), Rejected)
 
 

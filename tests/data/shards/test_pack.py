@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from tests.data.packs import items, sample
 from vlmkit.data.rejections import TooManyRejected
 from vlmkit.data.sample import DataError
-from vlmkit.data.shards import Shards
+from vlmkit.data.shards import Shards, notes, writer
+from vlmkit.data.shards.executors import image_processes
 from vlmkit.data.shards.index import PACKING
-from vlmkit.data.shards.pack import _executor, cores, pack
+from vlmkit.data.shards.pack import cores, pack
 
 COUNT = 60
 SETTINGS: dict[str, Any] = {"shard_bytes": 20_000, "limit": 0.5, "workers": 0}
@@ -86,8 +87,7 @@ def test_stopped_anywhere_and_continued_is_the_same(straight, tmp_path_factory, 
 @pytest.mark.parametrize("name", ["commit", "write_index", "write_whole", "verify"])
 @pytest.mark.parametrize("times", [0, 1, 3])
 def test_a_fault_between_any_two_steps_of_writing_costs_a_shard_at_most(straight, tmp_path, monkeypatch, name, times):
-    import vlmkit.data.shards.writer as module
-
+    module = notes if name == "write_whole" else writer
     calls = itertools.count()
     real = getattr(module, name)
 
@@ -131,7 +131,7 @@ def test_what_was_continued_has_as_many_bytes(straight, tmp_path):
 
 def test_processes_for_images_are_deaf_to_ctrl_c_from_their_first_moment():
     """It is for the one that writes; they would print tracebacks while they are still being imported."""
-    with _executor(1) as executor:
+    with image_processes(1) as executor:
         assert signal.SIGINT in executor.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result()
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
@@ -194,7 +194,7 @@ def test_killed_while_processes_run_and_continued_is_the_same(tmp_path, stop):
     """Also that the processes that opened images are gone when the one that wrote is."""
     program, directory, count = tmp_path / "program.py", tmp_path / "shards", 1500
     program.write_text(PACKING_PROGRAM)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     running = subprocess.Popen(
         [sys.executable, str(program), str(directory), str(count)], env=environment, stderr=subprocess.PIPE, start_new_session=True
     )

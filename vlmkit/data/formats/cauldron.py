@@ -13,7 +13,7 @@ from typing import Any
 from vlmkit.data.formats import formats
 from vlmkit.data.reading.parquet import parquet_rows
 from vlmkit.data.reading.places import files
-from vlmkit.data.reading.rows import Row, brief, each
+from vlmkit.data.reading.rows import AnnotationRow, brief, each
 from vlmkit.data.reading.wording import ask
 from vlmkit.data.sample import Image, Rejected, Sample
 
@@ -22,7 +22,7 @@ from vlmkit.data.sample import Image, Rejected, Sample
 def read(folder: Path) -> Iterator[Sample | Rejected]:
     source = folder.name
 
-    def image(row: Row, cell: Any) -> Image:
+    def image(row: AnnotationRow, cell: Any) -> Image:
         data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (None, None)
         if isinstance(data, bytes):
             return data
@@ -30,7 +30,7 @@ def read(folder: Path) -> Iterator[Sample | Rejected]:
             return folder / path
         raise row.wrong(f"expected an image {{bytes, path}}, got {brief(cell)}")
 
-    def sample(row: Row) -> Sample:
+    def sample(row: AnnotationRow) -> Sample:
         if "images" not in row.value:  # in another format they would be lost, and the text be read without them
             raise row.wrong("there is no column 'images'")
         images = tuple(image(row, cell) for cell in row.many("images")) if row.get("images") is not None else ()

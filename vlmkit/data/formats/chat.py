@@ -16,7 +16,7 @@ from typing import Any
 from vlmkit.conversation import Conversation
 from vlmkit.data.formats import formats
 from vlmkit.data.reading.places import one_file
-from vlmkit.data.reading.rows import Row, Unusable, brief, each, json_lines
+from vlmkit.data.reading.rows import AnnotationRow, Unusable, brief, each, json_lines
 from vlmkit.data.reading.urls import Fetch, decoded, fetched, is_data, is_url
 from vlmkit.data.sample import Image, Rejected, Sample
 
@@ -37,7 +37,7 @@ def read(folder: Path, *, name: str = "data.jsonl", fetch: Fetch | None = None) 
             return decoded(named)
         return fetched(named, fetch) if is_url(named) else folder / named
 
-    def sample(row: Row) -> Sample:
+    def sample(row: AnnotationRow) -> Sample:
         images: list[Image] = []
 
         def number(item: dict[str, Any]) -> int:

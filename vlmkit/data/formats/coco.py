@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vlmkit.data.formats import formats
 from vlmkit.data.reading.places import first_there, one_file
-from vlmkit.data.reading.rows import BROKEN, Groups, Row, each, json_rows
+from vlmkit.data.reading.rows import BROKEN, AnnotationRow, Groups, each, json_rows
 from vlmkit.data.reading.wording import CAPTION, ask
 from vlmkit.data.sample import Rejected, Sample
 
@@ -33,7 +33,7 @@ def read(folder: Path, *, split: str = "train") -> Iterator[Sample | Rejected]:
         else:
             captions.add(*item)
 
-    def sample(row: Row) -> Sample:
+    def sample(row: AnnotationRow) -> Sample:
         name = row.key("id")
         asked = tuple(ask(CAPTION, caption) for (caption,) in captions.pop(name))
         return Sample((pictures / row.text("file_name"),), asked, source, name)

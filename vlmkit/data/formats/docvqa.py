@@ -14,7 +14,7 @@ from pathlib import Path
 from vlmkit.data.formats import formats
 from vlmkit.data.reading.grouped import by_image
 from vlmkit.data.reading.places import first_there, one_file
-from vlmkit.data.reading.rows import Row, Unusable, json_rows
+from vlmkit.data.reading.rows import AnnotationRow, Unusable, json_rows
 from vlmkit.data.reading.wording import agreed
 from vlmkit.data.sample import Rejected, Sample
 
@@ -33,7 +33,7 @@ def read(folder: Path, *, split: str = "train") -> Iterator[Sample | Rejected]:
     yield from by_image(source, json_rows(source, file, "data"), _question, page)
 
 
-def _question(row: Row) -> tuple[str, str, str]:
+def _question(row: AnnotationRow) -> tuple[str, str, str]:
     if row.get("answers") is None:
         raise Unusable("no answer", "a question of a split without answers")
     return row.text("image"), row.text("question"), agreed(row.texts("answers"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from vlmkit.data.formats import formats
 from vlmkit.data.reading.grouped import by_image
 from vlmkit.data.reading.places import files
-from vlmkit.data.reading.rows import Row, Unusable, json_rows
+from vlmkit.data.reading.rows import AnnotationRow, Unusable, json_rows
 from vlmkit.data.sample import Rejected, Sample
 
 
@@ -27,7 +27,7 @@ def read(folder: Path, *, split: str = "train_balanced") -> Iterator[Sample | Re
     yield from by_image(source, rows, _question, lambda name: folder / "images" / f"{name}.jpg")
 
 
-def _question(row: Row) -> tuple[str, str, str]:
+def _question(row: AnnotationRow) -> tuple[str, str, str]:
     if row.get("answer") is None:
         raise Unusable("no answer", "a question of a split without answers")
     return row.key("imageId"), row.text("question"), row.text("answer")

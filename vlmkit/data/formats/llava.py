@@ -14,7 +14,7 @@ from typing import Any
 from vlmkit.conversation import Conversation
 from vlmkit.data.formats import formats
 from vlmkit.data.reading.places import first_there, one_file
-from vlmkit.data.reading.rows import Row, Unusable, brief, each, json_rows
+from vlmkit.data.reading.rows import AnnotationRow, Unusable, brief, each, json_rows
 from vlmkit.data.sample import Rejected, Sample
 
 TAG = "<image>"
@@ -27,7 +27,7 @@ def read(folder: Path, *, name: str = "*.json") -> Iterator[Sample | Rejected]:
     source = folder.name
     file = one_file(folder, name, but="*_meta.json", way_out="Name one, such as name='llava_v1_5_mix665k.json'")
 
-    def sample(row: Row) -> Sample:
+    def sample(row: AnnotationRow) -> Sample:
         images = tuple(first_there(folder / image, folder / "images" / image) for image in _images(row))
         # Ids repeat: an instruction set has several rows about one picture.
         return Sample(images, (conversation(row.many("conversations"), len(images)),), source, f"{row.name}/{row.key('id')}")
@@ -35,7 +35,7 @@ def read(folder: Path, *, name: str = "*.json") -> Iterator[Sample | Rejected]:
     yield from each(source, json_rows(source, file), sample)
 
 
-def _images(row: Row) -> Sequence[str]:
+def _images(row: AnnotationRow) -> Sequence[str]:
     named = row.get("image")
     if named is None:
         return ()

@@ -14,7 +14,7 @@ from pathlib import Path
 from vlmkit.data.formats import formats
 from vlmkit.data.reading.parquet import parquet_rows
 from vlmkit.data.reading.places import files, is_there
-from vlmkit.data.reading.rows import Row, each
+from vlmkit.data.reading.rows import AnnotationRow, each
 from vlmkit.data.reading.urls import Fetch, fetched
 from vlmkit.data.reading.wording import DESCRIPTION, ask
 from vlmkit.data.sample import Image, Rejected, Sample
@@ -27,7 +27,7 @@ def read(folder: Path, *, fetch: Fetch | None = None) -> Iterator[Sample | Rejec
     """fetch: gets images that are not on disk; without it their rows are rejected."""
     source = folder.name
 
-    def sample(row: Row) -> Sample:
+    def sample(row: AnnotationRow) -> Sample:
         return Sample((image(folder, row.text("image_url"), fetch),), (ask(DESCRIPTION, row.text("caption")),), source, row.name)
 
     found = files(folder, "data/*.parquet", "*.parquet")

@@ -14,7 +14,7 @@ from vlmkit.data.formats import formats
 from vlmkit.data.formats.pixmo_cap import image
 from vlmkit.data.reading.parquet import parquet_rows
 from vlmkit.data.reading.places import files
-from vlmkit.data.reading.rows import Groups, Row, Unusable, brief, each
+from vlmkit.data.reading.rows import AnnotationRow, Groups, Unusable, brief, each
 from vlmkit.data.reading.urls import Fetch
 from vlmkit.data.reading.wording import POINTS, ask
 from vlmkit.data.sample import Rejected, Sample
@@ -40,7 +40,7 @@ def read(folder: Path, *, fetch: Fetch | None = None) -> Iterator[Sample | Rejec
         yield Sample((shown,), tuple(ask(POINTS.format(label=label), answer) for label, answer in labelled), source, url)
 
 
-def _labelled(row: Row) -> tuple[str, str, str]:
+def _labelled(row: AnnotationRow) -> tuple[str, str, str]:
     points = []
     for point in row.many("points"):
         x, y = (point.get("x"), point.get("y")) if isinstance(point, dict) else (None, None)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vlmkit.data.formats import formats
 from vlmkit.data.reading.places import files, is_there
-from vlmkit.data.reading.rows import Row, each, json_rows
+from vlmkit.data.reading.rows import AnnotationRow, each, json_rows
 from vlmkit.data.reading.urls import Fetch, fetched
 from vlmkit.data.reading.wording import CAPTION, ask
 from vlmkit.data.sample import Image, Rejected, Sample
@@ -23,7 +23,7 @@ def read(folder: Path, *, fetch: Fetch | None = None) -> Iterator[Sample | Rejec
     """fetch: gets images that are not on disk; without it they are rejected as missing."""
     source = folder.name
 
-    def sample(row: Row) -> Sample:
+    def sample(row: AnnotationRow) -> Sample:
         subreddit, name = row.text("subreddit"), row.key("image_id")
         path = folder / "images" / subreddit / f"{name}.jpg"
         image: Image = path if fetch is None or is_there(path) else fetched(row.text("url"), fetch)

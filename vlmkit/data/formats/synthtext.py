@@ -17,7 +17,7 @@ from typing import Any
 from vlmkit.data.formats import formats
 from vlmkit.data.reading import matlab
 from vlmkit.data.reading.places import need, one_file
-from vlmkit.data.reading.rows import Row, each
+from vlmkit.data.reading.rows import AnnotationRow, each
 from vlmkit.data.reading.wording import WORDS, ask
 from vlmkit.data.sample import DataError, Rejected, Sample
 
@@ -27,7 +27,7 @@ def read(folder: Path) -> Iterator[Sample | Rejected]:
     """Raises DataError where gt.mat cannot be read at all."""
     source = folder.name
 
-    def sample(row: Row) -> Sample:
+    def sample(row: AnnotationRow) -> Sample:
         path, words, boxes = row.value
         if not path or not words or boxes is None:
             raise row.wrong("expected a path, words and boxes (2, 4, words)")
@@ -39,7 +39,7 @@ def read(folder: Path) -> Iterator[Sample | Rejected]:
     yield from each(source, _rows(one_file(folder, "gt.mat", way_out="It is at the top of SynthText.zip")), sample)
 
 
-def _rows(file: Path) -> Iterator[Row]:
+def _rows(file: Path) -> Iterator[AnnotationRow]:
     """[path, words, number of boxes] an image."""
     command = [sys.executable, "-P", matlab.__file__, str(file)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
@@ -49,7 +49,7 @@ def _rows(file: Path) -> Iterator[Row]:
                 value: Any = json.loads(line)
                 if isinstance(value, dict):
                     raise DataError(f"{file} cannot be read ({value['error'][:300]}); expected cells {', '.join(matlab.CELLS)}")
-                yield Row(value, f"gt.mat, image {number}")
+                yield AnnotationRow(value, f"gt.mat, image {number}")
         except BaseException:  # also where nobody asks for more
             child.kill()
             raise

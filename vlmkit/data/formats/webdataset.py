@@ -21,7 +21,7 @@ from vlmkit.data.formats.chat import named_by, numbered
 from vlmkit.data.formats.llava import conversation
 from vlmkit.data.reading.places import files
 from vlmkit.data.reading.rows import Unusable, brief
-from vlmkit.data.reading.tars import Members, groups
+from vlmkit.data.reading.tars import TarMembers, groups
 from vlmkit.data.reading.wording import CAPTION, ask
 from vlmkit.data.sample import DataError, Rejected, Sample
 
@@ -50,12 +50,12 @@ def read(folder: Path) -> Iterator[Sample | Rejected]:
                 yield Rejected(source, f"{name}/{key}", error.reason, f"{shard.name}, {brief(key)}: {error.detail}")
 
 
-def _sample(source: str, name: str, members: Members) -> Sample:
+def _sample(source: str, name: str, members: TarMembers) -> Sample:
     pictures = {ending: data for ending, data in members.items() if ending.rpartition(".")[2] in PICTURES}
     return Sample(tuple(pictures.values()), tuple(_conversations(members, list(pictures))), source, name)
 
 
-def _conversations(members: Members, pictures: Sequence[str]) -> list[Conversation]:
+def _conversations(members: TarMembers, pictures: Sequence[str]) -> list[Conversation]:
     said = _json(members["json"]) if "json" in members else {}
     if isinstance(turns := said.get("conversations"), list):
         if turns and isinstance(turns[0], list):

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlmkit.batch.sample import PreparedSample, RenderedImage
-from vlmkit.data.mixture.windows import Part, Row, Samples
+from vlmkit.data.mixture.samples import Samples, images_alone
+from vlmkit.data.mixture.windows import Part, PlannedRow
 from vlmkit.data.sample import Image, Rejected
 from vlmkit.layout.laid_out import Layout
 from vlmkit.layout.pieces import ImageTokens
@@ -34,7 +35,7 @@ class Maker(Dataset[Any]):
         self.threads = threads
         self._pool: ThreadPoolExecutor | None = None
 
-    def __getitem__(self, rows: Sequence[Row]) -> tuple[dict[str, Tensor], list[Rejected]]:
+    def __getitem__(self, rows: Sequence[PlannedRow]) -> tuple[dict[str, Tensor], list[Rejected]]:
         if self.threads > 1 and self._pool is None:
             self._pool = ThreadPoolExecutor(self.threads)
         parts = [part for row in rows for part in row]
@@ -49,11 +50,8 @@ class Maker(Dataset[Any]):
         return self._batch(kept), failed
 
     def _read(self, part: Part) -> Sequence[Image] | ValueError:
-        """The images of a sample, without its words where the source can."""
-        samples: Any = self.sources[part.source][1]
         try:
-            images: Sequence[Image] = samples.images(part.sample) if hasattr(samples, "images") else samples[part.sample].images
-            return images
+            return images_alone(self.sources[part.source][1], part.sample)
         except ValueError as error:
             return error
 

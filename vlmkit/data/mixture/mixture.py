@@ -1,4 +1,4 @@
-"""A mixture of sources as batches: so much of each, shuffled, packed, decoded ahead, and continued exactly from any step.
+"""A mixture of sources as batches: each by its weight, shuffled, packed, decoded ahead, and continued exactly from any step.
 
     mixture = Mixture([DataSource("coco", Shards("coco"), 2.0), ...], processor, rows=1, length=4096, pack=True, seed=0)
     batches = mixture.batches(workers=8)
@@ -7,7 +7,7 @@
         saved = batches.state()                    # small, plain JSON
     batches = mixture.batches(saved, workers=2)    # goes on behind it, to the same bits
 
-The order is one for all processes and workers: batch n is what it is, whoever makes it. Samples that cannot be used leave a
+All processes and workers share one order: batch n is the same, whoever makes it. Samples that cannot be used leave a
 gap that the next one does not fill, so what is skipped changes nothing else.
 """
 
@@ -16,29 +16,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
-
+from vlmkit.data.mixture.batches import Batches
 from vlmkit.data.mixture.maker import Maker
 from vlmkit.data.mixture.order import Order
+from vlmkit.data.mixture.planner import Planner
 from vlmkit.data.mixture.prepare import Overlong, Preparer
+from vlmkit.data.mixture.samples import Samples
 from vlmkit.data.mixture.state import MixtureState, MixtureStateError, Position
-from vlmkit.data.mixture.windows import Row, Samples, Stream, Taken, Windows
-from vlmkit.data.rejections import Rejections
+from vlmkit.data.mixture.windows import Windows
 from vlmkit.data.sample import DataError
 
 if TYPE_CHECKING:
     from vlmkit.processor import VLMProcessor
-
-FEW = 200
-"""Samples of a source below which the share of rejected ones says little."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +114,8 @@ class Mixture:
     ) -> Batches:
         """Every `world`-th micro-batch from number `rank` on, or behind a state that was saved.
 
-        streams: into how many the windows are dealt out, so that not every process has to plan all of them; by default as
-        many as processes, and afterwards as the state says. workers: processes that decode ahead; with 0 this one does.
+        streams: how many the windows are dealt out into, so that a process need not plan all of them; by default as many as
+        there are processes, and afterwards as many as the state says. workers: processes that decode ahead; with 0 this one does.
         threads: of each that decodes. None of these two changes a batch.
 
         Raises MixtureStateError for a state of another mixture.
@@ -142,164 +135,8 @@ class Mixture:
                 f"{position.batch} micro-batches were taken, which {world} processes cannot have shared equally; continue with a number "
                 f"of processes that divides it"
             )
-        return Batches(self, position, rank, world, workers, threads, prefetch, pin_memory, on_worker)
-
-
-class Batches(Iterator[dict[str, Tensor]]):
-    """Micro-batches of one process, and the state behind the last one that was taken."""
-
-    def __init__(
-        self,
-        mixture: Mixture,
-        state: MixtureState,
-        rank: int,
-        world: int,
-        workers: int,
-        threads: int,
-        prefetch: int,
-        pin_memory: bool,
-        on_worker: Callable[[int], None] | None,
-    ) -> None:
-        self.mixture = mixture
-        self.rank, self.world = rank, world
-        self._state = state
-        self._ended = False
-        if rank:
-            # What was counted before the state was saved is carried on by the first process.
-            state.rejected, state.cut = Rejections(), Rejections()
-        # Without workers this process decodes, and a thread that plans would only take turns with it.
-        self._background = ThreadPoolExecutor(1, thread_name_prefix="plan") if workers else None
-        self._planner = _Planner(mixture, state, rank, world, self._background)
-        maker = mixture.maker(threads)
-        self._made: Iterator[Any]
-        if workers or pin_memory:
-            loader = DataLoader(
-                maker,
-                batch_size=None,
-                sampler=self._planner,
-                num_workers=workers,
-                prefetch_factor=prefetch if workers else None,
-                pin_memory=pin_memory,
-                worker_init_fn=on_worker,
-                # Its own generator: the one of the training is left alone.
-                generator=torch.Generator(),
-            )
-            self._made = iter(loader)
-        else:
-            self._made = map(maker.__getitem__, self._planner)
-
-    @property
-    def rejected(self) -> Rejections:
-        """Samples that this process left out so far, of those that it saw."""
-        return self._state.rejected
-
-    @property
-    def cut(self) -> Rejections:
-        """Samples that this process took without their last turns."""
-        return self._state.cut
-
-    def __next__(self) -> dict[str, Tensor]:
-        """Raises TooManyRejected above the mixture's limit."""
-        if self._ended:
-            raise StopIteration
-        made = next(self._made, None)
-        self._ended = made is None
-        task = self._planner.tasks.popleft()
-        if task.error is not None:
-            raise task.error
-        self._state.batch = task.batch
-        for stream, position in task.positions.items():
-            self._state.streams[stream] = position
-        self._state.rejected.merge(task.rejected)
-        self._state.cut.merge(task.cut)
-        if made is None:
-            self._state.rejected.check(self.mixture.limit)
-            raise StopIteration
-        batch: dict[str, Tensor]
-        batch, failed = made
-        for rejected in failed:
-            self._state.rejected.add(rejected)
-        self._state.rejected.check(self.mixture.limit, at_least=FEW)
-        return batch
-
-    def state(self) -> dict[str, Any]:
-        """Where this process stands, as plain JSON; those of several processes are put together by `merge_states`."""
-        return self._state.to_dict()
-
-    def close(self) -> None:
-        """Let go of workers and threads."""
-        if self._background is not None:
-            self._background.shutdown(cancel_futures=True)
-        shutdown = getattr(self._made, "_shutdown_workers", None)
-        if shutdown is not None:
-            shutdown()
-
-
-@dataclass
-class _Task:
-    """What is known of a micro-batch before it is made."""
-
-    batch: int
-    """Micro-batches that all processes have taken once this one's round is over."""
-    positions: dict[int, Position]
-    """Where streams stand then, as far as this process follows them."""
-    rejected: Rejections = field(default_factory=Rejections)
-    cut: Rejections = field(default_factory=Rejections)
-    error: Exception | None = None
-
-
-class _Planner:
-    """Rows of the micro-batches of one process, in order; what else is known of each waits in `tasks`."""
-
-    def __init__(self, mixture: Mixture, state: MixtureState, rank: int, world: int, background: Executor | None) -> None:
-        self.tasks: deque[_Task] = deque()
-        self._mixture = mixture
-        self._batch = state.batch
-        self._rank, self._world = rank, world
-        number = len(state.streams)
-        # Micro-batch n comes from stream n modulo their number. Streams that no micro-batch of this process comes from are
-        # not followed; of those that it shares with others, their rows are passed over.
-        reached = math.gcd(number, world)
-        self._streams: dict[int, Stream] = {}
-        for stream, position in enumerate(state.streams):
-            if stream % reached != rank % reached:
-                state.streams[stream] = None
-                continue
-            if position is None:
-                raise MixtureStateError(f"the state says nothing of stream {stream}; put those of all processes together with merge_states")
-            self._streams[stream] = Stream(mixture.windows, position, number, background)
-        self._number = number
-
-    def __iter__(self) -> Iterator[list[Row]]:
-        try:
-            while True:
-                own, left = self._round()
-                positions = {number: stream.position for number, stream in self._streams.items()}
-                self._batch += self._world
-                rows = [] if own is None else own.rows
-                if not rows and not left:
-                    break
-                rejected, cut = (own.rejected, own.cut) if own is not None else (Rejections(), Rejections())
-                self.tasks.append(_Task(self._batch, positions, rejected, cut))
-                yield rows
-            rejected, cut = (own.rejected, own.cut) if own is not None else (Rejections(), Rejections())
-            self.tasks.append(_Task(self._batch - self._world, positions, rejected, cut))
-        except Exception as error:
-            # Raised where the micro-batch would have been, however far ahead of it this is.
-            self.tasks.append(_Task(self._batch, {}, error=error))
-
-    def _round(self) -> tuple[Taken | None, bool]:
-        """One micro-batch of every process: this one's, and whether any of those followed has rows."""
-        own, left = None, False
-        for place in range(self._world):
-            stream = self._streams.get((self._batch + place) % self._number)
-            if stream is None:
-                continue
-            taken = stream.take(self._mixture.rows)
-            left = left or bool(taken.rows)
-            if place == self._rank:
-                own = taken
-        return own, left
+        planned = Planner(self.windows, self.rows, position, rank, world, ahead=workers > 0)
+        return Batches(planned, self.maker(threads), position, self.limit, workers, prefetch, pin_memory, on_worker)
 
 
 def _check(sources: Sequence[DataSource], rows: int, length: int | None, pack: bool, window: int | None) -> None:

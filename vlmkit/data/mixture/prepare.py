@@ -30,7 +30,7 @@ CUT = "lost its last turns"
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class PlannedPiece:
     """Conversations of one sample that stand in one row, and the images that they show, not yet rendered."""
 
     images: tuple[int, ...]
@@ -53,7 +53,7 @@ Found = tuple[Layout, tuple[int, ...]]
 class Planned:
     """The pieces of a sample, and what it lost: a reason to count by, and a sentence."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[PlannedPiece, ...]
     rejected: tuple[str, str] | None = None
     """Some of its conversations are left out, or all."""
     cut: tuple[str, str] | None = None
@@ -135,14 +135,14 @@ class Preparer:
         return groups
 
 
-def _piece(group: Sequence[Found], planned: Sequence[ImageTokens]) -> Piece:
+def _piece(group: Sequence[Found], planned: Sequence[ImageTokens]) -> PlannedPiece:
     """An image is encoded once, however many conversations show it."""
     numbers: set[int] = set()
     for _, shown in group:
         numbers.update(shown)
     images = tuple(sorted(numbers))
     layouts = tuple([layout if shown == images[: len(shown)] else _renumbered(layout, shown, images) for layout, shown in group])
-    return Piece(images, tuple([planned[number] for number in images]), layouts)
+    return PlannedPiece(images, tuple([planned[number] for number in images]), layouts)
 
 
 def _renumbered(layout: Layout, shown: Sequence[int], images: Sequence[int]) -> Layout:

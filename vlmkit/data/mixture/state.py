@@ -9,12 +9,13 @@ continued by the same mixture only. Nothing in it grows with the number of steps
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError
+from vlmkit.differences import differences
 
 VERSION = 1
 
@@ -58,7 +59,10 @@ class MixtureState:
         """Raises MixtureStateError where the state is another mixture's, with every value that differs."""
         if found.get("version") != VERSION:
             raise MixtureStateError(f"the state of the data has version {found.get('version')!r}, this vlmkit reads {VERSION}")
-        differing = list(_differences(found["mixture"], json.loads(json.dumps(mixture))))
+        differing = [
+            f"{path}: saved with {json.dumps(one)}, now {json.dumps(other)}"
+            for path, one, other in differences(found["mixture"], json.loads(json.dumps(mixture)))
+        ]
         if differing:
             lines = "\n  ".join(differing[:12])
             raise MixtureStateError(f"the data is not what the state was saved with:\n  {lines}\nContinue with the same, or start anew")
@@ -79,11 +83,3 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         merged.rejected.merge(other.rejected)
         merged.cut.merge(other.cut)
     return merged.to_dict()
-
-
-def _differences(found: Any, given: Any, path: str = "") -> Iterator[str]:
-    if isinstance(found, dict) and isinstance(given, dict):
-        for key in dict.fromkeys((*found, *given)):
-            yield from _differences(found.get(key), given.get(key), f"{path}.{key}" if path else str(key))
-    elif found != given:
-        yield f"{path}: saved with {json.dumps(found)}, now {json.dumps(given)}"

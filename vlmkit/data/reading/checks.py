@@ -92,7 +92,7 @@ def _running(name: str, start: Callable[[], Iterator[Sample | Rejected]], root: 
     except Exception as error:
         raise DataError(
             f"reader {name!r} failed in {root} after {count} samples: {type(error).__name__}: {str(error)[:300]}. "
-            "A reader yields a Rejected for what it cannot use, or reads its rows with vlmkit.data.rows.each"
+            "A reader yields a Rejected for what it cannot use, or reads its rows with vlmkit.data.reading.rows.each"
         ) from error
 
 

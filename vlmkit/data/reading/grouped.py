@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from vlmkit.data.reading.rows import Groups, Row, each
+from vlmkit.data.reading.rows import AnnotationRow, Groups, each
 from vlmkit.data.reading.wording import ask
 from vlmkit.data.sample import Image, Rejected, Sample
 
 
 def by_image(
     source: str,
-    rows: Iterable[Row | Rejected],
-    read: Callable[[Row], tuple[str, str, str]],
+    rows: Iterable[AnnotationRow | Rejected],
+    read: Callable[[AnnotationRow], tuple[str, str, str]],
     find: Callable[[str], Image],
 ) -> Iterator[Sample | Rejected]:
     """read: a row -> name of the image, question, answer; find: the image of that name, which is the sample's id too.

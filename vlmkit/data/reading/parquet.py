@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from vlmkit.data.reading.places import need
-from vlmkit.data.reading.rows import BROKEN, Row
+from vlmkit.data.reading.rows import BROKEN, AnnotationRow
 from vlmkit.data.sample import Rejected
 
 BATCH = 16
 """Rows decoded at once; a row may hold several images."""
 
 
-def parquet_rows(folder: Path, files: Iterable[Path], columns: Sequence[str]) -> Iterator[Row | Rejected]:
+def parquet_rows(folder: Path, files: Iterable[Path], columns: Sequence[str]) -> Iterator[AnnotationRow | Rejected]:
     """The rows of all files with those of `columns` that they have; a row's name is '<file below the folder>/<number>'."""
     source = folder.name
     parquet = need("pyarrow.parquet", "parquet files")
@@ -37,9 +37,9 @@ def parquet_rows(folder: Path, files: Iterable[Path], columns: Sequence[str]) ->
             yield Rejected(source, file.name, BROKEN, f"{file.name}: {number} rows were read, then: {problem}")
 
 
-def _row(source: str, batch: Any, place: int, where: str, name: str) -> Row | Rejected:
+def _row(source: str, batch: Any, place: int, where: str, name: str) -> AnnotationRow | Rejected:
     try:
         (value,) = batch.slice(place, 1).to_pylist()
     except ValueError as error:  # a text that is not UTF-8
         return Rejected(source, name, "text is no Unicode", f"{where}: {error}")
-    return Row(value, where, name)
+    return AnnotationRow(value, where, name)

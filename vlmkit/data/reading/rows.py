@@ -35,7 +35,7 @@ class Unusable(Exception):  # noqa: N818 (a state of the data)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AnnotationRow:
     """An object of an annotation file. Fields of another type than asked for raise Unusable, naming the row."""
 
     value: Any
@@ -80,7 +80,7 @@ class Row:
         return Unusable("row has wrong fields", what)
 
 
-Rows = Iterator[Row | Rejected]
+Rows = Iterator[AnnotationRow | Rejected]
 
 
 def json_rows(source: str, file: Path, key: str | None = None) -> Rows:
@@ -89,7 +89,7 @@ def json_rows(source: str, file: Path, key: str | None = None) -> Rows:
     try:
         for name, value in elements(file, key):
             number += 1
-            yield Row(value, f"{file.name}, {name}", name)
+            yield AnnotationRow(value, f"{file.name}, {name}", name)
     except (BrokenJson, OSError) as error:
         yield Rejected(source, file.name, BROKEN, f"{file.name}: {number} rows were read, then: {error}")
 
@@ -112,15 +112,15 @@ def json_lines(source: str, file: Path) -> Rows:
         yield Rejected(source, file.name, BROKEN, f"{file.name}: {error.strerror}")
 
 
-def _line(source: str, line: bytes, where: str) -> Row | Rejected:
+def _line(source: str, line: bytes, where: str) -> AnnotationRow | Rejected:
     try:
-        return Row(json.loads(line.decode("utf-8-sig", "surrogateescape")), where)
+        return AnnotationRow(json.loads(line.decode("utf-8-sig", "surrogateescape")), where)
     except (ValueError, RecursionError) as error:
         problem = getattr(error, "msg", None) or type(error).__name__
         return Rejected(source, where, "row is not JSON", f"{where}: {problem}")
 
 
-def each(source: str, rows: Iterable[Row | Rejected], make: Callable[[Row], T]) -> Iterator[T | Rejected]:
+def each(source: str, rows: Iterable[AnnotationRow | Rejected], make: Callable[[AnnotationRow], T]) -> Iterator[T | Rejected]:
     """What `make` makes of each row; a Rejected where it raises Unusable."""
     for row in rows:
         if isinstance(row, Rejected):

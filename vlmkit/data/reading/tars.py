@@ -15,7 +15,7 @@ from vlmkit.data.reading.checks import MAX_BYTES
 from vlmkit.data.reading.rows import brief
 from vlmkit.data.sample import Rejected
 
-Members = dict[str, bytes]
+TarMembers = dict[str, bytes]
 """What follows the first dot of a member's name -> its bytes, in the order of the shard: {"jpg": ..., "json": ...}."""
 
 
@@ -27,11 +27,11 @@ class _GoesOn(Exception):  # noqa: N818 (a state of the file)
     """All was read, but what stands behind the end: where."""
 
 
-def groups(source: str, shard: Path) -> Iterator[tuple[str, Members] | Rejected]:
+def groups(source: str, shard: Path) -> Iterator[tuple[str, TarMembers] | Rejected]:
     """(key, members) of each sample of a shard. A member that cannot be used costs its sample; a shard that ends early costs
     the sample at its end and all that would follow, which nobody can count, and is one Rejected."""
     key: str | None = None
-    members: Members = {}
+    members: TarMembers = {}
     problem: Rejected | None = None
     behind: Rejected | None = None
     try:

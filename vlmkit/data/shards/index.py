@@ -30,7 +30,7 @@ PACKING = ".packing"
 """Beside them as long as they are being made."""
 
 
-class Row(NamedTuple):
+class IndexRow(NamedTuple):
     """What the table says of a sample."""
 
     offset: int
@@ -52,7 +52,7 @@ class Row(NamedTuple):
     """Of what is said in all conversations, UTF-8."""
 
 
-_FORMATS = {name: "Q" if name in ("offset", "first_image") else "I" for name in Row._fields}
+_FORMATS = {name: "Q" if name in ("offset", "first_image") else "I" for name in IndexRow._fields}
 ROW = np.dtype([(name, f"<{format}") for name, format in _FORMATS.items()])
 """52 bytes a sample."""
 _ROW = struct.Struct("<" + "".join(_FORMATS.values()))
@@ -89,9 +89,9 @@ class Index:
     rows: Table
     sizes: Table
 
-    def row(self, number: int) -> Row:
+    def row(self, number: int) -> IndexRow:
         """A row in Python's numbers, several times as fast as numpy's."""
-        return Row._make(_ROW.unpack_from(self._bytes, number * _ROW.size))
+        return IndexRow._make(_ROW.unpack_from(self._bytes, number * _ROW.size))
 
     @functools.cached_property
     def _bytes(self) -> memoryview:

@@ -40,7 +40,7 @@ _ENDINGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Members:
+class PackedSample:
     """One sample as it stands in a shard."""
 
     source: str
@@ -60,7 +60,7 @@ class Members:
         return len(self.text) + len(self.pictures)
 
 
-def to_members(sample: Sample, key: str, *, whole: bool = True) -> Members | Rejected:
+def to_members(sample: Sample, key: str, *, whole: bool = True) -> PackedSample | Rejected:
     """The sample under a key without dots, or why it cannot be used.
 
     whole: decode every image, as training will. Otherwise only headers are read, and a file that is cut short goes unnoticed.
@@ -76,7 +76,7 @@ def to_members(sample: Sample, key: str, *, whole: bool = True) -> Members | Rej
     if max(len(head), len(pictures)) >= MAX_BYTES:
         return Rejected(sample.source, sample.id, "sample is too large", f"{sample.id}: {len(head) + len(pictures)} bytes")
     checks = zlib.crc32(head), zlib.crc32(pictures)
-    return Members(sample.source, head, pictures, sizes, text_bytes, len(sample.conversations), checks)
+    return PackedSample(sample.source, head, pictures, sizes, text_bytes, len(sample.conversations), checks)
 
 
 def to_sample(text: Buffer, pictures: Buffer) -> Sample:

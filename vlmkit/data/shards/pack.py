@@ -8,21 +8,18 @@ again. Whatever may happen to a process (Ctrl-C, kill -9), the same call goes on
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlmkit.data.sample import DataError, Rejected, Sample
-from vlmkit.data.shards.members import Members, to_members
-from vlmkit.data.shards.writer import SHARD_BYTES, Here, ShardWriter, key
+from vlmkit.data.shards.executors import image_processes, is_stopped
+from vlmkit.data.shards.members import PackedSample, to_members
+from vlmkit.data.shards.writer import SHARD_BYTES, ShardWriter, key
 
 LIMIT = 0.05
 """Share of a source that may be rejected."""
@@ -46,7 +43,7 @@ class _Made(NamedTuple):
     number: int
     digest: str
     source: str
-    made: Members | Rejected
+    made: PackedSample | Rejected
 
 
 def pack(
@@ -71,7 +68,7 @@ def pack(
     """
     processes = cores() if workers is None else workers
     with (
-        _executor(processes) as executor,
+        image_processes(processes) as executor,
         ShardWriter(directory, job=dict(job or {}) | {"whole": whole}, shard_bytes=shard_bytes, executor=executor) as writer,
     ):
         waiting: deque[Future[list[_Made]]] = deque()
@@ -156,58 +153,12 @@ def _image_bytes(image: Path | bytes) -> int:
         return 0
 
 
-_stopped = threading.Event()
-
-
 def _make(block: list[_Item], whole: bool) -> list[_Made]:
     """In a process of its own."""
     made = []
     for number, digest, item in block:
-        if _stopped.is_set():
+        if is_stopped():
             break
         result = item if isinstance(item, Rejected) else to_members(item, key(number), whole=whole)
         made.append(_Made(number, digest, item.source, result))
     return made
-
-
-@contextmanager
-def _executor(workers: int) -> Iterator[Executor]:
-    if not workers:
-        yield Here()
-        return
-    # A fresh interpreter: copies of one that runs threads may wait for ever for a lock that nobody holds.
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    executor = _Processes(workers, context, _begin, (stop,))
-    try:
-        yield executor
-    except BaseException:
-        stop.set()
-        raise
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-class _Processes(ProcessPoolExecutor):
-    """Begun here, with Ctrl-C held back, which they inherit: it is for the one that writes."""
-
-    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            return super().submit(function, *arguments, **options)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin(stop: Any) -> None:
-    """A process for images: where the one that writes is gone, so is this."""
-    global _stopped
-    _stopped = stop
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()

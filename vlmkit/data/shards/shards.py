@@ -16,7 +16,7 @@ from typing import overload
 
 from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError, Sample
-from vlmkit.data.shards.index import Index, Row, Shard, Summary, open_index
+from vlmkit.data.shards.index import Index, IndexRow, Shard, Summary, open_index
 from vlmkit.data.shards.members import to_images, to_sample
 from vlmkit.data.shards.writer import ShardWriter
 from vlmkit.preprocess.geometry import Size
@@ -108,16 +108,16 @@ class Shards(Sequence[Sample]):
         """The tables themselves, for what looks at all samples."""
         return self._index
 
-    def _row(self, number: int) -> Row:
+    def _row(self, number: int) -> IndexRow:
         place = number + len(self) if number < 0 else number
         if not 0 <= place < len(self):
             raise IndexError(f"{self.directory} has {len(self)} samples, asked for number {number}")
         return self._index.row(place)
 
-    def _read(self, row: Row, offset: int, length: int) -> memoryview:
+    def _read(self, row: IndexRow, offset: int, length: int) -> memoryview:
         return memoryview(self._open(row.shard).read(offset, length))
 
-    def _check(self, number: int, row: Row, data: memoryview, checksum: int) -> None:
+    def _check(self, number: int, row: IndexRow, data: memoryview, checksum: int) -> None:
         if zlib.crc32(data) != checksum:
             shard = self.directory / self.summary.shards[row.shard].name
             raise DataError(f"{shard}, sample {number}: the bytes are not those that were written; pack again")

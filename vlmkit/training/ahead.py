@@ -1,0 +1,67 @@
+"""Micro-batches of one process, made ready ahead of the step that takes them, by workers that are gone when the stage is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import active_children
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vlmkit.data.mixture import Batches, Mixture
+from vlmkit.training.signals import ignore_stop_signals, stop_signals_held_back
+from vlmkit.training.stage import Stage
+
+
+@contextmanager
+def working_ahead(begin: Callable[[], Iterator[dict[str, Tensor]]]) -> Iterator[Iterator[dict[str, Tensor]]]:
+    """What `begin` makes, closed at the end with the workers that it started. These leave stop signals to the training process."""
+    others = set(active_children())
+    with stop_signals_held_back():
+        ahead = begin()
+        workers = set(active_children()) - others
+    try:
+        yield ahead
+    finally:
+        close = getattr(ahead, "close", None) or getattr(ahead, "_shutdown_workers", None)
+        if close is not None:
+            close()
+        for worker in workers:  # one that is stuck in a batch ignores what torch ends it with, and Python waits for it
+            worker.kill()
+
+
+def mixed(mixture: Mixture, state: Mapping[str, Any] | None, accelerator: Accelerator, *, workers: int, threads: int) -> Batches:
+    """The micro-batches of a mixture, from its beginning or behind a saved state."""
+    return mixture.batches(
+        state,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        workers=workers,
+        threads=threads,
+        pin_memory=accelerator.device.type == "cuda",
+        on_worker=ignore_stop_signals,
+    )
+
+
+def numbered(
+    batches: Dataset[dict[str, Tensor]], stage: Stage, first: int, accelerator: Accelerator, *, workers: int
+) -> Iterator[dict[str, Tensor]]:
+    """Micro-batches that are asked for by number, from step `first` of the stage on."""
+    world, rank = accelerator.num_processes, accelerator.process_index
+    each = stage.accumulate * world
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(first * each + rank, stage.steps * each, world),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=ignore_stop_signals,
+        pin_memory=accelerator.device.type == "cuda",
+        # Its own generator: the one of the training is left alone.
+        generator=torch.Generator(),
+    )
+    return iter(loader)
