@@ -19,7 +19,8 @@ import numpy as np
 
 from vlmkit.preprocess.film_times import read_times
 from vlmkit.preprocess.geometry import Size
-from vlmkit.preprocess.images import Pixels, describe
+from vlmkit.preprocess.image_errors import describe
+from vlmkit.preprocess.images import Pixels
 from vlmkit.preprocess.video import Video, VideoError, too_large
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from vlmkit.preprocess.geometry import Clip, Size
-from vlmkit.preprocess.images import ImageError, Pixels, decode, describe, image_size
+from vlmkit.preprocess.image_errors import ImageError, describe
+from vlmkit.preprocess.images import Pixels, decode, image_size
 from vlmkit.preprocess.sampling import Sampling
 
 MAX_PIXELS = 40_000_000
