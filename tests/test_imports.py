@@ -14,7 +14,21 @@ import pytest
 import vlmkit
 
 ROOT = Path(vlmkit.__file__).parent
-HEAVY = ("torch", "torchvision", "numpy", "PIL", "transformers", "timm", "open_clip", "tokenizers", "einops", "pyarrow", "scipy", "grain")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "PIL",
+    "transformers",
+    "timm",
+    "open_clip",
+    "tokenizers",
+    "einops",
+    "pyarrow",
+    "scipy",
+    "grain",
+    "av",
+)
 REGISTRIES = (vlmkit.encoders, vlmkit.connectors, vlmkit.policies, vlmkit.layouts, vlmkit.fusions, vlmkit.formats)
 PURE = (vlmkit.policies, vlmkit.layouts, vlmkit.formats)
 """Registries whose parts' files need the standard library only."""
@@ -34,6 +48,7 @@ def test_pure_modules_load_nothing_heavy() -> None:
     assert len(parts) == sum(map(len, PURE)) >= 18
     modules = [
         *("vlmkit", "vlmkit.registry", "vlmkit.features", "vlmkit.spec", "vlmkit.preprocess.geometry", "vlmkit.preprocess"),
+        "vlmkit.preprocess.sampling",
         *("vlmkit.layout.base", "vlmkit.layout.template", "vlmkit.conversation", "vlmkit.architecture", "vlmkit.build", *parts),
     ]
     code = f"""

@@ -82,7 +82,7 @@ def test_an_installed_wheel_builds_every_named_model(wheel: Path, tmp_path: Path
     assert done.returncode == 0, done.stdout + done.stderr
     models, *kinds = map(int, done.stdout.split())
     assert models >= len(list((ROOT / "vlmkit" / "zoo").glob("[!_]*.py")))
-    for count, folder in zip(kinds, ("preprocess", "encoders", "connectors", "layout", "fusion"), strict=True):
+    for count, folder in zip(kinds, ("preprocess/policies", "encoders", "connectors", "layout", "fusion"), strict=True):
         files = (ROOT / "vlmkit" / folder).glob("*.py")
         assert count == sum(f'.register("{file.stem}")' in file.read_text(encoding="utf-8") for file in files), folder
 
@@ -113,7 +113,7 @@ def test_everything_imported_is_asked_for(folder: str) -> None:
     """By the dependencies; where an import waits until it is needed, by an extra."""
     base = {distribution(requirement) for requirement in PROJECT["dependencies"]}
     extras = PROJECT["optional-dependencies"]
-    optional = {distribution(requirement) for extra in ("train", "data", "flash") for requirement in extras[extra]}
+    optional = {distribution(requirement) for extra in ("train", "data", "video", "flash") for requirement in extras[extra]}
     homes = packages_distributions()
     # Files of a recipe import each other by their bare names.
     own = {"vlmkit"} if folder == "vlmkit" else {"vlmkit", *(path.stem for path in (ROOT / folder).rglob("*.py"))}

@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from vlmkit.model import VLM
     from vlmkit.plugins import PluginError, load_plugin
     from vlmkit.preprocess import policies
-    from vlmkit.preprocess.geometry import ImagePlan, ImageSizeError, Size
+    from vlmkit.preprocess.geometry import Clip, ImagePlan, ImageSizeError, Size
     from vlmkit.preprocess.images import ImageError, open_image
+    from vlmkit.preprocess.sampling import Sampling
+    from vlmkit.preprocess.video import VideoError, open_video
     from vlmkit.processor import VLMProcessor
     from vlmkit.registry import RegistryError
     from vlmkit.spec import Settings, SpecError
@@ -56,6 +58,7 @@ __all__ = [
     "VLM",
     "Architecture",
     "ArchitectureError",
+    "Clip",
     "Conversation",
     "DataError",
     "Features",
@@ -73,11 +76,13 @@ __all__ = [
     "Rejected",
     "Rejections",
     "Sample",
+    "Sampling",
     "Settings",
     "Size",
     "SpecError",
     "VLMConfig",
     "VLMProcessor",
+    "VideoError",
     "architecture",
     "build",
     "build_processor",
@@ -96,6 +101,7 @@ __all__ = [
     "load",
     "load_plugin",
     "open_image",
+    "open_video",
     "policies",
     "register_model",
     "stage_beam_search",
@@ -120,8 +126,10 @@ _PUBLIC = {
     "vlmkit.model": ("VLM",),
     "vlmkit.plugins": ("PluginError", "load_plugin"),
     "vlmkit.preprocess": ("policies",),
-    "vlmkit.preprocess.geometry": ("ImagePlan", "ImageSizeError", "Size"),
+    "vlmkit.preprocess.geometry": ("Clip", "ImagePlan", "ImageSizeError", "Size"),
     "vlmkit.preprocess.images": ("ImageError", "open_image"),
+    "vlmkit.preprocess.sampling": ("Sampling",),
+    "vlmkit.preprocess.video": ("VideoError", "open_video"),
     "vlmkit.processor": ("VLMProcessor",),
     "vlmkit.registry": ("RegistryError",),
     "vlmkit.spec": ("Settings", "SpecError"),

@@ -117,10 +117,12 @@ class Architecture(Spec):
             raise ImageSizeError(f"expected a size such as vlmkit.Size(height=480, width=640), got {size!r}")
         return self.policy.plan(size)
 
-    def plan_clip(self, size: Size, total: int, fps: float, sampling: Sampling | None = None) -> ImagePlan:
-        """How a film of `total` frames of this size, `fps` a second, is shown: which frames, and how each is cut into views. Raises
-        ImageSizeError for a size that the policy cannot serve."""
-        return self.policy.plan_clip(size, (sampling or self.sampling or Sampling()).times(total, fps))
+    def plan_clip(self, clip: Clip, sampling: Sampling | None = None) -> ImagePlan:
+        """How a film is shown: which frames, and how each is cut into views. Raises ImageSizeError for a size that the policy cannot
+        serve."""
+        if not isinstance(clip, Clip):
+            raise ImageSizeError(f"expected a clip such as vlmkit.Clip(seconds=20, fps=30, size=vlmkit.Size(1080, 1920)), got {clip!r}")
+        return self.policy.plan_clip(clip.size, (sampling or self.sampling or Sampling()).times(clip.frames, clip.fps))
 
     def cut(self, plan: ImagePlan, tower: VisionTower) -> tuple[Grid, ...]:
         """The grids of patches that a tower sees under a plan of its policy."""
@@ -155,7 +157,7 @@ class Architecture(Spec):
             return self.layout.places(self.image_tokens(self.plan(size)))  # type: ignore[arg-type]
         if size is not None:
             raise ImageSizeError(f"tokens of an image of {size} or of a clip, not of both")
-        return self.layout.places(self.image_tokens(self.plan_clip(clip.size, clip.frames, clip.fps)))
+        return self.layout.places(self.image_tokens(self.plan_clip(clip)))
 
     def problems(self) -> list[str]:
         """Everything that keeps the parts from working together, in words; empty where they fit. Needs no weights."""

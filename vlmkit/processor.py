@@ -89,15 +89,13 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         return RenderedImage(*_cut(picture, first, tokens.plan, out), tokens, beside)
 
     def render_film(self, film: Film) -> RenderedImage:
-        """Open, sample, plan and render one film. Raises VideoError, ImageError, ImageSizeError, and ValueError where its frames are not
-        of one size."""
-        spec, video = self.spec, open_video(film.source, film.fps)
-        sampling = film.sampling or spec.sampling or Sampling()
-        plan = spec.plan_clip(video.size, video.total, video.fps, sampling)
+        """Open, sample, plan and render one film, which is read once for each set of pixels. Raises VideoError, ImageSizeError."""
+        spec, video = self.spec, open_video(film.source, fps=film.fps)
+        times = video.shown(film.sampling or spec.sampling or Sampling())
+        plan = spec.policy.plan_clip(video.size, times)
         tokens = spec.image_tokens(plan)
-        indices = sampling.indices(video.total, video.fps)
         first, *beside = [
-            _cut_film(video.shown(indices), tower, replan(tower.policy, plan), spec.connector.least_frames) for tower in self._cutters
+            _cut_film(video.at(times), tower, replan(tower.policy, plan), spec.connector.least_frames) for tower in self._cutters
         ]
         threshold = spec.layout.unchanged
         if threshold is not None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import BatchFeature
 
-from vlmkit.batch.sample import PreparedSample
+from vlmkit.batch.sample import PreparedSample, RenderedImage
 from vlmkit.layout.laid_out import IGNORE, Layout, LayoutError
 from vlmkit.layout.pieces import ImageTokens
 from vlmkit.layout.positions import three_positions
@@ -168,11 +168,19 @@ def finished(rows: dict[str, NDArray[Any]], samples: Sequence[PreparedSample], e
         batch["pixel_values"] = joined([image.pixel_values for image in images])
         batch["grids"] = torch.cat([image.grids for image in images])
         if entries.places:
-            batch["places"] = torch.tensor([(number, *at, 0) for number, image in enumerate(images) for at in image.tokens.plan.places])
+            batch["places"] = torch.tensor([place for number, image in enumerate(images) for place in _places(number, image)])
         for number in range(len(images[0].beside)):
             batch[f"pixel_values_{number + 1}"] = joined([image.beside[number].pixel_values for image in images])
             batch[f"grids_{number + 1}"] = torch.cat([image.beside[number].grids for image in images])
     return BatchFeature(batch)
+
+
+def _places(number: int, image: RenderedImage) -> list[tuple[int, int, int, int]]:
+    """Image, tile row, tile column and milliseconds of each view: of a film frame by frame, or of films that each are one view, from their
+    start."""
+    plan = image.tokens.plan
+    times = plan.times if len(image.grids) > len(plan.places) else (plan.times or (0.0,))[:1]
+    return [(number, *at, round(1000 * time)) for time in times for at in plan.places]
 
 
 def joined(patches: Sequence[Tensor]) -> Tensor:

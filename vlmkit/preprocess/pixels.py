@@ -81,9 +81,8 @@ def render_clip(
     patches, cells = _room(grids, patch, patch_frames, out)
     # By view, group of frames and patch, or by group and patch alone where a group is one frame with all its views.
     groups = grids[0].frames if clips else plan.frames
-    blocks = [
-        block.view(groups, -1, *block.shape[1:]) for block in (torch.split(cells, [grid.tokens for grid in grids]) if clips else (cells,))
-    ]
+    parts = torch.split(cells, [grid.tokens for grid in grids]) if clips else (cells,)
+    blocks = [part.view(groups, -1, *part.shape[1:]) for part in parts]
     deep = patch_frames if clips else 1
     number = -1
     for number, frame in enumerate(frames):

@@ -1,51 +1,145 @@
-"""Opening films: whatever a person may hand over becomes frames that are decoded when they are shown."""
+"""Opening films: a file, or frames that somebody else cut, becomes a `Video` that gives upright RGB frames at chosen times.
+
+A film is never whole in memory: `Video.at` gives one frame after the other and keeps none. Reading files is in `film_file.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vlmkit.preprocess.geometry import Size
+import numpy as np
+from PIL import Image
+
+from vlmkit.preprocess.geometry import Clip, Size
+from vlmkit.preprocess.image_errors import ImageError, describe
 from vlmkit.preprocess.images import Pixels, decode, image_size
+from vlmkit.preprocess.sampling import Sampling
+
+MAX_PIXELS = 40_000_000
+"""Bound on height x width of a frame, checked against the header before anything is decoded: 8K (4320 x 7680) opens."""
+MAX_FRAMES = 2_000_000
+"""Bound on the frames of a film, of which 18 hours have so many at 30 a second. Of each, 8 bytes are held: when it is seen."""
+DEFAULT_FPS = 2.0
+"""Frames a second of a list or an array of which nothing is said, as qwen-vl-utils has it."""
 
 
-class VideoError(ValueError):
-    """Something that is no film: what it is, what was expected."""
+class VideoError(ImageError):
+    """Something that cannot be opened as a film: what it is, what was expected, the way out."""
 
 
-@dataclass(frozen=True)
-class Video:
-    """Frames that lie ready, and how many of them are a second."""
+class Video(ABC):
+    """A film: how many frames of which size, how many a second, and the frames themselves."""
 
-    frames: Sequence[Any]
-    fps: float
+    def __init__(self, name: str, size: Size, total: int, fps: float) -> None:
+        self.name = name
+        """What a message calls it."""
+        self.size = size
+        """Of every frame, upright."""
+        self.total = total
+        """Frames of the film, of which few are shown."""
+        self.fps = fps
+        """Frames a second of the film; on average, where they are not evenly spaced."""
 
     @property
-    def total(self) -> int:
-        return len(self.frames)
+    def clip(self) -> Clip:
+        return Clip(self.total / self.fps, self.fps, self.size)
 
-    @property
-    def size(self) -> Size:
-        """That of the first frame; all have it, or rendering says which has not."""
-        return image_size(self.frames[0])
+    def shown(self, sampling: Sampling) -> tuple[float, ...]:
+        """When the frames are seen that are shown, in seconds from the first frame."""
+        return sampling.times(self.total, self.fps)
 
-    def shown(self, indices: Iterable[int]) -> Iterator[Pixels]:
-        """(H, W, 3) uint8 of the frames of these numbers, one after the other."""
-        for index in indices:
-            yield decode(self.frames[index])
+    @abstractmethod
+    def at(self, times: Sequence[float]) -> Iterator[Pixels]:
+        """The frame (H, W, 3) uint8 at each of these times, which ascend. Raises VideoError where one cannot be read.
+
+        The nearest frame, where frames are evenly spaced; the frame that is being seen at that time, where they are not.
+        """
+
+    def check_times(self, times: Sequence[float]) -> None:
+        """Raises ValueError for times that are no times, or not in order."""
+        if not all(0 <= time < math.inf for time in times) or list(times) != sorted(times):
+            raise ValueError(f"frames of {self.name} are read at ascending times in seconds from 0, got {describe_times(times)}")
 
 
-def open_video(source: Any, fps: float | None = None) -> Video:
-    """A film from a list of frames, each of what `decode` takes, or from an array or tensor (F, H, W, 3) of uint8.
+class Frames(Video):
+    """Frames in a list or an array, each of which `open_image` takes. They are opened when they are asked for."""
 
-    fps: frames a second; frames of which nobody says it are taken for one a second, as transformers takes them. Raises VideoError.
+    def __init__(self, source: Sequence[Any], fps: float | None, max_pixels: int) -> None:
+        name = _described(source)
+        if len(source) == 0:
+            raise VideoError(f"{name} has no frames, expected at least one")
+        if len(source) > MAX_FRAMES:
+            raise VideoError(f"{name} has {len(source)} frames, expected at most {MAX_FRAMES}; cut it into parts")
+        self.name, self.source = name, source
+        self.max_pixels = max_pixels
+        self.all_shown = fps is None
+        """Nothing is said of their time: they are the frames to show."""
+        super().__init__(name, self._open(0, image_size), len(source), DEFAULT_FPS if fps is None else fps)
+        if self.size.pixels > max_pixels:
+            raise VideoError(too_large(name, self.size, max_pixels))
+
+    def shown(self, sampling: Sampling) -> tuple[float, ...]:
+        if self.all_shown:
+            return tuple(number / self.fps for number in range(self.total))
+        return super().shown(sampling)
+
+    def at(self, times: Sequence[float]) -> Iterator[Pixels]:
+        self.check_times(times)
+        for time in times:
+            number = min(math.floor(time * self.fps + 0.5), self.total - 1)
+            frame: Pixels = self._open(number, lambda source: decode(source, max_pixels=self.max_pixels))
+            size = Size(*frame.shape[:2])
+            if size != self.size:
+                raise VideoError(f"frame {number} of {self.name} is {size}, but the first is {self.size} (height x width); resize them")
+            yield frame
+
+    def _open(self, number: int, how: Any) -> Any:
+        try:
+            return how(self.source[number])
+        except ImageError as error:
+            raise VideoError(f"frame {number} of {self.name}: {error}") from None
+
+
+def open_video(source: Any, *, fps: float | None = None, max_pixels: int = MAX_PIXELS) -> Video:
+    """The film behind
+
+    - a path (str or PathLike) of a file that `film_file.CONTAINERS` names; URLs are not fetched;
+    - a list of frames, each of which `open_image` takes (PIL images, arrays, paths, bytes), all of one size;
+    - an array or tensor (F, H, W, 3) of uint8.
+
+    fps: frames a second of a list or array, by which a sampling chooses among them. Without it they are taken for frames that were
+    chosen already: all are shown, and seen DEFAULT_FPS a second. A file states its own. Raises VideoError for everything else, and
+    for broken or truncated files, those without pictures, and frames of more than `max_pixels`.
     """
-    shape = getattr(source, "shape", None)
-    if shape is not None and (len(shape) != 4 or shape[-1] != 3):
-        raise VideoError(f"an array of frames is (frames, height, width, 3), got {tuple(shape)}")
-    if shape is None and (isinstance(source, str | bytes) or not isinstance(source, Sequence)):
-        raise VideoError(f"a film is a list of frames or an array (frames, height, width, 3), got {type(source).__name__}")
-    if not len(source):
-        raise VideoError("a film shows at least one frame, got none")
-    return Video(source, 1.0 if fps is None else fps)
+    if fps is not None and not (isinstance(fps, int | float) and 0 < fps < math.inf):
+        raise VideoError(f"the frames a second of {_described(source)} are a number above 0, got {fps!r}")
+    if isinstance(source, str | os.PathLike):
+        if fps is not None:
+            raise VideoError(f"{describe(source)} is a file, which states its frames a second itself; leave out fps={fps:g}")
+        from vlmkit.preprocess.film_file import FilmFile
+
+        return FilmFile(source, max_pixels)
+    if isinstance(source, list | tuple) or getattr(source, "ndim", None) == 4:
+        return Frames(source, fps, max_pixels)
+    hint = "; a picture is an item of type 'image'" if isinstance(source, Image.Image | np.ndarray | bytes) else ""
+    raise VideoError(f"{describe(source)} is no film, expected a path, a list of frames or an array (F, H, W, 3){hint}")
+
+
+def too_large(name: str, size: Size, max_pixels: int) -> str:
+    return (
+        f"{name} has frames of {size} = {size.pixels} pixels, expected at most {max_pixels}; make them smaller, or pass a larger "
+        "max_pixels if you trust it"
+    )
+
+
+def describe_times(times: Sequence[float]) -> str:
+    text = ", ".join(f"{time:g}" for time in times[:8])
+    return text + (", ..." if len(times) > 8 else "")
+
+
+def _described(source: Any) -> str:
+    return f"a list of {len(source)} frames" if isinstance(source, list | tuple) else describe(source)
