@@ -65,7 +65,7 @@ def reference() -> Reference:
     )
     processor = transformers.Qwen2VLProcessor(
         image_processor=transformers.Qwen2VLImageProcessor(size=PIXELS),
-        video_processor=transformers.Qwen2VLVideoProcessor(),
+        video_processor=transformers.Qwen2VLVideoProcessor(size=PIXELS),
         tokenizer=tokenizer,
         chat_template=TEMPLATE,
     )

@@ -14,7 +14,7 @@ from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.bracketed import Bracketed
 from vlmkit.layout.template import CHATML
-from vlmkit.preprocess.policies.smart_resize import SmartResize
+from vlmkit.preprocess.policies.smart_resize import ClipPixels, SmartResize
 from vlmkit.spec import SpecError
 from vlmkit.zoo.qwen2_vl import QWEN2_VL_7B
 
@@ -60,6 +60,7 @@ class Qwen2VLFamily(Family):
                 min_pixels=images.size["shortest_edge"],
                 max_pixels=images.size["longest_edge"],
                 resample=resample_of(images),
+                clip=frames_of(processor.video_processor),
             ),
             encoder=Qwen2VL.from_config(vision, **normalisation(images)),
             connector=PatchMerger(ratio=vision.spatial_merge_size),
@@ -125,10 +126,19 @@ class Qwen2VLFamily(Family):
         }
         size = {"shortest_edge": policy.min_pixels, "longest_edge": policy.max_pixels}
         image, film = (bracketed(layout.start, token, layout.end) for token in (layout.placeholder, str(layout.video_placeholder)))
+        films = (
+            ClipPixels(min_pixels=policy.min_pixels, max_pixels=policy.max_pixels, total_pixels=None)
+            if policy.clip is None
+            else policy.clip
+        )
+        if films.factor not in (None, policy.factor) or (films.frames_per_share, films.least) != (encoder.patch_frames, 1.05):
+            raise SpecError(f"{NAME} bounds frames of films as ClipPixels does by itself, but the policy has {films}")
+        bounds = {"shortest_edge": films.min_pixels, "longest_edge": films.max_pixels}
+        budget = {} if films.total_pixels is None else {"cap_pixels_per_frame": True, "max_video_tokens": tokens_of(films, policy.factor)}
         made = Qwen2VLProcessor(
             image_processor=Qwen2VLImageProcessor(size=size, **common),
             tokenizer=processor.tokenizer,
-            video_processor=Qwen2VLVideoProcessor(**common),
+            video_processor=Qwen2VLVideoProcessor(size=bounds, **budget, **common),
             chat_template=chat_template((layout.template, ""), layout.placeholder, image=image, video=film),
         )
         if (made.image_token, made.video_token) != (layout.placeholder, layout.video_placeholder):
@@ -145,3 +155,22 @@ def bracketed(start: str, placeholder: str, end: str) -> str:
 
 
 FAMILY = Qwen2VLFamily()
+
+
+CONTEXT_SHARE = 0.9
+"""What of a context's tokens the published rule gives to the pixels of one film."""
+
+
+def frames_of(processor: Any) -> ClipPixels:
+    """The bounds of a film's frames. Without `cap_pixels_per_frame` a film as a whole has none."""
+    total = None
+    if processor.cap_pixels_per_frame:
+        total = int(processor.max_video_tokens * (processor.patch_size * processor.merge_size) ** 2 * CONTEXT_SHARE)
+    size = processor.size
+    return ClipPixels(min_pixels=size["shortest_edge"], max_pixels=size["longest_edge"], total_pixels=total, whole=total is not None)
+
+
+def tokens_of(films: ClipPixels, factor: int) -> int:
+    """The context of which the published rule makes the pixels of all frames; it rounds each frame's share down to whole pixels."""
+    assert films.total_pixels is not None
+    return round(films.total_pixels / (factor**2 * CONTEXT_SHARE))

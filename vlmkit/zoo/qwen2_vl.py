@@ -3,7 +3,8 @@ positions turn by time, row and column.
 
 Of Qwen/Qwen2-VL-2B-Instruct, -7B-Instruct and -72B-Instruct. Numbers of the tower, the merger, the turns and which tokens stand
 around an image as transformers' Qwen2-VL classes state them; sizes of the language models, ids, bounds of an image's pixels (4 to
-16,384 tokens) and the default system message from memory of the checkpoints' own files.
+16,384 tokens) and the default system message from memory of the checkpoints' own files. Films are shown as qwen-vl-utils shows them: two
+frames a second, of 128 to 768 tokens each and 115,200 all together.
 
 The same parts with other weights:
 
@@ -22,7 +23,7 @@ from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.bracketed import Bracketed
 from vlmkit.layout.template import CHATML
-from vlmkit.preprocess.policies.smart_resize import SmartResize
+from vlmkit.preprocess.policies.smart_resize import ClipPixels, SmartResize
 from vlmkit.spec import Settings
 from vlmkit.zoo.llava import TINY_LANGUAGE
 
@@ -81,7 +82,7 @@ QWEN2_72B = QWEN2_7B.replace(
 
 QWEN2_VL_7B = Architecture(
     name="qwen2-vl-7b",
-    policy=SmartResize(min_pixels=4 * 28 * 28, max_pixels=16384 * 28 * 28),
+    policy=SmartResize(min_pixels=4 * 28 * 28, max_pixels=16384 * 28 * 28, clip=ClipPixels()),
     encoder=Qwen2VL(),
     connector=PatchMerger(),
     layout=Bracketed(
@@ -106,7 +107,11 @@ TARSIER2_7B = QWEN2_VL_7B.replace(name="tarsier2-7b")
 
 QWEN2_VL_TINY = QWEN2_VL_7B.replace(
     name="qwen2-vl-tiny",
-    policy=SmartResize(min_pixels=4 * 28 * 28, max_pixels=16 * 28 * 28),
+    policy=SmartResize(
+        min_pixels=4 * 28 * 28,
+        max_pixels=16 * 28 * 28,
+        clip=ClipPixels(min_pixels=4 * 28 * 28, max_pixels=16 * 28 * 28, total_pixels=None),
+    ),
     encoder=Qwen2VL(width=32, layers=3, heads=4, mlp=64),
     language_model=LanguageModel(
         model_type="qwen2_vl_text",
