@@ -155,3 +155,23 @@ def test_a_count_is_that_of_a_film_in_which_everything_changes(ours: tuple[VLM, 
         assert int((batch["visual_index"] >= 0).sum()) == arch.tokens(clip=clip)
     published = vlmkit.architecture("videollama3-7b")
     assert published.tokens(clip=Clip(20, 30, Size(1080, 1920))) == 20 * 19 * 42
+
+
+def test_films_train(theirs: Reference) -> None:
+    """Tokens that are left out are encoded and get no gradient; everything that learns does."""
+    model = vlmkit.build("videollama3-tiny", seed=0).train()
+    processor = vlmkit.build_processor("videollama3-tiny", tokenizer=theirs.processor.tokenizer)
+    answer = {"role": "assistant", "content": "A film."}
+    rows = [[*asked(shown, 1.0, every_frame(shown)), answer] for shown in (film(4, 60, 90, seed=1), film(1, 40, 40))]
+    batch = processor(rows)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(3):
+        loss = model(**batch).loss
+        loss.backward()
+        still = [name for name, parameter in model.named_parameters() if parameter.grad is None or not bool(parameter.grad.any())]
+        assert still == []
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]

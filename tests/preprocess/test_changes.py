@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import VideoLlama3VideoProcessor
 
 from vlmkit.features import Grid, GridError
-from vlmkit.preprocess.changes import changed
+from vlmkit.preprocess.changes import changed, changed_tokens
 
 HALF = (0.5, 0.5, 0.5)
 PATCH = 14
@@ -79,3 +79,20 @@ def test_tokens_that_are_no_blocks_of_patches_are_refused() -> None:
     patches = film(2, 2, 3, seed=0)
     with pytest.raises(GridError, match="tokens of a 2x1x5 grid do not cover blocks of the 2x2x3 patches"):
         changed(patches, Grid(2, 2, 3), Grid(2, 1, 5), HALF, 0.1)
+
+
+def test_frames_that_are_views_of_their_own_are_compared_as_those_of_one_view() -> None:
+    patches = film(4, 2, 4, seed=3)
+    whole = changed_tokens(patches, (Grid(4, 2, 4),), (Grid(4, 1, 2),), 1, HALF, 0.1)
+    assert whole == changed(patches, Grid(4, 2, 4), Grid(4, 1, 2), HALF, 0.1)
+    assert changed_tokens(patches, (Grid(1, 2, 4),) * 4, (Grid(1, 1, 2),) * 4, 1, HALF, 0.1) == whole
+
+
+def test_each_view_of_a_frame_is_compared_with_the_same_view_of_the_frame_before() -> None:
+    """Two tiles a frame; the first film stands still, the second changes."""
+    still, moving = film(1, 2, 2, seed=4).repeat(3, 1), torch.cat([film(1, 2, 2, seed=seed) for seed in (5, 6, 7)])
+    tiles = torch.stack([still.view(3, 4, -1), moving.view(3, 4, -1)], dim=1).flatten(0, 2)
+    kept = changed_tokens(tiles, (Grid(1, 2, 2),) * 6, (Grid(1, 2, 2),) * 6, 2, HALF, 0.1)
+    assert list(kept) == [1, 1, 1, 1] * 2 + [1, 0, 0, 0, 1, 1, 1, 1] * 2
+    as_films = changed_tokens(torch.cat([still, moving]), (Grid(3, 2, 2),) * 2, (Grid(3, 2, 2),) * 2, 2, HALF, 0.1)
+    assert list(as_films) == [1, 1, 1, 1] + [1, 0, 0, 0] * 2 + [1] * 12
