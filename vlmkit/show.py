@@ -54,7 +54,7 @@ def placed(architecture: Architecture, tokens: ImageTokens) -> NDArray[np.bool_]
     if architecture.layout.looked_at:
         return np.ones(tokens.count, bool)
     found = np.zeros(tokens.count, bool)
-    for piece in architecture.layout.image_pieces(tokens):
+    for piece in architecture.layout.pieces(tokens):
         if isinstance(piece, Visual):
             found[piece.start : piece.start + piece.length] = True
     return found

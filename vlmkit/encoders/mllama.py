@@ -121,6 +121,8 @@ class Mllama(Encoder):
         return rows, columns
 
     def check_tiles(self, plan: ImagePlan) -> None:
+        if plan.times:
+            raise GridError("encoder 'mllama' reads the tiles of one picture together, and takes no films; pass their frames as images")
         views = [View(grid, 0, *place) for grid, place in zip(plan.grids(self.patch), plan.places, strict=True)]
         for tiles in tiles_together(views):
             self.canvas(views[tiles.start : tiles.stop])

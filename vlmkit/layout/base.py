@@ -8,7 +8,7 @@ out and is never searched for again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from vlmkit.layout import layouts
@@ -35,6 +35,8 @@ class TokenLayout(Spec):
     """Names of learned embeddings that stand among the visual tokens; the model has a vector of width D_lm for each."""
     partial: ClassVar[bool] = False
     """Whether visual tokens may be left out (those over padding, say)."""
+    films: ClassVar[bool] = False
+    """Whether `image_pieces` takes films whose frames are pictures to the encoder; else they are laid out frame by frame."""
     looked_at: ClassVar[bool] = False
     """Whether images are looked at by cross-attention: their visual tokens take no places."""
     neighbours_together: ClassVar[bool] = False
@@ -49,6 +51,23 @@ class TokenLayout(Spec):
     def image_pieces(self, image: ImageTokens) -> tuple[Piece, ...]:
         """The pieces of one image. Every visual token appears in them exactly once, or at most once where `partial`."""
         raise NotImplementedError
+
+    def pieces(self, image: ImageTokens) -> tuple[Piece, ...]:
+        """The pieces of an image or a film. Frames that an encoder sees as pictures are laid out as pictures, one behind the other, unless
+        the layout has a form of its own for `films`."""
+        plan, views = image.plan, len(image.plan.views)
+        if self.films or self.looked_at or plan.frames == 1 or len(image.grids) != views * plan.frames:
+            return self.image_pieces(image)
+        found: list[Piece] = []
+        start, still = 0, replace(plan, times=())
+        for first in range(0, len(image.grids), views):
+            frame = ImageTokens(still, image.grids[first : first + views])
+            if image.kept is not None:
+                frame = replace(frame, kept=image.kept[start : start + frame.count])
+            for piece in self.image_pieces(frame):
+                found.append(replace(piece, start=piece.start + start) if isinstance(piece, Visual) else piece)
+            start += frame.count
+        return tuple(found)
 
     def around_image(self, first: bool, last: bool) -> tuple[str, str]:
         """Template text before and after an image that is the first or the last thing of its message, or neither."""
@@ -67,7 +86,7 @@ class TokenLayout(Spec):
         looked at, as many visual tokens as that is."""
         if self.looked_at:
             return image.count
-        pieces = self.image_pieces(image)
+        pieces = self.pieces(image)
         return sum(piece.length if isinstance(piece, Visual) else isinstance(piece, Learned) for piece in pieces)
 
     def required_specials(self) -> tuple[str, ...]:
@@ -95,7 +114,7 @@ class TokenLayout(Spec):
             raise LayoutError(f"the conversation refers to images {used}, but {len(images)} image(s) were given")
         if opening := self.opening(turns):
             for number in opening:
-                writer.image(number, images[number], self.image_pieces(images[number]), *self.around_image(True, False))
+                writer.image(number, images[number], self.pieces(images[number]), *self.around_image(True, False))
             turns = [Turn(role, tuple(part for part in content if part not in opening)) for role, content in turns]
         for role, content in turns:
             before, after = template.around(role)
@@ -111,7 +130,7 @@ class TokenLayout(Spec):
                     writer.plain(part)
                 else:
                     before_image, after_image = self.around_image(number == 0, number == last)
-                    writer.image(part, images[part], self.image_pieces(images[part]), before_image, after_image)
+                    writer.image(part, images[part], self.pieces(images[part]), before_image, after_image)
                     if part == begins_behind:
                         writer.trusted(template.begin)
             writer.end_of_turn(after)

@@ -35,6 +35,7 @@ class Timestamps(TokenLayout):
     out, but one a frame stays; None: all are placed."""
 
     partial: ClassVar[bool] = True
+    films: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
