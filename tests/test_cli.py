@@ -10,21 +10,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import vlmkit
+from tests.films import write
 from tests.photos import picture
 from vlmkit.cli import COMMANDS, TRACEBACK, main
 from vlmkit.commands import UsageError
 from vlmkit.commands.checkpoint import CheckpointError, find_checkpoint
 from vlmkit.commands.choice import read_part
+from vlmkit.commands.film import read_video
 from vlmkit.commands.list import FAMILIES
 from vlmkit.commands.photo import photo_size, read_size
 from vlmkit.commands.picture import MARK
 from vlmkit.commands.show import default_output
 from vlmkit.commands.tokens import counted
-from vlmkit.preprocess import Size, open_image
+from vlmkit.preprocess import Clip, Size, open_image
 from vlmkit.registry import Registry
 
 STRANGER = '''
@@ -360,7 +363,71 @@ def test_plan_as_json_is_the_plan(capsys, here):
     assert found["visual_tokens"] == model.tokens(Size(400, 600))
 
 
+def test_a_film_is_counted_by_its_length_or_from_its_file(capsys, here):
+    write(here / "clip.mp4", 20, height=60, width=90)
+    (here / "broken.mp4").write_bytes(b"no film")
+    videos = ("--video", "20s@30fps,1920x1080", "--video", "clip.mp4", "--video", "broken.mp4")
+    text = output(capsys, "tokens", *videos, "--model", "*-tiny", code=1)
+    titles = [line for line in text.splitlines() if "fps," in line]
+    assert titles == ["20s@30fps,1920x1080", "clip.mp4, 0.666667s@30fps,90x60"]
+    row = next(line.split() for line in text.splitlines() if line.startswith("qwen2-vl-tiny"))
+    assert row[4] == "20x10x6"  # frames x columns x rows of patches
+    long, short, broken = json.loads(output(capsys, "tokens", *videos, "--model", "*-tiny", "--json", code=1))
+    assert "'broken.mp4' cannot be read" in broken["why_not"]
+    for found, clip in ((long, Clip(20, 30, Size(1080, 1920))), (short, Clip(20 / 30, 30, Size(60, 90)))):
+        assert [found[name] for name in ("seconds", "fps", "width", "height")] == [
+            clip.seconds,
+            clip.fps,
+            clip.size.width,
+            clip.size.height,
+        ]
+        assert [row["model"] for row in found["models"]] == vlmkit.list_models("*-tiny")
+        for row in found["models"]:
+            model = vlmkit.architecture(row["model"])
+            if row["visual_tokens"] is None:
+                assert "takes no films" in row["why_not"]
+                continue
+            assert row["visual_tokens"] == model.tokens(clip=clip)
+            shown = model.plan_clip(clip).frames
+            assert row["frames"] == shown
+            each = 1 if model.encoder.clips else shown
+            assert len(row["views"]) == each * len(model.plan_clip(clip).views)
+
+
 # show
+
+
+@pytest.mark.parametrize("model", ["qwen2-vl-tiny", "univa-vl-tiny", "videollama3-tiny"])
+def test_show_draws_the_frames_of_a_film(capsys, here, model):
+    write(here / "clip.mp4", 100, height=60, width=90)
+    assert output(capsys, "show", "clip.mp4", "--model", model) == f"clip.{model}.png\n"
+    with Image.open(f"clip.{model}.png") as page:
+        drawn = np.asarray(page.convert("RGB")).astype(int)
+    # Six frames of 260 pixels with light upper right quarters stand side by side.
+    light = (abs(drawn - 220) <= 8).all(axis=2)
+    assert (light.sum(axis=1) > 6 * 100).sum() > 80
+
+
+def test_show_takes_a_gif_for_a_picture_unless_it_is_told(capsys, here):
+    write(here / "moving.gif", 10, "gif", rate=25, pixels="gray")
+    for arguments in ((), ("--video",)):
+        output(capsys, "show", "moving.gif", "--model", "univa-vl-tiny", "-o", "out.png", *arguments)
+        Path("out.png").rename(f"out{len(arguments)}.png")
+    assert Path("out0.png").read_bytes() != Path("out1.png").read_bytes()
+    assert main(["show", "notes.mp4", "--model", "univa-vl-tiny"]) == 1
+    assert "'notes.mp4' does not exist, expected the path of a video file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "clip"),
+    [
+        ("20s@30fps,1920x1080", Clip(20.0, 30.0, Size(1080, 1920))),
+        (" 0.5 s @ 29.97 fps, 64\u00d7048 ", Clip(0.5, 29.97, Size(48, 64))),
+    ],
+)
+def test_a_film_is_written_as_its_length_rate_and_size(text, clip):
+    assert read_video(text) == clip
+    assert read_video(str(clip)) == clip
 
 
 def test_show_writes_a_picture_and_says_where(capsys, here):
@@ -498,6 +565,10 @@ def test_a_named_model_has_no_weights_to_chat_with(here):
         ("tokens --size 640x480 --policy squash", 2, "policy.size: missing"),
         ("tokens --size 640x480 --plugin nowhere.py", 2, "there is no file nowhere.py"),
         ("tokens --size 640x480 --plugin no_such_module", 2, "No module named 'no_such_module'"),
+        ("tokens --video 20s", 2, "expected a film such as 20s@30fps,1920x1080, width first, or the name of its file, got '20s'"),
+        ("tokens --video 0s@30fps,64x48", 2, "expected more than 0 seconds and frames a second"),
+        ("tokens --video clip.mp4", 1, "'clip.mp4' does not exist, expected the path of a video file"),
+        ("tokens photo.png --video 1s@1fps,64x48 --sheet out.png", 2, "a sheet is of one photo"),
         ("tokens --sizes 640x480", 2, "unrecognized arguments"),
         ("tokens nowhere.jpg", 1, "'nowhere.jpg' does not exist, expected the path of a picture file"),
         ("tokens notes.txt", 1, "'notes.txt' cannot be read"),

@@ -83,7 +83,7 @@ def draw(sight: Sight, title: str) -> Image.Image:
         heading = "The encoder sees" if len(plan.renders) == 1 else f"The encoder sees, {number} of {len(plan.renders)}"
         panels.append(Panel(heading, _caption(part, plan.source), Image.fromarray(board)))
     photo = Panel("Original", f"{across(plan.source)} pixels", _fit(_seen(sight), *_room(panels[0].picture)), outlined=True)
-    return Page([photo, *panels]).draw(sight.architecture.name, title, _stats(sight), _legend(sight, lines), _parts(sight.architecture))
+    return Page([photo, *panels]).draw(sight.architecture.name, title, _stats(sight), _legend(sight, lines), parts(sight.architecture))
 
 
 @dataclass(frozen=True)
@@ -331,5 +331,6 @@ def _legend(sight: Sight, lines: Lines) -> list[tuple[int, Colour, str]]:
     return [(lines.patch, FAINT, words), (lines.token, ACCENT, f"visual token of {_by(columns, rows)} patches"), *left]
 
 
-def _parts(model: Architecture) -> str:
+def parts(model: Architecture) -> str:
+    """Kinds of its parts, in the order in which an image travels."""
     return "  →  ".join((model.policy.kind, model.encoder.kind, model.connector.kind, model.fusion.kind, model.language_model.model_type))

@@ -35,8 +35,8 @@ def read_size(text: str) -> Size:
 
 def named_sizes(arguments: Namespace) -> list[tuple[str, Size | ImageError]]:
     """Photos and sizes of a command line, each with what to call it; of a photo that cannot be read, why not. Raises UsageError
-    where there are none."""
-    if not arguments.photos and not arguments.sizes:
+    where there are none, and no films either."""
+    if not arguments.photos and not arguments.sizes and not getattr(arguments, "videos", None):
         raise UsageError("name a photo, or a size such as --size 640x480")
     photos = [(photo, _size_or_error(photo)) for photo in arguments.photos]
     return [*photos, *((across(size), size) for size in arguments.sizes)]

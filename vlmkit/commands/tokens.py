@@ -1,6 +1,6 @@
-"""Count the visual tokens that a photo costs under every named model, without building any.
+"""Count the visual tokens that a photo or a film costs under every named model, without building any.
 
-Sizes are width x height, grids columns x rows. Of a photo only the header is read.
+Sizes are width x height, grids columns x rows, of a film frames x columns x rows. Of a photo only the header is read.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any
 from vlmkit.architecture import Architecture
 from vlmkit.commands import UsageError
 from vlmkit.commands.choice import add_exchange_options, add_plugin_option, matching
+from vlmkit.commands.film import add_video_option, named_clips
 from vlmkit.commands.photo import across, add_size_option, named_sizes
 from vlmkit.commands.picture import add_force_option, check_output, write_picture
 from vlmkit.commands.table import print_table
 from vlmkit.features import Grid, GridError
 from vlmkit.layout.pieces import ImageTokens
-from vlmkit.preprocess.geometry import ImageSizeError, Size
+from vlmkit.preprocess.geometry import Clip, ImageSizeError, Size
 
 COLUMNS = ("model", "visual tokens", "resized", "views", "patches", "token grid")
 WHY_NOT = "why not (height x width, rows x columns)"
@@ -34,6 +35,7 @@ class TokensError(ValueError):
 def configure(parser: ArgumentParser) -> None:
     parser.add_argument("photos", metavar="PHOTO", nargs="*", help="picture files")
     add_size_option(parser)
+    add_video_option(parser)
     parser.add_argument("--model", metavar="PATTERN", default="*", help="only models that match, such as 'univa*'")
     add_exchange_options(parser)
     add_plugin_option(parser)
@@ -47,9 +49,9 @@ def run(arguments: Namespace) -> None:
     if arguments.sheet is not None:
         _draw_sheet(arguments)
         return
-    named = named_sizes(arguments)
+    named: list[tuple[str, Size | Clip | Exception]] = [*named_sizes(arguments), *named_clips(arguments.videos)]
     models = matching(arguments)
-    sizes = [(name, size) for name, size in named if isinstance(size, Size)]
+    sizes = [(name, size) for name, size in named if not isinstance(size, Exception)]
     if arguments.json:
         print(json.dumps([image_json(name, size, models) for name, size in named], indent=2))
     else:
@@ -62,19 +64,20 @@ def run(arguments: Namespace) -> None:
         raise TokensError("\n".join(failed))
 
 
-def _print_tables(sizes: Sequence[tuple[str, Size]], models: Sequence[Architecture]) -> None:
+def _print_tables(sizes: Sequence[tuple[str, Size | Clip]], models: Sequence[Architecture]) -> None:
     for number, (name, size) in enumerate(sizes):
         if number:
             print()
         rows = [_row(model, size) for model in models]
         note = any(row[-1] for row in rows)
-        title = name if name == across(size) else f"{name}, {across(size)}"
+        measured = str(size) if isinstance(size, Clip) else across(size)
+        title = name if name == measured else f"{name}, {measured}"
         columns = (*COLUMNS, WHY_NOT) if note else COLUMNS
         print_table(columns, [row[: len(columns)] for row in rows], title=title, right=("visual tokens",))
 
 
 def _draw_sheet(arguments: Namespace) -> None:
-    if len(arguments.photos) != 1 or arguments.sizes:
+    if len(arguments.photos) != 1 or arguments.sizes or arguments.videos:
         raise UsageError("a sheet is of one photo: vlmkit tokens photo.jpg --sheet sheet.png")
     output, photo = Path(arguments.sheet), arguments.photos[0]
     models = matching(arguments)
@@ -89,17 +92,17 @@ def _draw_sheet(arguments: Namespace) -> None:
     print(output)
 
 
-def image_tokens(model: Architecture, size: Size) -> ImageTokens | str:
-    """The tokens of an image, or why there are none."""
+def image_tokens(model: Architecture, size: Size | Clip) -> ImageTokens | str:
+    """The tokens of an image or a film, or why there are none."""
     if problems := model.problems():
         return " ".join(problems)
     try:
-        return model.image_tokens(model.plan(size))
+        return model.image_tokens(model.plan_clip(size) if isinstance(size, Clip) else model.plan(size))
     except (ImageSizeError, GridError) as error:
         return str(error)
 
 
-def _row(model: Architecture, size: Size) -> tuple[str, ...]:
+def _row(model: Architecture, size: Size | Clip) -> tuple[str, ...]:
     tokens = image_tokens(model, size)
     if isinstance(tokens, str):
         return (model.name, *["-"] * 5, tokens)
@@ -108,33 +111,47 @@ def _row(model: Architecture, size: Size) -> tuple[str, ...]:
         model.name,
         f"{model.layout.places(tokens):,}",
         counted(across(render.resize) for render in plan.renders),
-        counted(across(view) for view in plan.views),
-        counted(grid_across(grid) for grid in plan.grids(model.encoder.patch_size)),
+        counted(across(view) for view in _views(model, tokens)),
+        counted(grid_across(grid) for grid in _patches(model, tokens)),
         counted(grid_across(grid) for grid in tokens.grids),
         "",
     )
 
 
-def image_json(name: str, size: Size | Exception, models: Sequence[Architecture]) -> dict[str, Any]:
-    """One image with the row of every model; without any where it cannot be read."""
+def _patches(model: Architecture, tokens: ImageTokens) -> tuple[Grid, ...]:
+    return model.cut(tokens.plan, model.towers[0])
+
+
+def _views(model: Architecture, tokens: ImageTokens) -> tuple[Size, ...]:
+    """The size of each view that the encoder sees: of a film those of each frame, where it sees frames as pictures."""
+    views = tokens.plan.views
+    return views * (len(_patches(model, tokens)) // len(views))
+
+
+def image_json(name: str, size: Size | Clip | Exception, models: Sequence[Architecture]) -> dict[str, Any]:
+    """One image or film with the row of every model; without any where it cannot be read."""
     if isinstance(size, Exception):
         return {"image": name, "width": None, "height": None, "why_not": str(size), "models": []}
+    if isinstance(size, Clip):
+        length = {"seconds": size.seconds, "fps": size.fps, "width": size.size.width, "height": size.size.height}
+        return {"video": name, **length, "models": [as_json(model, size) for model in models]}
     return {"image": name, "width": size.width, "height": size.height, "models": [as_json(model, size) for model in models]}
 
 
-def as_json(model: Architecture, size: Size) -> dict[str, Any]:
+def as_json(model: Architecture, size: Size | Clip) -> dict[str, Any]:
     """One model's row with named sides, so that nobody has to know an order."""
     tokens = image_tokens(model, size)
     if isinstance(tokens, str):
         return {"model": model.name, "visual_tokens": None, "why_not": tokens}
-    plan, patch = tokens.plan, model.encoder.patch_size
+    plan = tokens.plan
     return {
         "model": model.name,
         "visual_tokens": model.layout.places(tokens),
+        **({"frames": plan.frames} if plan.times else {}),
         "resized": [{"width": render.resize.width, "height": render.resize.height} for render in plan.renders],
         "views": [
             {"width": view.width, "height": view.height, "patches": grid_json(patches), "tokens": grid_json(merged)}
-            for view, patches, merged in zip(plan.views, plan.grids(patch), tokens.grids, strict=True)
+            for view, patches, merged in zip(_views(model, tokens), _patches(model, tokens), tokens.grids, strict=True)
         ],
     }
 
