@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from families import aimv2, fuyu, idefics1, idefics2, idefics3, janus, llava, llava_next, maya, mllama, paligemma, pixtral, videollama3
+from families import (
+    aimv2,
+    aria,
+    fuyu,
+    idefics1,
+    idefics2,
+    idefics3,
+    janus,
+    llava,
+    llava_next,
+    maya,
+    mllama,
+    paligemma,
+    pixtral,
+    videollama3,
+)
 from families.system import System
 
 SYSTEMS: tuple[System, ...] = (
     *fuyu.SYSTEMS,
     *aimv2.SYSTEMS,
+    *aria.SYSTEMS,
     *idefics1.SYSTEMS,
     *idefics2.SYSTEMS,
     *idefics3.SYSTEMS,

@@ -21,5 +21,6 @@ connectors: Registry[Connector] = Registry(
         "mlp",
         "perceiver",
         "pixel_shuffle",
+        "query_attention",
     ),
 )
