@@ -15,8 +15,8 @@ from tests.tiny import LANGUAGE_MODELS, architecture, assistant, draw, part, pic
 from vlmkit.architecture import Architecture, VisionTower
 from vlmkit.connectors.joined import Joined
 
-PAIRS = 40
-FILMS = 40
+PAIRS = 24
+FILMS = 24
 
 
 def pairs() -> list[Architecture]:

@@ -41,6 +41,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
 CONNECTORS: dict[str, dict[str, Any]] = {
     "flamingo_resampler": {"latents": 4, "depth": 2, "heads": 2, "head_dim": 8},
     "perceiver": {"latents": 4, "depth": 2, "heads": 2, "kv_heads": 1, "head_dim": 8},
+    "query_attention": {"queries": ((3, 2), (6, 4)), "heads": 2},
 }
 POLICIES: dict[str, dict[str, Any]] = {
     "anyres": {"size": 56},
@@ -48,6 +49,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "center_crop": {"size": 56},
     "edge_bounds": {"shortest": 56, "longest": 112, "factor": 28},
     "edge_cap": {"longest": 112, "factor": 28},
+    "edge_fit": {"longest": 84, "shortest": 30, "factor": 28},
     "fit_canvas": {"height": 56, "width": 84, "factor": 28},
     "letterbox": {"size": 56},
     "longest_edge_tiles": {"size": 56, "tiles": 2},

@@ -79,11 +79,15 @@ FIELDS = {
     "pixel_shuffle": st.fixed_dictionaries(
         {}, optional={"ratio": st.integers(1, 4), "order": st.sampled_from(["dh dw c", "c dh dw"]), "bias": st.booleans()}
     ),
+    "query_attention": st.fixed_dictionaries(
+        {"queries": st.sampled_from([((1, 3),), ((2, 2), (3, 5)), ((1, 4), (2, 3), (4, 6))]), "heads": st.sampled_from([1, 2, 4])},
+        optional={"activation": ACTIVATIONS, "norm_eps": EPS},
+    ),
 }
 """Drawn fields of every connector; a new connector adds its line here."""
 TOKEN_WISE = ("joined", "linear", "mlp")
 """They take every grid and pass a kept class token."""
-RESAMPLERS = ("flamingo_resampler", "perceiver")
+RESAMPLERS = ("flamingo_resampler", "perceiver", "query_attention")
 """They take every grid, a kept class token too, and give tokens of one row."""
 
 DIM_IN, DIM_OUT = 8, 16

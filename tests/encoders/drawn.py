@@ -51,10 +51,10 @@ def draw(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.eval()
 
 
-def pixels(grids: tuple[Grid, ...], patch: int, seed: int = 0) -> Tensor:
-    """(N, 3*p*p) uint8 patches."""
+def pixels(grids: tuple[Grid, ...], patch: int, seed: int = 0, frames: int = 1) -> Tensor:
+    """(N, 3*t*p*p) uint8 patches of so many frames, t."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (sum(grid.tokens for grid in grids), 3 * patch * patch), generator=generator, dtype=torch.uint8)
+    return torch.randint(0, 256, (sum(grid.tokens for grid in grids), 3 * frames * patch * patch), generator=generator, dtype=torch.uint8)
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:

@@ -32,6 +32,10 @@ def mixtures(spec):
     return blank | {"one view": (View(TILE),), "equal views": (View(TILE),) * 3, "ten sizes": tuple(View(grid) for grid in TEN)}
 
 
+def pixels_of(tower, views):
+    return pixels(tuple(view.grid for view in views), tower.spec.patch_size, frames=tower.spec.patch_frames)
+
+
 def calls(tower, views):
     """How often each module that has parameters of its own is called, by name."""
     found = Counter()
@@ -40,7 +44,7 @@ def calls(tower, views):
         for name, module in tower.named_modules()
         if next(module.parameters(recurse=False), None) is not None
     ]
-    tower(pixels(tuple(view.grid for view in views), tower.spec.patch_size), views)
+    tower(pixels_of(tower, views), views)
     for hook in hooks:
         hook.remove()
     return found
@@ -86,7 +90,7 @@ def test_what_is_unused_gets_no_gradient_and_all_else_does(kind, changes):
     tower = draw(tiny(kind, **changes).build())
     unused = {id(parameter) for module in tower.unused() for parameter in module.parameters()}
     views = list(mixtures(tower.spec).values())[-1]
-    tower(pixels(tuple(view.grid for view in views), 4), views).tokens.square().mean().backward()
+    tower(pixels_of(tower, views), views).tokens.square().mean().backward()
     named = dict(tower.named_parameters())
     assert {name for name, parameter in named.items() if parameter.grad is None} == {
         name for name, parameter in named.items() if id(parameter) in unused

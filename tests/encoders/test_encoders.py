@@ -8,7 +8,8 @@ from functools import partial
 import open_clip
 import pytest
 import torch
-from drawn import TINY, draw, patchify, pixels, tiny
+from drawn import TINY, draw, patchify, tiny
+from drawn import pixels as pixels_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -22,7 +23,10 @@ from vlmkit.spec import SpecError
 KINDS = encoders.names()
 WITH_BLOCKS = [kind for kind in KINDS if issubclass(encoders[kind], BlockEncoder)]
 WITH_A_TABLE = [kind for kind in KINDS if issubclass(encoders[kind], ViT)]
-GRIDS = st.lists(st.builds(Grid, st.just(1), st.integers(1, 8), st.integers(1, 8)), min_size=1, max_size=6).map(tuple)
+GRIDS, FILMS = (
+    st.lists(st.builds(Grid, frames, st.integers(1, 8), st.integers(1, 8)), min_size=1, max_size=6).map(tuple)
+    for frames in (st.just(1), st.integers(1, 3))
+)
 NATIVE = Grid(1, 5, 5)
 TILES = ("mllama",)
 """They read tiles, which are all of one size."""
@@ -30,6 +34,11 @@ TILES = ("mllama",)
 
 def two_views(kind):
     return (NATIVE if kind in TILES else Grid(1, 3, 4), NATIVE)
+
+
+def pixels(kind, grids, seed=0):
+    """(N, 3*t*4*4) uint8 patches as the tiny tower of a kind takes them."""
+    return pixels_of(grids, 4, seed, encoders[kind].patch_frames)
 
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -43,8 +52,12 @@ def towers():
 
 
 def test_the_catalogue_is_whole():
-    assert KINDS == ["aimv2", "clip", "mllama", "open_clip", "patches", "pixtral", "siglip", "siglip_rotary", "timm"] == sorted(TINY)
-    assert WITH_BLOCKS == ["aimv2", "clip", "open_clip", "pixtral", "siglip", "siglip_rotary", "timm"]
+    assert (
+        KINDS
+        == ["aimv2", "clip", "mllama", "open_clip", "patches", "pixtral", "qwen2_vl", "siglip", "siglip_rotary", "timm"]
+        == sorted(TINY)
+    )
+    assert WITH_BLOCKS == ["aimv2", "clip", "open_clip", "pixtral", "qwen2_vl", "siglip", "siglip_rotary", "timm"]
     assert WITH_A_TABLE == ["aimv2", "clip", "open_clip", "siglip", "timm"]
     for kind in KINDS:
         assert encoders[kind].kind == kind
@@ -68,6 +81,7 @@ assert not {{"open_clip", "timm", "torchvision", "transformers.models"}} & set(s
         "open_clip 14 1280 27x27",
         "patches 30 2700 3x4",
         "pixtral 16 1024 3x4",
+        "qwen2_vl 14 1280 3x4",
         "siglip 14 1152 27x27",
         "siglip_rotary 14 1152 3x4",
         "timm 14 1280 27x27",
@@ -87,8 +101,10 @@ def test_json_round_trip(kind):
 def test_views_together_are_views_alone(towers, kind, data, seed):
     """Measured 0 on a CPU: equal grids share a batch, others never meet. A tower of tiles gives what blank ones are behind all views."""
     tower = towers[kind]
-    grids = data.draw(st.lists(st.just(NATIVE), min_size=1, max_size=4).map(tuple) if kind in TILES else GRIDS)
-    patches = pixels(grids, 4, seed)
+    grids = data.draw(
+        st.lists(st.just(NATIVE), min_size=1, max_size=4).map(tuple) if kind in TILES else FILMS if tower.spec.clips else GRIDS
+    )
+    patches = pixels(kind, grids, seed)
     with torch.no_grad():
         together = tower(patches, grids)
         assert together.grids[: len(grids)] == tuple(tower.spec.grid_out(grid) for grid in grids)
@@ -102,7 +118,7 @@ def test_views_together_are_views_alone(towers, kind, data, seed):
 @every_kind
 def test_a_tensor_of_grids_and_a_tuple_are_the_same(towers, kind):
     grids = two_views(kind)
-    patches = pixels(grids, 4)
+    patches = pixels(kind, grids)
     numbers = torch.tensor([[1, grid.rows, grid.columns] for grid in grids])
     assert torch.equal(towers[kind](patches, grids).tokens, towers[kind](patches, numbers).tokens)
 
@@ -110,8 +126,8 @@ def test_a_tensor_of_grids_and_a_tuple_are_the_same(towers, kind):
 @every_kind
 def test_pixels_are_normalised_and_floats_are_taken_as_they_are(towers, kind):
     """Measured 5e-7 before the tower."""
-    tower, patches = towers[kind], pixels((NATIVE,), 4)
-    mean, std = (torch.tensor(values).repeat_interleave(16) for values in (tower.spec.mean, tower.spec.std))
+    tower, patches = towers[kind], pixels(kind, (NATIVE,))
+    mean, std = (torch.tensor(values).repeat_interleave(tower.spec.values // 3) for values in (tower.spec.mean, tower.spec.std))
     normalised = (patches / 255 - mean) / std
     assert (tower.normalise(patches) - normalised).abs().max() < 1e-6
     assert torch.equal(tower(tower.normalise(patches), (NATIVE,)).tokens, tower(patches, (NATIVE,)).tokens)
@@ -122,7 +138,7 @@ def test_pixels_are_normalised_and_floats_are_taken_as_they_are(towers, kind):
 def test_features_move_with_the_image_and_with_its_place(towers, kind):
     tower = towers[kind]
     grid = Grid(1, 3, 4)
-    one, other = pixels((grid,), 4, 1), pixels((grid,), 4, 2)
+    one, other = pixels(kind, (grid,), 1), pixels(kind, (grid,), 2)
     with torch.no_grad():
         features = tower(one, (grid,)).tokens
         assert (features - tower(other, (grid,)).tokens).abs().mean() > 0.1
@@ -138,11 +154,14 @@ def test_patches_land_where_they_were_cut(towers, kind):
     grid = NATIVE if kind in TILES else Grid(1, 3, 5)
     tower.encode = lambda patches, views: (seen.append((patches, views)), torch.zeros(2 * tower.spec.grid_out(grid).tokens, 1))[1]
     tower.beside = lambda views: ()
-    images = torch.randn(2, 3, 4 * grid.rows, 20)
-    tower(patchify(images, 4), (grid,) * 2)
+    frames = torch.randn(tower.spec.patch_frames, 2, 3, 4 * grid.rows, 20)
+    cut = torch.stack([patchify(images, 4).unflatten(1, (3, -1)) for images in frames], dim=2).flatten(1)
+    tower(cut, (grid,) * 2)
     ((patches, views),) = seen
     pieces = patches.split([view.grid.tokens for view in views])
-    assert torch.equal(torch.stack([unpatchify(piece, view.grid, 4) for piece, view in zip(pieces, views, strict=True)]), images)
+    for number, images in enumerate(frames):
+        of_frame = [piece.unflatten(1, (3, len(frames), -1))[:, :, number].flatten(1) for piece in pieces]
+        assert torch.equal(torch.stack([unpatchify(piece, view.grid, 4) for piece, view in zip(of_frame, views, strict=True)]), images)
 
 
 @with_blocks
@@ -151,7 +170,7 @@ def test_half_precision(towers, kind):
     tower = copy.deepcopy(towers[kind]).bfloat16()
     grids = (Grid(1, 3, 4), NATIVE)
     with torch.no_grad():
-        half, full = tower(pixels(grids, 4), grids).tokens, towers[kind](pixels(grids, 4), grids).tokens
+        half, full = tower(pixels(kind, grids), grids).tokens, towers[kind](pixels(kind, grids), grids).tokens
     assert half.dtype == tower.dtype == torch.bfloat16
     assert (half - full).norm() / full.norm() < 0.03
 
@@ -165,7 +184,7 @@ def test_a_state_dict_is_all_there_is(towers, kind):
     tower = tower.to_empty(device="cpu").eval()
     tower.load_state_dict(towers[kind].state_dict())
     grids = two_views(kind)
-    assert torch.equal(tower(pixels(grids, 4), grids).tokens, towers[kind](pixels(grids, 4), grids).tokens)
+    assert torch.equal(tower(pixels(kind, grids), grids).tokens, towers[kind](pixels(kind, grids), grids).tokens)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "patches"])
@@ -174,7 +193,8 @@ def test_weights_have_the_librarys_names_and_shapes(kind):
     spec = tiny(kind, **({"keep_unused": True} if hasattr(encoders[kind], "keep_unused") else {}))
     vit = partial(open_clip.transformer.VisionTransformer, 20, 4, 32, 3, 4, mlp_ratio=4, output_dim=1)
     library = vit() if kind == "open_clip" else spec.make()
-    named = {name: value.shape for name, value in library.state_dict().items() if name != "proj"}
+    needed = getattr(spec, "needs", lambda name: name != "proj")
+    named = {name: value.shape for name, value in library.state_dict().items() if needed(name)}
     outer = "vit." if kind == "timm" else ""
     assert {name: value.shape for name, value in spec.build().state_dict().items()} == {outer + name: named[name] for name in named}
 
@@ -196,9 +216,9 @@ def test_several_layers_are_joined_in_the_order_given(kind):
     first.load_state_dict({name: value for name, value in both.state_dict().items() if name in first.state_dict()})
     last = tiny(kind).build().eval()
     last.load_state_dict(both.state_dict())
-    joined = torch.cat([last(pixels(grids, 4), grids).tokens, first(pixels(grids, 4), grids).tokens], dim=-1)
+    joined = torch.cat([last(pixels(kind, grids), grids).tokens, first(pixels(kind, grids), grids).tokens], dim=-1)
     assert both.spec.dim_out == 64
-    assert torch.allclose(both(pixels(grids, 4), grids).tokens, joined, atol=1e-6)
+    assert torch.allclose(both(pixels(kind, grids), grids).tokens, joined, atol=1e-6)
 
 
 @with_a_table
@@ -211,7 +231,7 @@ def test_the_final_norm_is_a_choice_and_unused_it_is_not_kept(towers, kind):
     norm = next(module for name, module in normed.named_modules() if name in ("ln_post", "post_layernorm", "rms_norm", "vit.norm"))
     assert len(unexpected) == len(list(norm.parameters())) > 0
     grids = (Grid(1, 3, 4), NATIVE)
-    tokens = pixels(grids, 4)
+    tokens = pixels(kind, grids)
     assert torch.allclose(norm(bare(tokens, grids).tokens), normed(tokens, grids).tokens, atol=1e-6)
 
 
@@ -221,7 +241,7 @@ def test_gradients_are_the_same_with_checkpointing(towers, kind):
 
     def gradients(tower):
         tower.zero_grad()
-        tower(pixels(grids, 4), grids).tokens.square().mean().backward()
+        tower(pixels(kind, grids), grids).tokens.square().mean().backward()
         return {name: parameter.grad.clone() for name, parameter in tower.named_parameters()}
 
     tower = copy.deepcopy(towers[kind]).train()
@@ -238,7 +258,7 @@ def test_gradients_are_the_same_with_checkpointing(towers, kind):
         assert torch.allclose(gradient, recomputed[name], atol=1e-7), name
     tower.eval()
     with torch.no_grad():
-        tower(pixels(grids, 4), grids)
+        tower(pixels(kind, grids), grids)
     assert len(calls) == 4 * 3 * often
 
 
@@ -266,10 +286,10 @@ def test_transformers_switches_gradient_checkpointing_on(towers, kind):
     outer = Outer(copy.deepcopy(towers[kind])).train()
     calls = count_blocks(outer)
     outer.gradient_checkpointing_enable({"use_reentrant": False})
-    outer.tower(pixels((NATIVE,), 4), (NATIVE,)).tokens.sum().backward()
+    outer.tower(pixels(kind, (NATIVE,)), (NATIVE,)).tokens.sum().backward()
     assert len(calls) == 6
     outer.gradient_checkpointing_disable()
-    outer.tower(pixels((NATIVE,), 4), (NATIVE,)).tokens.sum().backward()
+    outer.tower(pixels(kind, (NATIVE,)), (NATIVE,)).tokens.sum().backward()
     assert len(calls) == 9
 
 
@@ -280,7 +300,7 @@ def test_a_tower_of_fixed_size_refuses_other_sizes_before_anything_runs(kind):
     with pytest.raises(GridError, match=r"takes 20x20 pixels \(a 5x5 grid of 4x4 patches\), but the view is a 3x4 grid. Use positions="):
         spec.grid_out(Grid(1, 3, 4))
     with pytest.raises(GridError, match="20x20"):
-        spec.build()(pixels((Grid(1, 3, 4),), 4), (Grid(1, 3, 4),))
+        spec.build()(pixels(kind, (Grid(1, 3, 4),)), (Grid(1, 3, 4),))
 
 
 @every_kind
@@ -290,15 +310,16 @@ def test_what_no_tower_can_take_is_said(towers, kind):
         with pytest.raises(GridError, match="one still view at a time"):
             tower.spec.grid_out(Grid(2, 5, 5))
     with pytest.raises(ValueError, match="hold 25 patches, but pixel_values has 24"):
-        tower(pixels((NATIVE,), 4)[1:], (NATIVE,))
-    assert tower(pixels((), 4), ()).tokens.shape == (0, tower.spec.dim_out)
+        tower(pixels(kind, (NATIVE,))[1:], (NATIVE,))
+    assert tower(pixels(kind, ()), ()).tokens.shape == (0, tower.spec.dim_out)
 
 
 @every_kind
 def test_patches_of_another_models_processor_are_refused_with_both_sizes(towers, kind):
     side = towers[kind].spec.patch_size
-    words = rf"hold 75 values \(5x5x3\), encoder '{kind}' takes {3 * side**2} values \({side}x{side}x3\); .* this model's processor\?"
-    with pytest.raises(ValueError, match=words):
+    deep = "" if towers[kind].spec.patch_frames == 1 else r" of 2 frames"
+    takes = rf"takes {towers[kind].spec.values} values \({side}x{side}x3{deep}\)"
+    with pytest.raises(ValueError, match=rf"hold 75 values \(5x5x3\), encoder '{kind}' {takes}; .* this model's processor\?"):
         towers[kind](torch.zeros(4, 75), (Grid(1, 2, 2),))
 
 
@@ -318,7 +339,8 @@ def test_numbers_that_no_tower_has_are_refused(kind):
 @every_kind
 def test_dropout_is_off(towers, kind):
     tower = copy.deepcopy(towers[kind]).train()
-    assert torch.allclose(tower(pixels((NATIVE,), 4), (NATIVE,)).tokens, towers[kind](pixels((NATIVE,), 4), (NATIVE,)).tokens, atol=1e-5)
+    patches = pixels(kind, (NATIVE,))
+    assert torch.allclose(tower(patches, (NATIVE,)).tokens, towers[kind](patches, (NATIVE,)).tokens, atol=1e-5)
 
 
 @with_blocks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from families import (
     aimv2,
+    aria,
     fuyu,
     idefics1,
     idefics2,
@@ -23,6 +24,7 @@ from families.system import System
 SYSTEMS: tuple[System, ...] = (
     *fuyu.SYSTEMS,
     *aimv2.SYSTEMS,
+    *aria.SYSTEMS,
     *idefics1.SYSTEMS,
     *idefics2.SYSTEMS,
     *idefics3.SYSTEMS,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FAMILIES = {
     "smolvlm": "smolvlm",
     "mllama": "mllama",
+    "aria": "aria",
     "idefics": "idefics1",
     "idefics2": "idefics2",
     "idefics3": "idefics3",

@@ -22,5 +22,6 @@ connectors: Registry[Connector] = Registry(
         "patch_merger",
         "perceiver",
         "pixel_shuffle",
+        "query_attention",
     ),
 )

@@ -67,7 +67,8 @@ class Tower(nn.Module):
         values = self.spec.values
         if pixel_values.shape[1:] != (values,):
             raise ValueError(
-                f"patches hold {_values(pixel_values.shape[1:].numel())}, encoder {self.spec.kind!r} takes {_values(values)}; "
+                f"patches hold {_values(pixel_values.shape[1:].numel())}, encoder {self.spec.kind!r} takes "
+                f"{_values(values, self.spec.patch_frames)}; "
                 "was the batch made by this model's processor?"
             )
         outs = tuple(self.spec.grid_out(view.grid) for view in of)
@@ -89,7 +90,8 @@ class Tower(nn.Module):
         return torch.addcmul(shift, pixel_values.float(), scale).to(self.dtype)
 
 
-def _values(count: int) -> str:
-    """'588 values (14x14x3)'"""
-    side = math.isqrt(count // 3)
-    return f"{count} values" + (f" ({side}x{side}x3)" if count == 3 * side**2 else "")
+def _values(count: int, frames: int = 1) -> str:
+    """'588 values (14x14x3)', '1176 values (14x14x3 of 2 frames)'"""
+    side = math.isqrt(count // (3 * frames))
+    deep = f" of {frames} frames" if frames > 1 else ""
+    return f"{count} values" + (f" ({side}x{side}x3{deep})" if count == 3 * frames * side**2 else "")

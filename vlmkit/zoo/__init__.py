@@ -12,6 +12,7 @@ from vlmkit.spec import SpecError
 FAMILIES = (
     "fuyu",
     "aimv2",
+    "aria",
     "idefics1",
     "idefics2",
     "idefics3",

@@ -32,6 +32,12 @@ FIELDS = {
         )
     ),
     "edge_cap": st.fixed_dictionaries({}, optional={"longest": st.integers(1, 1600), "factor": st.integers(1, 64)}),
+    "edge_fit": st.tuples(st.integers(1, 40), st.integers(1, 20)).flatmap(
+        lambda drawn: st.fixed_dictionaries(
+            {"factor": st.just(drawn[0]), "longest": st.just(drawn[0] * drawn[1]), "shortest": st.integers(1, drawn[0] * drawn[1])},
+            optional={"grids": st.lists(st.tuples(few, few), max_size=9).map(tuple), "fill": colours},
+        )
+    ),
     "fit_canvas": st.fixed_dictionaries(
         {}, optional={"height": st.integers(1, 1600), "width": st.integers(1, 1600), "factor": st.integers(1, 64), "fill": colours}
     ),

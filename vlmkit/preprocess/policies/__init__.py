@@ -18,6 +18,7 @@ policies: Registry[ImagePolicy] = Registry(
         "center_crop",
         "edge_bounds",
         "edge_cap",
+        "edge_fit",
         "fit_canvas",
         "letterbox",
         "longest_edge_tiles",

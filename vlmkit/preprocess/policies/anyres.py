@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from vlmkit.preprocess.geometry import ImagePlan, Render, Size
+from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
 from vlmkit.preprocess.policies import policies
 from vlmkit.preprocess.policies.base import Colour, SquarePolicy, check_colour
 from vlmkit.spec import SpecError
@@ -40,30 +40,32 @@ class AnyRes(SquarePolicy):
             raise SpecError(f"anyres.grids: expected at least one grid of 1x1 tiles or more, got {self.grids}")
 
     def plan(self, size: Size) -> ImagePlan:
-        rows, columns = self._best_grid(size)
-        square, canvas = Size(self.size, self.size), Size(rows * self.size, columns * self.size)
-        across, down = canvas.width / size.width, canvas.height / size.height
-        if across < down:
-            picture = Size(min(math.ceil(size.height * across), canvas.height), canvas.width)
-        else:
-            picture = Size(canvas.height, min(math.ceil(size.width * down), canvas.width))
-        tiles = Render(
-            resize=picture,
-            canvas=canvas,
-            tiles=self.squares(rows, columns),
-            top=(canvas.height - picture.height) // 2,
-            left=(canvas.width - picture.width) // 2,
-            fill=self.fill,
-        )
+        square = Size(self.size, self.size)
+        rows, columns = best_grid(self.grids, self.size, size)
+        tiles = centred(size, Size(rows * self.size, columns * self.size), self.squares(rows, columns), self.fill)
         return ImagePlan(source=size, renders=(Render(resize=square, canvas=square, tiles=self.squares()), tiles))
 
-    def _best_grid(self, size: Size) -> tuple[int, int]:
-        def kept(grid: tuple[int, int]) -> int:
-            height, width = grid[0] * self.size, grid[1] * self.size
-            scale = min(width / size.width, height / size.height)
-            return min(int(size.width * scale) * int(size.height * scale), size.pixels)
 
-        return max(self.grids, key=lambda grid: (kept(grid), -grid[0] * grid[1]))
+def best_grid(grids: tuple[tuple[int, int], ...], side: int, size: Size) -> tuple[int, int]:
+    """Rows and columns of the tiles of so many pixels that keep the most of an image of this size."""
+
+    def kept(grid: tuple[int, int]) -> int:
+        height, width = grid[0] * side, grid[1] * side
+        scale = min(width / size.width, height / size.height)
+        return min(int(size.width * scale) * int(size.height * scale), size.pixels)
+
+    return max(grids, key=lambda grid: (kept(grid), -grid[0] * grid[1]))
+
+
+def centred(size: Size, canvas: Size, tiles: tuple[Box, ...], fill: Colour) -> Render:
+    """An image of this size as large as the canvas holds it, in its middle, and the tiles that are cut from it."""
+    across, down = canvas.width / size.width, canvas.height / size.height
+    if across < down:
+        picture = Size(min(math.ceil(size.height * across), canvas.height), canvas.width)
+    else:
+        picture = Size(canvas.height, min(math.ceil(size.width * down), canvas.width))
+    top, left = (canvas.height - picture.height) // 2, (canvas.width - picture.width) // 2
+    return Render(resize=picture, canvas=canvas, tiles=tiles, top=top, left=left, fill=fill)
 
 
 def unpadded(source: Size, rows: int, columns: int) -> tuple[range, range]:

@@ -1,0 +1,62 @@
+"""Edge fit: the longer side becomes a given length, the shorter one follows, down to a least length; below and on the right whole
+patches are filled up with one colour.
+
+ARIA (Li et al. 2024, arXiv:2410.05993), whose processor pads to a square and masks every patch without a pixel of the image; here such
+patches are not made. The shorter side is rounded down, in floating point as published. For a length of 980 and patches of 14,
+480 x 640 becomes 735 x 980 on a canvas of 742 x 980: 53 x 70 patches, the last row half of them colour. With `grids` the image is cut into
+squares of the given length first, chosen and placed as `anyres` does, and there is no view of the whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
+from vlmkit.preprocess.policies import policies
+from vlmkit.preprocess.policies.anyres import best_grid, centred
+from vlmkit.preprocess.policies.base import Colour, FactorPolicy, check_colour
+from vlmkit.spec import SpecError
+
+
+@policies.register("edge_fit")
+@dataclass(frozen=True, kw_only=True)
+class EdgeFit(FactorPolicy):
+    """One view of nearly the image's own shape, or squares."""
+
+    longest: int = 980
+    """Pixels of the longer side; a multiple of the factor."""
+    shortest: int = 336
+    """Pixels that the shorter side has at least; thinner images are stretched."""
+    factor: int = 14
+    fill: Colour = (0, 0, 0)
+    """RGB below and beside the image, 0 to 255."""
+    grids: tuple[tuple[int, int], ...] = ()
+    """Rows and columns of squares to choose from; none for one view of the whole."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_colour("edge_fit.fill", self.fill)
+        if not 1 <= self.shortest <= self.longest:
+            raise SpecError(f"edge_fit: expected 1 <= shortest <= longest, got {self.shortest} and {self.longest}")
+        if self.longest % self.factor:
+            raise SpecError(f"edge_fit.longest: expected a multiple of the factor {self.factor}, got {self.longest}")
+        if any(min(grid) < 1 for grid in self.grids):
+            raise SpecError(f"edge_fit.grids: expected grids of 1x1 squares or more, got {self.grids}")
+
+    def plan(self, size: Size) -> ImagePlan:
+        return ImagePlan(source=size, renders=(self._squares(size) if self.grids else self._whole(size),))
+
+    def _whole(self, size: Size) -> Render:
+        scale = self.longest / max(size.height, size.width)
+        if size.width >= size.height:
+            picture = Size(max(int(size.height * scale), self.shortest), self.longest)
+        else:
+            picture = Size(self.longest, max(int(size.width * scale), self.shortest))
+        canvas = Size(*(-(-side // self.factor) * self.factor for side in (picture.height, picture.width)))
+        return Render(resize=picture, canvas=canvas, tiles=(Box(0, 0, canvas.height, canvas.width),), fill=self.fill)
+
+    def _squares(self, size: Size) -> Render:
+        side = self.longest
+        rows, columns = best_grid(self.grids, side, size)
+        tiles = tuple(Box(row * side, column * side, side, side) for row in range(rows) for column in range(columns))
+        return centred(size, Size(rows * side, columns * side), tiles, self.fill)
