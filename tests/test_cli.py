@@ -403,9 +403,9 @@ def test_show_draws_the_frames_of_a_film(capsys, here, model):
     assert output(capsys, "show", "clip.mp4", "--model", model) == f"clip.{model}.png\n"
     with Image.open(f"clip.{model}.png") as page:
         drawn = np.asarray(page.convert("RGB")).astype(int)
-    # Six frames of 260 pixels with light upper right quarters stand side by side.
+    # Four frames or six, 260 pixels wide, with light upper right quarters, stand side by side.
     light = (abs(drawn - 220) <= 8).all(axis=2)
-    assert (light.sum(axis=1) > 6 * 100).sum() > 80
+    assert (light.sum(axis=1) > 4 * 100).sum() > 80
 
 
 def test_show_takes_a_gif_for_a_picture_unless_it_is_told(capsys, here):
