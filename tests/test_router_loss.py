@@ -103,9 +103,10 @@ def test_the_router_learns_by_it(name: str) -> None:
 
 
 @every_mixture
-def test_padding_does_not_change_it(name: str) -> None:
+@pytest.mark.parametrize("pack", [False, True])
+def test_padding_does_not_change_it(name: str, pack: bool) -> None:
     built, processor = made(name)
-    batch = dict(processor(CONVERSATIONS))
+    batch = dict(processor(CONVERSATIONS, pack=pack))
     losses, padded = built(**batch).losses, built(**longer(batch, 40)).losses
     for which in losses:
         torch.testing.assert_close(padded[which], losses[which], rtol=1e-5, atol=0)
