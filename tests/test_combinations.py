@@ -51,7 +51,10 @@ EYES, WORDS = fitting("encoder", "connector", "policy"), fitting("layout", "fusi
 """Whether a tower fits does not depend on the layout, nor the other way round."""
 NEVER: set[Pair] = {
     *(frozenset({("encoder", "mllama"), ("connector", kind)}) for kind in ("conv_patch_merger", "pixel_shuffle")),
-    *(frozenset({("encoder", "mllama"), ("policy", kind)}) for kind in ("edge_bounds", "edge_cap", "fit_canvas", "smart_resize")),
+    *(
+        frozenset({("encoder", "mllama"), ("policy", kind)})
+        for kind in ("edge_bounds", "edge_cap", "edge_fit", "fit_canvas", "smart_resize")
+    ),
     *(frozenset({("layout", kind), ("fusion", "cross_attention")}) for kind in AXES["layout"] if not kind.startswith("seen")),
     *(frozenset({("layout", kind), ("fusion", fusion)}) for kind in ("seen", "seen_fenced") for fusion in ("prefix", "splice")),
 }

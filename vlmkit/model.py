@@ -268,6 +268,7 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         packed = incoming.segments is not None and incoming.attention_mask is None
         if packed:
             refuse_states(model)
+        held = incoming.segments >= 0 if packed and incoming.segments is not None else None
         if incoming.cache is not None or not takes_masks(model):
             incoming = incoming._replace(segments=None)
         elif varies(model) and incoming.segments is not None:
@@ -291,7 +292,7 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             losses["language_model"] = next_token_loss(
                 outputs.logits, labels, logits_to_keep if supervised is None else supervised, num_items_in_batch
             )
-            if (routed := router_loss(outputs, model.config)) is not None:
+            if (routed := router_loss(outputs, model, held)) is not None:
                 losses["router"] = routed
         logits = None if supervised is not None else outputs.logits
         return VLMOutput(

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.tiny import part
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
 from vlmkit.features import Features, Grid, GridError
@@ -195,14 +196,14 @@ def test_json_reads_back_exactly(connector):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_features_keep_their_dtype(kind, dtype):
     features = random_features((Grid(1, 4, 6), Grid(1, 2, 2)))
-    module = connectors[kind]().build(DIM_IN, DIM_OUT).to(dtype)
+    module = part(connectors, kind).build(DIM_IN, DIM_OUT).to(dtype)
     assert module(Features(features.tokens.to(dtype), features.grids)).tokens.dtype == dtype
 
 
 @pytest.mark.parametrize("kind", connectors.names())
 def test_modules_are_built_and_run_on_the_meta_device(kind):
     with torch.device("meta"):
-        module = connectors[kind]().build(DIM_IN, DIM_OUT)
+        module = part(connectors, kind).build(DIM_IN, DIM_OUT)
         out = module(Features(torch.empty(24, DIM_IN), (Grid(1, 4, 6),)))
     assert out.tokens.is_meta
     assert all(parameter.is_meta for parameter in module.parameters())
@@ -210,7 +211,7 @@ def test_modules_are_built_and_run_on_the_meta_device(kind):
 
 @pytest.mark.parametrize("kind", connectors.names())
 def test_a_meta_default_device_does_not_reach_a_module_that_exists(kind):
-    module = connectors[kind]().build(DIM_IN, DIM_OUT)
+    module = part(connectors, kind).build(DIM_IN, DIM_OUT)
     features = random_features((Grid(1, 4, 6),))
     expected = module(features).tokens
     with torch.device("meta"):
@@ -220,14 +221,14 @@ def test_a_meta_default_device_does_not_reach_a_module_that_exists(kind):
 @pytest.mark.parametrize("kind", connectors.names())
 def test_modules_hold_parameters_and_no_buffers(kind):
     """A buffer that is computed at build time is lost where a model is made on the meta device and then filled."""
-    module = connectors[kind]().build(DIM_IN, DIM_OUT)
+    module = part(connectors, kind).build(DIM_IN, DIM_OUT)
     assert list(module.buffers()) == []
     assert set(module.state_dict()) == {name for name, _ in module.named_parameters()}
 
 
 @pytest.mark.parametrize("kind", connectors.names())
 def test_every_parameter_and_the_features_get_a_gradient(kind):
-    module = connectors[kind]().build(DIM_IN, DIM_OUT)
+    module = part(connectors, kind).build(DIM_IN, DIM_OUT)
     features = random_features((Grid(1, 4, 6), Grid(2, 2, 2)))
     features.tokens.requires_grad_()
     module(features).tokens.square().sum().backward()
@@ -238,6 +239,6 @@ def test_every_parameter_and_the_features_get_a_gradient(kind):
 
 @pytest.mark.parametrize("kind", connectors.names())
 def test_a_batch_without_images_is_served(kind):
-    out = connectors[kind]().build(DIM_IN, DIM_OUT)(Features(torch.empty(0, DIM_IN), ()))
+    out = part(connectors, kind).build(DIM_IN, DIM_OUT)(Features(torch.empty(0, DIM_IN), ()))
     assert out.tokens.shape == (0, DIM_OUT)
     assert out.grids == ()

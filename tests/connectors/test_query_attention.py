@@ -26,7 +26,7 @@ def published():
 
 
 def test_features_and_gradients_equal_transformers():
-    """Measured 2e-7 in tokens, 6e-6 in gradients."""
+    """Measured 2e-7 in tokens of size 0.5, 4e-6 in gradients of size 16."""
     theirs, ours = published(), TINY.build(16, 24)
     ours.load_state_dict(theirs.state_dict())
     grids = (Grid(1, 4, 3), Grid(1, 2, 1), Grid(1, 1, 4), Grid(1, 2, 2))
@@ -44,7 +44,7 @@ def test_features_and_gradients_equal_transformers():
     torch.cat(expected).square().sum().backward()
     found.tokens.square().sum().backward()
     for (name, one), (_, other) in zip(theirs.named_parameters(), ours.named_parameters(), strict=True):
-        torch.testing.assert_close(other.grad, one.grad, atol=1e-3, rtol=1e-4, msg=name)
+        torch.testing.assert_close(other.grad, one.grad, atol=1e-4, rtol=1e-5, msg=name)
 
 
 def test_the_number_of_queries_follows_from_the_longer_side():

@@ -2,8 +2,9 @@
 
 rhymes-ai/Aria: 256 tokens an image, whose longer side is 980 pixels. Turns and brackets as transformers' script that converts the
 weights writes the chat template, sizes of images as its processor asks for them unless it is told otherwise. With views of 490 pixels
-(`policy=EdgeFit(longest=490)`) an image is 128 tokens, and it may be cut into squares of these (`ARIA_SPLIT`). Numbers of the tower and of
-the language model are from memory; with them the published class has 25,307,311,216 parameters, as the card's 25.3B. Ids from memory.
+(`policy=EdgeFit(longest=490)`) an image is 128 tokens, and it may be cut into squares of these (`ARIA_SPLIT`). Numbers as the
+published config.json has them, or transformers' class where that one is silent: 25,307,311,216 parameters, the published 25.3B. That
+the id of <|im_end|> is 93532 is from memory.
 """
 
 from __future__ import annotations

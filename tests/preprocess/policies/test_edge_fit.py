@@ -73,6 +73,13 @@ def test_worked_numbers():
     assert ARIA_SPLIT.plan(Size(480, 640)).views == (Size(490, 490),) * 2
 
 
+def test_what_fills_no_patch_of_the_longer_side_is_cut_off():
+    (render,) = EdgeFit(factor=100).plan(Size(480, 640)).renders
+    assert (render.resize, render.tiles) == (Size(735, 980), (Box(0, 0, 800, 900),))
+    assert EdgeFit(factor=100).plan(Size(640, 640)).views == (Size(900, 900),)
+    assert EdgeFit(factor=100, grids=((1, 2),)).plan(Size(480, 640)).views == (Size(900, 900),) * 2
+
+
 def test_what_is_filled_up_has_the_colour():
     view = seen(EdgeFit(longest=28, shortest=1, fill=(1, 2, 3)), np.full((14, 20, 3), 200, np.uint8))[0]
     assert view.shape == (28, 28, 3)
@@ -83,9 +90,9 @@ def test_what_is_filled_up_has_the_colour():
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        (dict(shortest=0), "expected 1 <= shortest <= longest, got 0 and 980"),
-        (dict(shortest=981), "expected 1 <= shortest <= longest, got 981 and 980"),
-        (dict(factor=15), r"longest: expected a multiple of the factor 15, got 980"),
+        (dict(shortest=0), "expected 1 <= shortest <= longest and factor <= longest, got 0, 980 and 14"),
+        (dict(shortest=981), "expected 1 <= shortest <= longest and factor <= longest, got 981, 980 and 14"),
+        (dict(factor=981), "expected 1 <= shortest <= longest and factor <= longest, got 336, 980 and 981"),
         (dict(grids=((1, 0),)), r"grids: expected grids of 1x1 squares or more, got \(\(1, 0\),\)"),
     ],
 )

@@ -24,7 +24,7 @@ class EdgeFit(FactorPolicy):
     """One view of nearly the image's own shape, or squares."""
 
     longest: int = 980
-    """Pixels of the longer side; a multiple of the factor."""
+    """Pixels of the longer side. What fills no patch at its end is cut off."""
     shortest: int = 336
     """Pixels that the shorter side has at least; thinner images are stretched."""
     factor: int = 14
@@ -36,10 +36,10 @@ class EdgeFit(FactorPolicy):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_colour("edge_fit.fill", self.fill)
-        if not 1 <= self.shortest <= self.longest:
-            raise SpecError(f"edge_fit: expected 1 <= shortest <= longest, got {self.shortest} and {self.longest}")
-        if self.longest % self.factor:
-            raise SpecError(f"edge_fit.longest: expected a multiple of the factor {self.factor}, got {self.longest}")
+        if not max(self.shortest, self.factor) <= self.longest or self.shortest < 1:
+            raise SpecError(
+                f"edge_fit: expected 1 <= shortest <= longest and factor <= longest, got {self.shortest}, {self.longest} and {self.factor}"
+            )
         if any(min(grid) < 1 for grid in self.grids):
             raise SpecError(f"edge_fit.grids: expected grids of 1x1 squares or more, got {self.grids}")
 
@@ -52,11 +52,17 @@ class EdgeFit(FactorPolicy):
             picture = Size(max(int(size.height * scale), self.shortest), self.longest)
         else:
             picture = Size(self.longest, max(int(size.width * scale), self.shortest))
-        canvas = Size(*(-(-side // self.factor) * self.factor for side in (picture.height, picture.width)))
-        return Render(resize=picture, canvas=canvas, tiles=(Box(0, 0, canvas.height, canvas.width),), fill=self.fill)
+        seen = Size(*(min(-(-side // self.factor) * self.factor, self._seen) for side in (picture.height, picture.width)))
+        canvas = Size(max(seen.height, picture.height), max(seen.width, picture.width))
+        return Render(resize=picture, canvas=canvas, tiles=(Box(0, 0, seen.height, seen.width),), fill=self.fill)
+
+    @property
+    def _seen(self) -> int:
+        """Pixels of the longer side in whole patches."""
+        return self.longest // self.factor * self.factor
 
     def _squares(self, size: Size) -> Render:
         side = self.longest
         rows, columns = best_grid(self.grids, side, size)
-        tiles = tuple(Box(row * side, column * side, side, side) for row in range(rows) for column in range(columns))
+        tiles = tuple(Box(row * side, column * side, self._seen, self._seen) for row in range(rows) for column in range(columns))
         return centred(size, Size(rows * side, columns * side), tiles, self.fill)
