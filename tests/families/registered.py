@@ -16,6 +16,7 @@ from families import (
     mllama,
     paligemma,
     pixtral,
+    prismatic,
     qwen2_vl,
     videollama3,
 )
@@ -38,3 +39,6 @@ SYSTEMS: tuple[System, ...] = (
     *qwen2_vl.SYSTEMS,
     *videollama3.SYSTEMS,
 )
+
+BY_PARTS: tuple[System, ...] = (prismatic.ROW,)
+"""Systems whose parts have references, and the whole has none."""

@@ -157,7 +157,6 @@ def _check(sources: Sequence[DataSource], rows: int, length: int | None, pack: b
 
 def _digest(processor: VLMProcessor) -> str:
     """A short name of everything that token counts and pixels follow from."""
-    spec = processor.spec.to_dict()
-    parts = {name: spec[name] for name in ("policy", "encoder", "connector", "layout", "fusion")}
+    parts = {name: value for name, value in processor.spec.to_dict().items() if name not in ("name", "language_model")}
     text = json.dumps(parts, sort_keys=True) + processor.tokenizer.backend_tokenizer.to_str()
     return hashlib.sha256(text.encode()).hexdigest()[:16]
