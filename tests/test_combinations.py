@@ -49,8 +49,9 @@ def fitting(*axes: str) -> list[dict[str, str]]:
 
 EYES, WORDS = fitting("encoder", "connector", "policy"), fitting("layout", "fusion")
 """Whether a tower fits does not depend on the layout, nor the other way round."""
+MERGING = ("bilinear_mlp", "conv_patch_merger", "patch_merger", "pixel_shuffle")
 NEVER: set[Pair] = {
-    *(frozenset({("encoder", "mllama"), ("connector", kind)}) for kind in ("conv_patch_merger", "pixel_shuffle")),
+    *(frozenset({("encoder", "mllama"), ("connector", kind)}) for kind in MERGING),
     *(
         frozenset({("encoder", "mllama"), ("policy", kind)})
         for kind in ("edge_bounds", "edge_cap", "edge_fit", "fit_canvas", "smart_resize")
