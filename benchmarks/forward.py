@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import vlmkit
 from vlmkit.allocator import reuse_large_blocks
-from vlmkit.fusion.base import Incoming
+from vlmkit.fusion.incoming import Incoming
 from vlmkit.model import VLM
 
 STATED = ("segments", "boundaries", "supervised")

@@ -7,7 +7,7 @@ import torch
 
 from vlmkit.arrival import check_places
 from vlmkit.features import Grid
-from vlmkit.fusion.base import FusionError
+from vlmkit.fusion.incoming import FusionError
 
 GRIDS = (Grid(1, 1, 2), Grid(1, 1, 3))
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 import vlmkit
 from tests.tiny import CONVERSATIONS, LANGUAGE_MODELS, PROMPTS, apart, architecture, assistant, encoded_views, model, picture, shared, user
 from vlmkit.batch.sample import PreparedSample
-from vlmkit.fusion.base import FusionError
+from vlmkit.fusion.incoming import FusionError
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.laid_out import IGNORE
 from vlmkit.model import VLM

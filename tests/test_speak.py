@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import vlmkit
 from tests.tiny import CONVERSATIONS, architecture, draw, model
-from vlmkit.fusion.base import Incoming
+from vlmkit.fusion.incoming import Incoming
 from vlmkit.model import VLM
 from vlmkit.processor import VLMProcessor
 

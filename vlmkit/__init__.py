@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vlmkit.encoders import encoders
     from vlmkit.features import Features, Grid, GridError
     from vlmkit.fusion import fusions
-    from vlmkit.fusion.base import FusionError
+    from vlmkit.fusion.incoming import FusionError
     from vlmkit.language_model import LanguageModel
     from vlmkit.layout import layouts
     from vlmkit.layout.laid_out import LayoutError

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vlmkit.features import Grid
-from vlmkit.fusion.base import FusionError
+from vlmkit.fusion.incoming import FusionError
 
 
 def check_places(grids: Sequence[Grid], visual_index: Tensor, *, whole: bool) -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers import GenerationMixin
 
 from vlmkit.cache_name import CACHE
-from vlmkit.fusion.base import FusionError
+from vlmkit.fusion.incoming import FusionError
 from vlmkit.views import is_pixels, take_pixels
 
 

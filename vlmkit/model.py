@@ -16,7 +16,7 @@ from vlmkit.cache_name import CACHE
 from vlmkit.config import VLMConfig
 from vlmkit.encoders.unused import freeze_unused
 from vlmkit.features import Features, View
-from vlmkit.fusion.base import FusionError, Incoming
+from vlmkit.fusion.incoming import FusionError, Incoming
 from vlmkit.generation import Generates
 from vlmkit.losses import next_token_loss, router_loss, supervised_columns
 from vlmkit.packing import in_one_row, labels_in_one_row, refuse_mask, refuse_states, segments_of, takes_masks, variable_length, varies

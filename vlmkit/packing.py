@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from vlmkit.fusion.base import FusionError, Incoming
+from vlmkit.fusion.incoming import FusionError, Incoming
 from vlmkit.layout.laid_out import IGNORE
 
 STATES = {"conv", "hybrid", "hybrid_sliding", "linear_attention"}

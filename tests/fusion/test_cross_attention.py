@@ -14,8 +14,8 @@ import vlmkit
 from tests.tiny import CONVERSATIONS, LANGUAGE_MODELS, PROMPTS, apart, architecture, assistant, draw, encoded_views, model, picture, user
 from vlmkit.architecture import Architecture
 from vlmkit.cache_name import CACHE
-from vlmkit.fusion.base import FusionError
 from vlmkit.fusion.cross_attention import CrossAttention
+from vlmkit.fusion.incoming import FusionError
 from vlmkit.model import VLM
 from vlmkit.processor import VLMProcessor
 from vlmkit.spec import SpecError

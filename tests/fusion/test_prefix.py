@@ -13,7 +13,7 @@ from tests.tiny import CONVERSATIONS, LANGUAGE_MODELS, PROMPTS, apart, architect
 from vlmkit.architecture import Architecture
 from vlmkit.build import build_processor
 from vlmkit.cache_name import CACHE
-from vlmkit.fusion.base import FusionError
+from vlmkit.fusion.incoming import FusionError
 from vlmkit.fusion.prefix import blocks
 from vlmkit.model import VLM
 from vlmkit.processor import VLMProcessor

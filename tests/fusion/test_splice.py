@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.tiny import architecture, language_model, part
 from vlmkit.features import Features, Grid
-from vlmkit.fusion.base import Incoming
+from vlmkit.fusion.incoming import Incoming
 from vlmkit.fusion.module import FusionModule
 from vlmkit.layout import layouts
 

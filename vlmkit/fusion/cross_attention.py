@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -28,8 +28,9 @@ from torch import nn
 from vlmkit.cache_name import CACHE
 from vlmkit.connectors.layers import Activation
 from vlmkit.fusion import fusions
-from vlmkit.fusion.base import Fusion, FusionError, Incoming
-from vlmkit.fusion.cross_layer import CrossLayer, KeysValues
+from vlmkit.fusion.base import Fusion
+from vlmkit.fusion.cross_layer import CrossLayer, Form, KeysValues
+from vlmkit.fusion.incoming import FusionError, Incoming
 from vlmkit.fusion.masks import causal_masks
 from vlmkit.fusion.module import FusionModule
 from vlmkit.fusion.sight import Owners, Sight, mask_of, owners_of, sample_sees, sees
@@ -103,34 +104,27 @@ class CrossAttention(Fusion):
         return CrossAttentionModule(self, language_model, layout)
 
 
-class Widths(NamedTuple):
-    """The sizes of a layer, over one language model."""
-
-    dim: int
-    visual: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    hidden: int
-    eps: float
-
-    @classmethod
-    def over(cls, spec: CrossAttention, config: Any) -> Widths:
-        """Raises SpecError where heads do not share keys and values evenly."""
-        dim = config.hidden_size
-        heads = spec.heads or config.num_attention_heads
-        kv_heads = spec.kv_heads or getattr(config, "num_key_value_heads", None) or heads
-        if heads % kv_heads:
-            raise SpecError(f"cross_attention.kv_heads: {heads} heads do not share {kv_heads} heads of keys and values evenly")
-        return cls(
-            dim=dim,
-            visual=spec.dim_visual(dim),
-            heads=heads,
-            kv_heads=kv_heads,
-            head_dim=spec.head_dim or getattr(config, "head_dim", None) or dim // heads,
-            hidden=spec.hidden or config.intermediate_size,
-            eps=spec.norm_eps or float(getattr(config, "rms_norm_eps", 1e-6)),
-        )
+def form_over(spec: CrossAttention, config: Any) -> Form:
+    """The layers of a spec over a language model's config. Raises SpecError where heads do not share keys and values evenly."""
+    dim = config.hidden_size
+    heads = spec.heads or config.num_attention_heads
+    kv_heads = spec.kv_heads or getattr(config, "num_key_value_heads", None) or heads
+    if heads % kv_heads:
+        raise SpecError(f"cross_attention.kv_heads: {heads} heads do not share {kv_heads} heads of keys and values evenly")
+    return Form(
+        dim=dim,
+        visual=spec.dim_visual(dim),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=spec.head_dim or getattr(config, "head_dim", None) or dim // heads,
+        hidden=spec.hidden or config.intermediate_size,
+        eps=spec.norm_eps or float(getattr(config, "rms_norm_eps", 1e-6)),
+        activation=spec.activation,
+        qk_norm=spec.qk_norm,
+        gate_size=dim if spec.gate == "vector" else 1,
+        gate_start=spec.gate_start,
+        gate_spread=spec.gate_spread,
+    )
 
 
 class CrossAttentionModule(FusionModule):
@@ -140,9 +134,9 @@ class CrossAttentionModule(FusionModule):
         self.config = language_model.config
         decoder = decoder_layers(language_model)
         places = spec.places(len(decoder))
-        widths = Widths.over(spec, self.config)
+        form = form_over(spec, self.config)
         self.places = places
-        self.layers = nn.ModuleList(CrossLayer(spec, widths) for _ in places)
+        self.layers = nn.ModuleList(CrossLayer(form) for _ in places)
         for number, layer in enumerate(decoder):
             layer.register_forward_pre_hook(Hook(number), with_kwargs=True)
 

@@ -9,36 +9,53 @@ language model with fresh layers in it is what it was.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from vlmkit.connectors.layers import GatedMlp
+from vlmkit.connectors.layers import Activation, GatedMlp
 from vlmkit.fusion.sight import Sight
-
-if TYPE_CHECKING:
-    from vlmkit.fusion.cross_attention import CrossAttention, Widths
 
 KeysValues = tuple[Tensor, Tensor]
 """(heads of keys and values, T, channels of a head) each."""
 
 
+class Form(NamedTuple):
+    """What a layer is made of, over one language model."""
+
+    dim: int
+    visual: int
+    """Width of visual tokens."""
+    heads: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    """Channels inside the gated MLP."""
+    eps: float
+    activation: Activation
+    qk_norm: bool
+    gate_size: int
+    """One number for a branch, or one a channel."""
+    gate_start: float
+    gate_spread: float
+    """Gates begin with this mean and standard deviation."""
+
+
 class CrossLayer(GradientCheckpointingLayer):  # type: ignore[misc]
     """A layer that stands before one of the language model's own."""
 
-    def __init__(self, spec: CrossAttention, widths: Widths) -> None:
+    def __init__(self, form: Form) -> None:
         super().__init__()
-        self.gate_start, self.gate_spread = spec.gate_start, spec.gate_spread
-        self.norm_attention = nn.RMSNorm(widths.dim, eps=widths.eps)
-        self.attention = CrossAttentionHeads(spec, widths)
-        self.norm_mlp = nn.RMSNorm(widths.dim, eps=widths.eps)
-        self.mlp = GatedMlp(widths.dim, widths.hidden, widths.dim, spec.activation)
-        size = widths.dim if spec.gate == "vector" else 1
-        self.gate_attention = nn.Parameter(torch.empty(size))
-        self.gate_mlp = nn.Parameter(torch.empty(size))
+        self.gate_start, self.gate_spread = form.gate_start, form.gate_spread
+        self.norm_attention = nn.RMSNorm(form.dim, eps=form.eps)
+        self.attention = CrossAttentionHeads(form)
+        self.norm_mlp = nn.RMSNorm(form.dim, eps=form.eps)
+        self.mlp = GatedMlp(form.dim, form.hidden, form.dim, form.activation)
+        self.gate_attention = nn.Parameter(torch.empty(form.gate_size))
+        self.gate_mlp = nn.Parameter(torch.empty(form.gate_size))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -59,15 +76,15 @@ class CrossLayer(GradientCheckpointingLayer):  # type: ignore[misc]
 class CrossAttentionHeads(nn.Module):
     """Attention of text to visual tokens. Several heads of queries may share keys and values (Ainslie et al. 2023, arXiv:2305.13245)."""
 
-    def __init__(self, spec: CrossAttention, widths: Widths) -> None:
+    def __init__(self, form: Form) -> None:
         super().__init__()
-        self.head_dim = widths.head_dim
-        self.q_proj = nn.Linear(widths.dim, widths.heads * widths.head_dim, bias=False)
-        self.k_proj = nn.Linear(widths.visual, widths.kv_heads * widths.head_dim, bias=False)
-        self.v_proj = nn.Linear(widths.visual, widths.kv_heads * widths.head_dim, bias=False)
-        self.o_proj = nn.Linear(widths.heads * widths.head_dim, widths.dim, bias=False)
-        self.q_norm = nn.RMSNorm(widths.head_dim, eps=widths.eps) if spec.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(widths.head_dim, eps=widths.eps) if spec.qk_norm else nn.Identity()
+        self.head_dim = form.head_dim
+        self.q_proj = nn.Linear(form.dim, form.heads * form.head_dim, bias=False)
+        self.k_proj = nn.Linear(form.visual, form.kv_heads * form.head_dim, bias=False)
+        self.v_proj = nn.Linear(form.visual, form.kv_heads * form.head_dim, bias=False)
+        self.o_proj = nn.Linear(form.heads * form.head_dim, form.dim, bias=False)
+        self.q_norm = nn.RMSNorm(form.head_dim, eps=form.eps) if form.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(form.head_dim, eps=form.eps) if form.qk_norm else nn.Identity()
 
     def keys_values(self, tokens: Tensor) -> KeysValues:
         """Of visual tokens (T, D)."""

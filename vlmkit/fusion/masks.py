@@ -16,7 +16,7 @@ from vlmkit.cache_name import CACHE
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from vlmkit.fusion.base import Incoming
+    from vlmkit.fusion.incoming import Incoming
 
 
 def causal_masks(config: PreTrainedConfig, embeddings: Tensor, incoming: Incoming, prefixes: Tensor | None = None) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from vlmkit.fusion.base import Incoming
+from vlmkit.fusion.incoming import Incoming
 from vlmkit.fusion.learned import LearnedEmbeddings
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from vlmkit.fusion import fusions
-from vlmkit.fusion.base import Fusion, FusionError, Incoming
+from vlmkit.fusion.base import Fusion
+from vlmkit.fusion.incoming import FusionError, Incoming
 from vlmkit.fusion.masks import causal_masks
 from vlmkit.fusion.module import FusionModule
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.fusion import fusions
-from vlmkit.fusion.base import Fusion, Incoming
+from vlmkit.fusion.base import Fusion
+from vlmkit.fusion.incoming import Incoming
 from vlmkit.fusion.masks import causal_masks
 from vlmkit.fusion.module import FusionModule
 

@@ -13,7 +13,7 @@ import vlmkit
 from tests.tiny import CONVERSATIONS, LANGUAGE_MODELS, apart, architecture, assistant, draw, encoded_views, model, picture, user
 from vlmkit.batch.sample import PreparedSample
 from vlmkit.data.mixture.prepare import Preparer
-from vlmkit.fusion.base import FusionError
+from vlmkit.fusion.incoming import FusionError
 from vlmkit.layout.laid_out import IGNORE
 from vlmkit.model import VLM
 from vlmkit.preprocess.geometry import Size
