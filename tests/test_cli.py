@@ -146,13 +146,13 @@ def test_list_tells_of_every_kind_of_part_what_it_is(capsys, family):
 
 
 def test_list_shows_a_strangers_part(capsys, stranger):
-    text = output(capsys, "list", "--connectors", "quer*", "--plugin", stranger)
+    text = output(capsys, "list", "--connectors", "queries", "--plugin", stranger)
     assert "As many queries as you like, whatever the image." in text
 
 
 def test_list_takes_the_words_of_the_file_where_a_strangers_part_has_none(capsys, stranger):
     Path(stranger).write_text(STRANGER.replace('    """As many queries as you like, whatever the image."""\n', ""))
-    text = output(capsys, "list", "--connectors", "quer*", "--plugin", stranger)
+    text = output(capsys, "list", "--connectors", "queries", "--plugin", stranger)
     assert text.splitlines()[-1].split(maxsplit=1) == ["queries", "A file of parts."]
 
 
