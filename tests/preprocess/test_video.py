@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from tests.films import frame, number_of, write
-from vlmkit.preprocess import Sampling, Size, VideoError, film_file, open_video, video
+from vlmkit.preprocess import Sampling, Size, VideoError, film, film_file, open_video
 from vlmkit.preprocess.film_file import VideoReaderError
 
 CODECS = {
@@ -303,7 +303,7 @@ def test_limits_are_checked_before_anything_is_decoded(tmp_path, monkeypatch):
     with pytest.raises(VideoError, match=r"has frames of 48x64 = 3072 pixels, expected at most 3071; make them smaller"):
         open_video(path, max_pixels=3071)
     assert open_video(path, max_pixels=3072).total == 20
-    monkeypatch.setattr(video, "MAX_FRAMES", 19)
+    monkeypatch.setattr(film, "MAX_FRAMES", 19)
     for name in ("film.mp4", "film.mkv"):  # one states its frames, the other does not
         with pytest.raises(VideoError, match=r"has \d+ frames or more, expected at most 19; cut it into parts"):
             open_video(write(tmp_path / name, 20))

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vlmkit.preprocess.film import Video, VideoError, too_large
 from vlmkit.preprocess.film_times import read_times
 from vlmkit.preprocess.geometry import Size
 from vlmkit.preprocess.image_errors import describe
 from vlmkit.preprocess.images import Pixels
-from vlmkit.preprocess.video import Video, VideoError, too_large
 
 if TYPE_CHECKING:
     from av.container import InputContainer

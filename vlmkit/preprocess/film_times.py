@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlmkit.preprocess import video
-from vlmkit.preprocess.video import VideoError
+from vlmkit.preprocess import film
+from vlmkit.preprocess.film import VideoError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -74,7 +74,7 @@ class FilmTimes:
 
 def read_times(name: str, container: InputContainer, stream: VideoStream) -> FilmTimes:
     """Read all packets of a file. Raises VideoError for one without frames, with more than MAX_FRAMES, or whose end is missing."""
-    if stream.frames > video.MAX_FRAMES:
+    if stream.frames > film.MAX_FRAMES:
         raise VideoError(_too_many(name, stream.frames))
     stamps, keys, untimed, ends = array("q"), array("q"), 0, 0.0
     start = (container.start_time or 0) / 1e6
@@ -87,7 +87,7 @@ def read_times(name: str, container: InputContainer, stream: VideoStream) -> Fil
             continue
         untimed += packet.pts is None
         stamps.append(0 if at is None else at)
-        if len(stamps) > video.MAX_FRAMES:
+        if len(stamps) > film.MAX_FRAMES:
             raise VideoError(_too_many(name, len(stamps)))
         if packet.is_keyframe and packet.pts is not None:
             keys.append(packet.pts)
@@ -95,7 +95,7 @@ def read_times(name: str, container: InputContainer, stream: VideoStream) -> Fil
     rate = next((float(each) for each in (stream.average_rate, stream.guessed_rate) if each), 0.0)
     tick = float(stream.time_base or 0)
     if untimed or tick <= 0 or len(set(stamps)) < len(stamps):
-        rate = rate or video.DEFAULT_FPS
+        rate = rate or film.DEFAULT_FPS
         return FilmTimes(array("q", range(len(stamps))), 1 / rate, rate, counted=True, keys=())
     stamps = array("q", sorted(stamps))
     reached = tuple(sorted(bisect_left(stamps, key) for key in keys)) if container.format.name.startswith(INDEXED) else ()
@@ -105,7 +105,7 @@ def read_times(name: str, container: InputContainer, stream: VideoStream) -> Fil
 def _true_rate(stated: float, gaps: int, span: float) -> float:
     """The stated frames a second, where the last frame then stands within half a frame of its place; else as counted."""
     if gaps == 0:
-        return stated or video.DEFAULT_FPS
+        return stated or film.DEFAULT_FPS
     return stated if stated and abs(gaps / stated - span) * stated < 0.5 else gaps / span
 
 
@@ -122,4 +122,4 @@ def _check_complete(name: str, container: InputContainer, stream: VideoStream, f
 
 
 def _too_many(name: str, frames: int) -> str:
-    return f"{name} has {frames} frames or more, expected at most {video.MAX_FRAMES}; cut it into parts"
+    return f"{name} has {frames} frames or more, expected at most {film.MAX_FRAMES}; cut it into parts"
