@@ -89,6 +89,29 @@ class Architecture(Spec):
         return tuple(distinct.index(cut) for cut in cuts)
 
     @functools.cached_property
+    def cutters(self) -> tuple[VisionTower, ...]:
+        """For each set of pixels the first tower that reads it."""
+        return tuple(self.towers[self.pixel_sets.index(number)] for number in range(max(self.pixel_sets) + 1))
+
+    def cuts(self, plan: ImagePlan) -> tuple[tuple[VisionTower, ImagePlan], ...]:
+        """Each set of pixels: the tower that cuts it, and its plan, for a plan of the first tower's policy."""
+        first, *beside = self.cutters
+        return ((first, plan), *((tower, replan(tower.policy, plan)) for tower in beside))
+
+    def kinds(self) -> dict[str, str]:
+        """The kind of every part, in the order in which an image travels; of several towers 'squash + letterbox', a policy that all of
+        them have once."""
+        policies = dict.fromkeys(tower.policy for tower in self.towers)
+        return {
+            "policy": " + ".join(policy.kind for policy in policies),
+            "encoder": " + ".join(tower.encoder.kind for tower in self.towers),
+            "connector": self.connector.kind,
+            "layout": self.layout.kind,
+            "fusion": self.fusion.kind,
+            "language model": self.language_model.model_type,
+        }
+
+    @functools.cached_property
     def blank_views(self) -> tuple[tuple[Grid, int], ...]:
         """For each tower the grid of the smallest view that it takes, and how many values a patch of it has."""
         return tuple((tower.encoder.smallest(self.connector.merge), tower.encoder.values) for tower in self.towers)

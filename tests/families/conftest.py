@@ -22,6 +22,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["systems"] = SEEN
     elif session.config.getoption("write_systems", default=False):
-        from families.registered import SYSTEMS
+        from families.registered import BY_PARTS, SYSTEMS
 
-        write([system.title for system in SYSTEMS])
+        write([system.title for system in (*SYSTEMS, *BY_PARTS)])

@@ -1,4 +1,4 @@
-"""Every system that has a reference: one file a family, each with a tuple SYSTEMS."""
+"""Every system: one file a family, each with a tuple SYSTEMS of those that have a reference."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from families import (
     qwen2_vl,
     videollama3,
 )
+from families.prismatic import ROW as PRISMATIC
 from families.system import System
 
 SYSTEMS: tuple[System, ...] = (
@@ -38,3 +39,5 @@ SYSTEMS: tuple[System, ...] = (
     *qwen2_vl.SYSTEMS,
     *videollama3.SYSTEMS,
 )
+BY_PARTS: tuple[System, ...] = (PRISMATIC,)
+"""Rows of those that have none: what their own tests saw."""

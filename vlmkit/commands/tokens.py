@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlmkit.architecture import Architecture
+from vlmkit.architecture import Architecture, VisionTower
 from vlmkit.commands import UsageError
 from vlmkit.commands.choice import add_exchange_options, add_plugin_option, matching
 from vlmkit.commands.photo import across, add_size_option, named_sizes
@@ -20,7 +20,7 @@ from vlmkit.commands.picture import add_force_option, check_output, write_pictur
 from vlmkit.commands.table import print_table
 from vlmkit.features import Grid, GridError
 from vlmkit.layout.pieces import ImageTokens
-from vlmkit.preprocess.geometry import ImageSizeError, Size
+from vlmkit.preprocess.geometry import ImagePlan, ImageSizeError, Size
 
 COLUMNS = ("model", "visual tokens", "resized", "views", "patches", "token grid")
 WHY_NOT = "why not (height x width, rows x columns)"
@@ -103,16 +103,13 @@ def _row(model: Architecture, size: Size) -> tuple[str, ...]:
     tokens = image_tokens(model, size)
     if isinstance(tokens, str):
         return (model.name, *["-"] * 5, tokens)
-    plan = tokens.plan
-    return (
-        model.name,
-        f"{model.layout.places(tokens):,}",
-        counted(across(render.resize) for render in plan.renders),
-        counted(across(view) for view in plan.views),
-        counted(grid_across(grid) for grid in plan.grids(model.encoder.patch_size)),
-        counted(grid_across(grid) for grid in tokens.grids),
-        "",
-    )
+    columns: list[dict[str, None]] = [{}, {}, {}]
+    for tower, plan in model.cuts(tokens.plan):
+        columns[0][counted(across(render.resize) for render in plan.renders)] = None
+        columns[1][counted(across(view) for view in plan.views)] = None
+        columns[2][counted(grid_across(grid) for grid in plan.grids(tower.encoder.patch_size))] = None
+    seen = (" + ".join(column) for column in columns)
+    return (model.name, f"{model.layout.places(tokens):,}", *seen, counted(grid_across(grid) for grid in tokens.grids), "")
 
 
 def image_json(name: str, size: Size | Exception, models: Sequence[Architecture]) -> dict[str, Any]:
@@ -127,14 +124,17 @@ def as_json(model: Architecture, size: Size) -> dict[str, Any]:
     tokens = image_tokens(model, size)
     if isinstance(tokens, str):
         return {"model": model.name, "visual_tokens": None, "why_not": tokens}
-    plan, patch = tokens.plan, model.encoder.patch_size
+    first, *beside = [_seen_json(*cut, tokens) for cut in model.cuts(tokens.plan)]
+    found = {"model": model.name, "visual_tokens": model.layout.places(tokens)} | first
+    return found | {"beside": beside} if beside else found
+
+
+def _seen_json(tower: VisionTower, plan: ImagePlan, tokens: ImageTokens) -> dict[str, Any]:
     return {
-        "model": model.name,
-        "visual_tokens": model.layout.places(tokens),
         "resized": [{"width": render.resize.width, "height": render.resize.height} for render in plan.renders],
         "views": [
             {"width": view.width, "height": view.height, "patches": grid_json(patches), "tokens": grid_json(merged)}
-            for view, patches, merged in zip(plan.views, plan.grids(patch), tokens.grids, strict=True)
+            for view, patches, merged in zip(plan.views, plan.grids(tower.encoder.patch_size), tokens.grids, strict=True)
         ],
     }
 
