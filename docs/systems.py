@@ -37,7 +37,7 @@ FOLDER = ROOT / "docs" / "systems"
 SEEN = ROOT / "docs" / "systems.json"
 LICENCES = ROOT / "docs" / "licences.json"
 WRITE = "pytest tests/families --write-systems"
-INTRODUCTION = """Published models beside vlmkit's, small and with random weights, in the same tests for all that have a whole to be compared
+INTRODUCTION = """Published models beside vlmkit's, small and with random weights, in the same tests for all that have a whole to compare
 with. Every cell of this page was written by a test that ran to the end (`{write}`); a cell whose test did not is `-`. Compared under
 {versions}, on a CPU in float32."""
 COLUMNS = """- **logits**: the largest difference of any logit, for conversations with one image, several and none, alone and in one batch.

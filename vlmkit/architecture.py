@@ -99,12 +99,12 @@ class Architecture(Spec):
         return ((first, plan), *((tower, replan(tower.policy, plan)) for tower in beside))
 
     def kinds(self) -> dict[str, str]:
-        """The kind of every part, in the order in which an image travels; of several towers 'squash + letterbox', a policy that all of
+        """The kind of every part, in the order in which an image travels; of several towers 'squash+letterbox', a policy that all of
         them have once."""
         policies = dict.fromkeys(tower.policy for tower in self.towers)
         return {
-            "policy": " + ".join(policy.kind for policy in policies),
-            "encoder": " + ".join(tower.encoder.kind for tower in self.towers),
+            "policy": "+".join(policy.kind for policy in policies),
+            "encoder": "+".join(tower.encoder.kind for tower in self.towers),
             "connector": self.connector.kind,
             "layout": self.layout.kind,
             "fusion": self.fusion.kind,
