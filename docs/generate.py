@@ -31,12 +31,12 @@ from pieces import (
     described,
     described_language_model,
     families,
-    language_model,
     millions,
     models,
     own_words,
     paragraph,
     parameter_table,
+    parts_of,
     sources,
     table,
     token_table,
@@ -100,8 +100,8 @@ def readme() -> str:
     """README.md with its tables anew."""
     rows = []
     for model in models():
-        parts = (model.policy.kind, model.encoder.kind, model.connector.kind, model.fusion.kind)
-        rows.append((f"`{model.name}`", *parts, language_model(model), millions(model.parameters().total), tokens(model, Size(480, 640))))
+        parts = (kind for family, kind in model.kinds().items() if family != "layout")
+        rows.append((f"`{model.name}`", *parts, millions(model.parameters().total), tokens(model, Size(480, 640))))
     head = ("model", "policy", "encoder", "connector", "fusion", "language model", "parameters", "tokens, 640x480")
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, written in (("models", table(head, rows, right=2)), ("systems", systems.short_table())):
@@ -138,15 +138,9 @@ def family_entries() -> Iterator[str]:
     for family, module in families():
         yield from (f"### {family}", paragraph(inspect.getdoc(module)), *sources(module))
         for model in module.MODELS:
-            parts = {
-                "policy": described(model.policy),
-                "encoder": described(model.encoder),
-                "connector": described(model.connector),
-                "layout": described(model.layout),
-                "fusion": described(model.fusion),
-                "language model": described_language_model(model),
-            }
-            yield from (f"#### `{model.name}`", table(("part", "choice"), list(parts.items())))
+            parts = [(role, described(part)) for role, part in parts_of(model)]
+            parts.append(("language model", described_language_model(model)))
+            yield from (f"#### `{model.name}`", table(("part", "choice"), parts))
 
 
 def kind_entry(part: type[Any]) -> Iterator[str]:

@@ -13,8 +13,8 @@ import skimage.data
 from pieces import described, described_language_model
 from PIL import Image
 
-from vlmkit.architecture import Architecture
-from vlmkit.preprocess.geometry import Size
+from vlmkit.architecture import Architecture, VisionTower, replan
+from vlmkit.preprocess.geometry import ImagePlan, Size
 from vlmkit.sheet import alike as grouped
 from vlmkit.sheet import draw_sheet
 from vlmkit.show import placed
@@ -55,17 +55,15 @@ class Step:
 
 
 def steps(model: Architecture) -> Iterator[Step]:
-    plan = model.plan(EXAMPLE)
-    patch, dim = model.encoder.patch_size, model.language_model.dim
-    grids = plan.grids(patch)
-    patches = sum(grid.tokens for grid in grids)
-    features = sum(model.encoder.grid_out(grid).tokens for grid in grids)
-    sizes = dict.fromkeys(f"{view.height} x {view.width}" for view in plan.views)
-    views = f"{len(plan.views)} view{'s' if len(plan.views) > 1 else ''} of {' and '.join(sizes)}"
+    plan, dim = model.plan(EXAMPLE), model.language_model.dim
+    policies = dict.fromkeys(described(tower.policy) for tower in model.towers)
+    views = " and ".join(_views(tower, cut) for tower, cut in model.cuts(plan))
     vocabulary = model.language_model.transformers_config().get_text_config().vocab_size
     yield Step("image", "any file, PIL image or array", f"{EXAMPLE.height} x {EXAMPLE.width} x 3")
-    yield Step("policy", described(model.policy), f"{views}: uint8 patches ({patches:,}, {3 * patch * patch:,})")
-    yield Step("encoder", described(model.encoder), f"features ({features:,}, {model.encoder.dim_out:,})")
+    yield Step("policy", " and ".join(policies), views)
+    role = "encoder" if len(model.towers) == 1 else f"{len(model.towers)} encoders"
+    features = " and ".join(_features(tower, replan(tower.policy, plan)) for tower in model.towers)
+    yield Step(role, " and ".join(described(tower.encoder) for tower in model.towers), f"features {features}")
     tokens = model.image_tokens(plan)
     left = int((~placed(model, tokens)).sum())
     without = f", {left:,} of them left out by the layout" if left else ""
@@ -74,6 +72,19 @@ def steps(model: Architecture) -> Iterator[Step]:
     image = f"which looks at {count:,} visual tokens" if model.layout.looked_at else f"{count:,} places of it for the image"
     yield Step("fusion", described(model.fusion), f"sequence (S, {dim:,}), {image}")
     yield Step("language model", described_language_model(model), f"logits (S, {vocabulary:,})")
+
+
+def _views(tower: VisionTower, plan: ImagePlan) -> str:
+    patch = tower.encoder.patch_size
+    patches = sum(grid.tokens for grid in plan.grids(patch))
+    sizes = dict.fromkeys(f"{view.height} x {view.width}" for view in plan.views)
+    views = f"{len(plan.views)} view{'s' if len(plan.views) > 1 else ''} of {' and '.join(sizes)}"
+    return f"{views}: uint8 patches ({patches:,}, {3 * patch * patch:,})"
+
+
+def _features(tower: VisionTower, plan: ImagePlan) -> str:
+    features = sum(tower.encoder.grid_out(grid).tokens for grid in plan.grids(tower.encoder.patch_size))
+    return f"({features:,}, {tower.encoder.dim_out:,})"
 
 
 WIDTH, LEFT, BOX, SIDE = 880, 20, 520, 572

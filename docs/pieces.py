@@ -60,8 +60,17 @@ def described(part: Any) -> str:
     return f"`{part.kind}({', '.join(given)})`"
 
 
-def language_model(model: Architecture) -> str:
-    return model.language_model.model_type
+def parts_of(model: Architecture) -> Iterator[tuple[str, Any]]:
+    """What each part is called, and the part; a further tower's policy only where it is not the first one's."""
+    yield "policy", model.policy
+    yield "encoder", model.encoder
+    for number, tower in enumerate(model.beside, 2):
+        if tower.policy != model.policy:
+            yield f"policy {number}", tower.policy
+        yield f"encoder {number}", tower.encoder
+    yield "connector", model.connector
+    yield "layout", model.layout
+    yield "fusion", model.fusion
 
 
 def described_language_model(model: Architecture) -> str:

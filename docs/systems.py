@@ -23,6 +23,7 @@ from pieces import (
     papers,
     paragraphs,
     parameter_table,
+    parts_of,
     prose,
     sources,
     table,
@@ -36,8 +37,9 @@ FOLDER = ROOT / "docs" / "systems"
 SEEN = ROOT / "docs" / "systems.json"
 LICENCES = ROOT / "docs" / "licences.json"
 WRITE = "pytest tests/families --write-systems"
-INTRODUCTION = """Published models beside vlmkit's, small and with random weights, in the same tests for all. Every cell of this page was
-written by a test that ran to the end (`{write}`); a cell whose test did not is `-`. Compared under {versions}, on a CPU in float32."""
+INTRODUCTION = """Published models beside vlmkit's, small and with random weights, in the same tests for all that have a whole to compare
+with. Every cell of this page was written by a test that ran to the end (`{write}`); a cell whose test did not is `-`. Compared under
+{versions}, on a CPU in float32."""
 COLUMNS = """- **logits**: the largest difference of any logit, for conversations with one image, several and none, alone and in one batch.
 - **pixels**: the largest difference, in steps of 255, over images of random sizes, extreme ones among them.
 - **ids**: of the same images' conversations.
@@ -75,7 +77,8 @@ def page() -> str:
         COLUMNS,
         *compared(),
         "## Parameters",
-        "Counted on the meta device and equal to the published class's own, part by part.",
+        "Counted on the meta device and equal to the published class's own, part by part; to those that the parts are compared with "
+        "where there is no such class.",
         table(("system", "model", "parameters"), parameter_rows(), right=1),
         *without_row(),
     ]
@@ -121,8 +124,12 @@ def linked(title: str, row: dict[str, Any], folder: str = "") -> str:
 
 
 def reference(row: dict[str, Any], note: str = "see below") -> str:
-    name = f"`{row['reference']}`" if "reference" in row else "-"
-    return f"{name} ({note})" if row["compared_with"] else name
+    return f"{of(row)} ({note})" if row["compared_with"] else of(row)
+
+
+def of(row: dict[str, Any]) -> str:
+    """The class that a system is compared with; for one whose parts are compared with others' there is none."""
+    return "by parts" if row.get("by_parts") else f"`{row['reference']}`" if "reference" in row else "-"
 
 
 def number(row: dict[str, Any], column: str) -> str:
@@ -166,9 +173,8 @@ def family_page(family: str, module: types.ModuleType) -> Iterator[str]:
     yield f"Named models: {', '.join(f'`{model.name}`' for model in module.MODELS)}. In the code: `vlmkit/zoo/{family}.py`."
     yield "## Parts"
     yield f"What `{first.name}` is made of; [the catalogue](../catalogue.md#{family}) has the other models."
-    parts = {"policy": first.policy, "encoder": first.encoder, "connector": first.connector, "layout": first.layout, "fusion": first.fusion}
     rows = [
-        (role, described(part), prose(about(part)), ", ".join(papers(sys.modules[type(part).__module__]))) for role, part in parts.items()
+        (role, described(part), prose(about(part)), ", ".join(papers(sys.modules[type(part).__module__]))) for role, part in parts_of(first)
     ]
     rows.append(("language model", described_language_model(first), "A causal language model of transformers.", ""))
     yield table(("part", "choice", "what it is", "cites"), rows)
@@ -195,15 +201,13 @@ def comparison(models: list[Architecture]) -> Iterator[str]:
     rows = {title: row for title, row in seen().items() if names & set(row["models"])}
     if rows:
         yield "## Compared"
-        yield (
-            "With the published implementation, small and with random weights; [Systems](../systems.md) says what was compared "
-            "and has all other models."
-        )
+        by_parts = any(row.get("by_parts") for row in rows.values())
+        what = "Part by part, for nothing that runs here is the whole" if by_parts else "With the published implementation"
+        yield f"{what}, small and with random weights; [Systems](../systems.md) says what was compared and has all other models."
         head = ("system", "class", "logits differ by", "pixels differ by", "ids", "greedy answer")
         cells = []
         for title, row in rows.items():
-            name = f"`{row['reference']}`" if "reference" in row else "-"
-            cells.append((title, name, number(row, "logits"), number(row, "pixels"), same(row, "layout"), same(row, "generates")))
+            cells.append((title, of(row), number(row, "logits"), number(row, "pixels"), same(row, "layout"), same(row, "generates")))
         yield table(head, cells)
         for title, row in rows.items():
             if row["compared_with"]:

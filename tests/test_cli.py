@@ -125,8 +125,7 @@ def test_list_names_every_model_and_its_parts(capsys):
     lines = {line.split()[0]: line.split() for line in output(capsys, "list").splitlines() if line}
     for name in vlmkit.list_models():
         model = vlmkit.architecture(name)
-        parts = [part.kind for part in (model.policy, model.encoder, model.connector, model.layout, model.fusion)]
-        assert lines[name] == [name, *parts, model.language_model.model_type]
+        assert lines[name] == [name, *model.kinds().values()]
 
 
 def test_list_takes_a_pattern_and_counts_parameters(capsys):
@@ -230,6 +229,45 @@ def test_an_image_that_no_model_takes_is_a_failure(capsys, form):
 def test_exchanged_parts_are_counted_and_named(capsys):
     text = output(capsys, "tokens", "--size", "640x480", "--model", "univa-vl", "--policy", "squash:size=392", "--connector", "mlp:depth=3")
     assert text.splitlines()[-1].split() == ["univa-vl+squash:size=392+mlp:depth=3", "784", "392x392", "392x392", "28x28", "28x28"]
+
+
+SIGLIP = "siglip:width=32,layers=2,heads=2,mlp=64,patch=14,image_size=392"
+
+
+def test_towers_stand_beside_each_other(capsys):
+    squash = ("--size", "640x480", "--model", "univa-vl", "--policy", "squash:size=392")
+    text = output(capsys, "tokens", *squash, "--connector", "joined", "--beside", SIGLIP)
+    name = f"univa-vl+squash:size=392+joined+beside={SIGLIP}"
+    assert text.splitlines()[-1].split() == [name, "784", "392x392", "392x392", "28x28", "28x28"]
+    letterbox = json.dumps({"policy": {"kind": "letterbox", "size": 448}, "encoder": {"kind": "siglip", "patch": 16, "image_size": 448}})
+    exchanged = (*squash, "--connector", "joined", "--beside", letterbox)
+    text = output(capsys, "tokens", *exchanged)
+    assert text.splitlines()[-1].split()[1:] == ["784", "392x392", "+", "448x336", "392x392", "+", "448x448", "28x28", "28x28"]
+    assert output(capsys, "plan", *exchanged).splitlines()[1:] == [
+        "for open_clip (policy squash)",
+        "resize to 392x392 (bicubic, antialias)",
+        "  view 1: 392x392 at 0, 0 -> 28x28 patches -> 28x28 = 784 tokens",
+        "for siglip (policy letterbox)",
+        "resize to 448x336 (bicubic, antialias)",
+        "  place at 0, 56 of a canvas of 448x448 filled with RGB 127, 127, 127",
+        "  view 1: 448x448 at 0, 0 -> 28x28 patches -> 28x28 = 784 tokens",
+        "784 visual tokens",
+    ]
+    (beside,) = json.loads(output(capsys, "plan", *exchanged, "--json"))["beside"]
+    assert (beside["patch"], beside["renders"][0]["resize"]) == (16, {"height": 336, "width": 448})
+    (image,) = json.loads(output(capsys, "tokens", *exchanged, "--json"))
+    (row,) = image["models"]
+    assert [view["width"] for view in row["views"]] == [392]
+    assert [view["width"] for view in row["beside"][0]["views"]] == [448]
+
+
+def test_all_towers_of_a_model_are_listed_and_joined_ones_are_asked_for(capsys):
+    assert "timm+timm" in output(capsys, "list", "prismatic-tiny")
+    line = output(capsys, "tokens", "--size", "640x480", "--model", "univa-vl", "--beside", "siglip", code=1)
+    assert "use 'joined' around it" in line
+    for given in ("sigli", "siglip:widht=3", '{"encoder": {"kind": "siglip"}}', '{"encoder": '):
+        assert main(["tokens", "--size", "640x480", "--model", "univa-vl", "--beside", given]) != 0
+        assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_strangers_connector_works_by_its_name(capsys, stranger):

@@ -9,13 +9,16 @@ import pytest
 import torch
 
 import vlmkit
-from tests.tiny import CONVERSATIONS, PROMPTS, apart, architecture, draw, part
+from tests.tiny import CONVERSATIONS, PROMPTS, apart, architecture, assistant, draw, part, picture, user
 from vlmkit.architecture import Architecture, ArchitectureError, VisionTower
+from vlmkit.cache_name import CACHE
+from vlmkit.checkpoints import export
 from vlmkit.connectors.joined import Joined
 from vlmkit.connectors.mlp import Mlp
 from vlmkit.model import VLM
 from vlmkit.preprocess import Size
 from vlmkit.processor import VLMProcessor
+from vlmkit.spec import SpecError
 
 SQUARE = part(vlmkit.policies, "squash")
 LETTERBOX = part(vlmkit.policies, "letterbox")
@@ -34,6 +37,14 @@ def pair(name: str, **changes: Any) -> Architecture:
 
 def small(name: str) -> tuple[VLM, VLMProcessor]:
     arch = pair(name)
+    built = vlmkit.build(arch, seed=0)
+    draw(built)
+    return built, vlmkit.build_processor(arch)
+
+
+def small_llama(name: str) -> tuple[VLM, VLMProcessor]:
+    """Of a language model whose cache can be cut back."""
+    arch = pair(name, language="llama")
     built = vlmkit.build(arch, seed=0)
     draw(built)
     return built, vlmkit.build_processor(arch)
@@ -102,6 +113,50 @@ def test_it_is_saved_and_read_again(name: str, tmp_path: Path) -> None:
     again, reader = vlmkit.load(tmp_path)
     assert again.spec == built.spec == Architecture.from_json(built.spec.to_json())
     assert torch.equal(again(**reader(CONVERSATIONS)).logits, built(**processor(CONVERSATIONS)).logits)
+
+
+@every_pair
+def test_a_second_turn_goes_on_from_the_cache_of_the_first(name: str) -> None:
+    built, processor = small_llama(name)
+    first = [user(picture(seed=1), "one?")]
+    begun = processor(first)
+    out = built.generate(**begun, max_new_tokens=2, min_new_tokens=2, do_sample=False, return_dict_in_generate=True)
+    whole = processor([*first, assistant("ab"), user(picture(60, 60, 2), "two?")])
+    fresh = built.generate(**whole, max_new_tokens=4, do_sample=False)
+    cache = out[CACHE]
+    cache.crop(begun["input_ids"].shape[1] - cache.get_seq_length())
+    assert torch.equal(built.generate(**whole, **{CACHE: cache}, max_new_tokens=4, do_sample=False), fresh)
+
+
+@every_pair
+def test_without_images_every_tower_runs_on_a_blank_view_that_teaches_it_nothing(name: str) -> None:
+    built, processor = small(name)
+    batch = processor(CONVERSATIONS[1])
+    assert not any(entry.startswith("pixel_values") for entry in batch)
+    loss = built.train()(**batch).loss
+    loss.backward()
+    gradients = [parameter.grad for tower in built.towers for parameter in tower.parameters()]
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)
+    assert apart(built.eval()(**batch).loss, loss) < 1e-6
+
+
+@every_pair
+def test_a_step_moves_every_parameter_of_every_tower(name: str) -> None:
+    built, processor = small(name)
+    before = {parameter: value.clone() for parameter, value in built.named_parameters()}
+    optimizer = torch.optim.AdamW(built.parameters(), lr=1e-3, weight_decay=0.0)
+    built.train()(**processor(CONVERSATIONS)).loss.backward()
+    optimizer.step()
+    assert [parameter for parameter, value in built.named_parameters() if torch.equal(value, before[parameter])] == []
+    assert {parameter.split(".")[1] for parameter in before if parameter.startswith("encoder.")} == {"0", "1"}
+
+
+def test_no_published_class_has_a_second_tower(tmp_path: Path) -> None:
+    one = vlmkit.architecture("llava-1.5-tiny")
+    two = one.replace(connector=Joined(inner=one.connector), beside=(VisionTower(policy=one.policy, encoder=one.encoder),))
+    with pytest.raises(SpecError, match="joined"):
+        export(vlmkit.build(two, seed=0), vlmkit.build_processor(two), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_parameters_are_counted_over_all_towers() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from vlmkit.connectors.base import Connector
 from vlmkit.encoders.base import Encoder
@@ -71,10 +71,7 @@ class Architecture(Spec):
     sampling: Sampling | None = None
     """Which frames of a film are shown, where nobody says it of the film; None: Sampling()."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values ready for JSON; `beside` and `sampling` only where they say something."""
-        silent = {name for name in ("beside", "sampling") if not getattr(self, name)}
-        return {name: value for name, value in super().to_dict().items() if name not in silent}
+    later: ClassVar[frozenset[str]] = frozenset({"beside", "sampling"})
 
     @functools.cached_property
     def towers(self) -> tuple[VisionTower, ...]:
@@ -87,6 +84,29 @@ class Architecture(Spec):
         cuts = [(tower.policy, tower.encoder.patch_size, tower.encoder.patch_frames, tower.encoder.clips) for tower in self.towers]
         distinct = list(dict.fromkeys(cuts))
         return tuple(distinct.index(cut) for cut in cuts)
+
+    @functools.cached_property
+    def cutters(self) -> tuple[VisionTower, ...]:
+        """For each set of pixels the first tower that reads it."""
+        return tuple(self.towers[self.pixel_sets.index(number)] for number in range(max(self.pixel_sets) + 1))
+
+    def cuts(self, plan: ImagePlan) -> tuple[tuple[VisionTower, ImagePlan], ...]:
+        """Each set of pixels: the tower that cuts it, and its plan, for a plan of the first tower's policy."""
+        first, *beside = self.cutters
+        return ((first, plan), *((tower, replan(tower.policy, plan)) for tower in beside))
+
+    def kinds(self) -> dict[str, str]:
+        """The kind of every part, in the order in which an image travels; of several towers 'squash+letterbox', a policy that all of
+        them have once."""
+        policies = dict.fromkeys(tower.policy for tower in self.towers)
+        return {
+            "policy": "+".join(policy.kind for policy in policies),
+            "encoder": "+".join(tower.encoder.kind for tower in self.towers),
+            "connector": self.connector.kind,
+            "layout": self.layout.kind,
+            "fusion": self.fusion.kind,
+            "language model": self.language_model.model_type,
+        }
 
     @functools.cached_property
     def blank_views(self) -> tuple[tuple[Grid, int], ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
-from vlmkit.architecture import Architecture, VisionTower, replan
+from vlmkit.architecture import Architecture, VisionTower
 from vlmkit.batch.calls import as_conversations, from_text
 from vlmkit.batch.collate import Entries, packed, padded
 from vlmkit.batch.sample import Pixels, PreparedSample, RenderedImage, limited
@@ -71,22 +70,25 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         """What an image of this size becomes: its views and visual tokens. Raises ImageSizeError."""
         return self.spec.image_tokens(self.spec.policy.plan(size))
 
-    def room(self, planned: Sequence[ImageTokens]) -> list[Tensor]:
-        """For the patches of each image (N, 3*t*p*p), one behind the other in memory: a batch of what is rendered there is put
-        together without a copy."""
-        encoder = self.spec.encoder
-        counts = [sum(grid.tokens for grid in self.spec.cut(image.plan, self.spec.towers[0])) for image in planned]
-        return list(torch.split(torch.empty(sum(counts), encoder.values, dtype=torch.uint8), counts))
+    def room(self, planned: Sequence[ImageTokens]) -> list[tuple[Tensor, ...]]:
+        """For the patches of each image, (N, 3*t*p*p) for every set of pixels, those of one set one behind the other in memory: a batch
+        of what is rendered there is put together without a copy."""
+        cuts = [self.spec.cuts(image.plan) for image in planned]
+        sets = []
+        for number, tower in enumerate(self.spec.cutters):
+            counts = [sum(grid.tokens for grid in self.spec.cut(cut[number][1], tower)) for cut in cuts]
+            sets.append(torch.split(torch.empty(sum(counts), tower.encoder.values, dtype=torch.uint8), counts))
+        return list(zip(*sets, strict=True)) if planned else []
 
-    def render_image(self, image: Any, planned: ImageTokens | None = None, out: Tensor | None = None) -> RenderedImage:
-        """Open, plan and render one image, the first tower's patches into `out` where that is given. Raises ImageError, ImageSizeError,
-        and ValueError where the image is not of the size that it was planned for."""
+    def render_image(self, image: Any, planned: ImageTokens | None = None, out: Sequence[Tensor] | None = None) -> RenderedImage:
+        """Open, plan and render one image, each set of pixels into its place of `out` where that is given. Raises ImageError,
+        ImageSizeError, and ValueError where the image is not of the size that it was planned for."""
         picture = decode(image)
-        size = Size(*picture.shape[:2])
-        tokens = planned or self.plan_image(size)
-        first, *others = self._cutters
-        beside = tuple(_cut(picture, tower, tower.policy.plan(size)) for tower in others)
-        return RenderedImage(*_cut(picture, first, tokens.plan, out), tokens, beside)
+        tokens = planned or self.plan_image(Size(*picture.shape[:2]))
+        cuts = self.spec.cuts(tokens.plan)
+        places = [None] * len(cuts) if out is None else out
+        first, *beside = [_cut(picture, *cut, place) for cut, place in zip(cuts, places, strict=True)]
+        return RenderedImage(*first, tokens, tuple(beside))
 
     def render_film(self, film: Film) -> RenderedImage:
         """Open, sample, plan and render one film, which is read once for each set of pixels. Raises VideoError, ImageSizeError."""
@@ -94,9 +96,7 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         times = video.shown(film.sampling or spec.sampling or Sampling())
         plan = spec.policy.plan_clip(video.size, times)
         tokens = spec.image_tokens(plan)
-        first, *beside = [
-            _cut_film(video.at(times), tower, replan(tower.policy, plan), spec.connector.least_frames) for tower in self._cutters
-        ]
+        first, *beside = [_cut_film(video.at(times), *cut, spec.connector.least_frames) for cut in spec.cuts(plan)]
         threshold = spec.layout.unchanged
         if threshold is not None:
             grids = spec.cut(plan, spec.towers[0])
@@ -107,12 +107,6 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
     def render(self, medium: Medium) -> RenderedImage:
         """What a conversation shows, as encoders take it."""
         return self.render_film(medium) if isinstance(medium, Film) else self.render_image(medium.source)
-
-    @functools.cached_property
-    def _cutters(self) -> tuple[VisionTower, ...]:
-        """The first tower of those that share their pixels."""
-        sets = self.spec.pixel_sets
-        return tuple(self.spec.towers[sets.index(number)] for number in range(max(sets) + 1))
 
     def lay_out(self, conversation: Conversation, images: Sequence[RenderedImage], *, add_generation_prompt: bool = False) -> Layout:
         """Token ids, labels and spans of a conversation whose images are rendered already."""
@@ -218,7 +212,7 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
     @property
     def model_input_names(self) -> list[str]:
         rows = ["attention_mask", *self.entries.blank(1, 1)]
-        further = [f"{name}_{number}" for number in range(1, len(self._cutters)) for name in ("pixel_values", "grids")]
+        further = [f"{name}_{number}" for number in range(1, len(self.spec.cutters)) for name in ("pixel_values", "grids")]
         places = ["places"] if self.entries.places else []
         return [name for name in rows if name != "labels"] + ["pixel_values", "grids", *places, *further]
 

@@ -80,7 +80,9 @@ def draw(sight: Sight, title: str) -> Image.Image:
     lines = Lines.between(patch * scale)
     panels = []
     for number, (part, board) in enumerate(zip(plan.renders, boards(sight, scale, lines), strict=True), 1):
-        heading = "The encoder sees" if len(plan.renders) == 1 else f"The encoder sees, {number} of {len(plan.renders)}"
+        heading = _who_sees(sight.architecture)
+        if len(plan.renders) > 1:
+            heading += f", {number} of {len(plan.renders)}"
         panels.append(Panel(heading, _caption(part, plan.source), Image.fromarray(board)))
     photo = Panel("Original", f"{across(plan.source)} pixels", _fit(_seen(sight), *_room(panels[0].picture)), outlined=True)
     return Page([photo, *panels]).draw(sight.architecture.name, title, _stats(sight), _legend(sight, lines), parts(sight.architecture))
@@ -331,6 +333,12 @@ def _legend(sight: Sight, lines: Lines) -> list[tuple[int, Colour, str]]:
     return [(lines.patch, FAINT, words), (lines.token, ACCENT, f"visual token of {_by(columns, rows)} patches"), *left]
 
 
+def _who_sees(model: Architecture) -> str:
+    if len(model.towers) == 1:
+        return "The encoder sees"
+    return "The encoders see" if len(model.cutters) == 1 else f"The first of {len(model.towers)} encoders sees"
+
+
 def parts(model: Architecture) -> str:
     """Kinds of its parts, in the order in which an image travels."""
-    return "  →  ".join((model.policy.kind, model.encoder.kind, model.connector.kind, model.fusion.kind, model.language_model.model_type))
+    return "  →  ".join(kind for family, kind in model.kinds().items() if family != "layout")

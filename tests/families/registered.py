@@ -1,4 +1,4 @@
-"""Every system that has a reference: one file a family, each with a tuple SYSTEMS."""
+"""Every system: one file a family, each with a tuple SYSTEMS of those that have a reference."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import re
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from vlmkit.architecture import Architecture
+from vlmkit.architecture import Architecture, VisionTower
 from vlmkit.commands import UsageError
 from vlmkit.connectors.base import Connector
 from vlmkit.encoders.base import Encoder
@@ -39,6 +39,14 @@ def add_exchange_options(parser: ArgumentParser) -> None:
             metavar="KIND[:FIELD=VALUE,...]",
             help=f"exchange the {family}, such as {_EXAMPLES[family]}; or its JSON",
         )
+    parser.add_argument(
+        "--beside",
+        metavar="KIND[:FIELD=VALUE,...]",
+        action="append",
+        default=[],
+        help="a further encoder that sees what the first one sees, under a connector that joins them (--connector joined); or the JSON of "
+        'a tower, {"policy": {...}, "encoder": {...}}; repeatable, and in place of those that the model has',
+    )
 
 
 _EXAMPLES = {"policy": "squash:size=392", "encoder": "siglip", "connector": "mlp or mlp:depth=3"}
@@ -76,22 +84,27 @@ def match(pattern: str, family: str, known: list[str]) -> list[str]:
 def exchange(model: Architecture, arguments: Namespace) -> Architecture:
     """The model with the parts that were asked for; its name says which: univa-vl+mlp."""
     given = {family: text for family in EXCHANGEABLE if (text := getattr(arguments, family)) is not None}
+    if not given and not arguments.beside:
+        return model
     parts = {family: read_part(family, text) for family, text in given.items()}
-    name = "+".join([model.name, *map(_label, given.values())])
-    return model.replace(**parts, name=name) if parts else model
+    name = "+".join([model.name, *map(_label, given.values()), *(f"beside={_label(text)}" for text in arguments.beside)])
+    exchanged = model.replace(**parts, name=name)
+    towers = tuple(read_tower(text, exchanged.policy) for text in arguments.beside)
+    return exchanged.replace(beside=towers) if towers else exchanged
 
 
 def _label(text: str) -> str:
-    """'{"kind": "mlp", "depth": 3}' -> 'mlp:depth=3'."""
+    """'{"kind": "mlp", "depth": 3}' -> 'mlp:depth=3', and a tower by its encoder."""
     if not _is_json(text):
         return text
     fields = json.loads(text)
+    fields = fields.get("encoder", fields)
     kind = fields.pop("kind")
     return f"{kind}:{','.join(f'{name}={json.dumps(value)}' for name, value in fields.items())}".removesuffix(":")
 
 
-def read_part(family: str, text: str) -> Spec:
-    """'mlp', 'mlp:depth=3' or '{"kind": "mlp", "depth": 3}' -> the part.
+def read_part(family: str, text: str, option: str = "") -> Spec:
+    """'mlp', 'mlp:depth=3' or '{"kind": "mlp", "depth": 3}' -> the part; `option` where it is not called like the family.
 
     Raises RegistryError for an unknown kind, UsageError for fields that do not fit.
     """
@@ -99,12 +112,24 @@ def read_part(family: str, text: str) -> Spec:
     try:
         if _is_json(text):
             return base.from_json(text, family)
-        kind, fields = read_fields(family, text)
+        kind, fields = read_fields(option or family, text)
         assert base.registry is not None
         part: type[Spec] = base.registry[kind]
         return part.from_dict({"kind": kind} | fields, family)
     except SpecError as error:
-        raise UsageError(f"--{family} {text}: {error}") from None
+        raise UsageError(f"--{option or family} {text}: {error}") from None
+
+
+def read_tower(text: str, policy: ImagePolicy) -> VisionTower:
+    """An encoder under this policy, or '{"policy": {...}, "encoder": {...}}'. Raises as `read_part`."""
+    try:
+        if _is_json(text) and "encoder" in json.loads(text):
+            return VisionTower.from_json(text, "beside")
+    except (SpecError, json.JSONDecodeError) as error:
+        raise UsageError(f"--beside {text}: {error}") from None
+    encoder = read_part("encoder", text, "beside")
+    assert isinstance(encoder, Encoder)
+    return VisionTower(policy=policy, encoder=encoder)
 
 
 def _is_json(text: str) -> bool:

@@ -40,8 +40,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     load_plugins(arguments)
-    for option in () if arguments.model else ("tokenizer", *EXCHANGEABLE):
-        if getattr(arguments, option) is not None:
+    for option in () if arguments.model else ("tokenizer", *EXCHANGEABLE, "beside"):
+        if getattr(arguments, option) not in (None, []):
             raise UsageError(f"--{option} is about a model: name it with --model")
     model = chosen(arguments) if arguments.model else None
     directory = Path(arguments.shards)

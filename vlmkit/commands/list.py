@@ -10,7 +10,6 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from vlmkit.architecture import Architecture
 from vlmkit.commands.choice import add_plugin_option, load_plugins, match
 from vlmkit.commands.table import print_table
 from vlmkit.connectors import connectors
@@ -60,17 +59,12 @@ def _print_models(names: list[str], count: bool) -> None:
     rows = []
     for name in names:
         model = architecture(name)
-        row = [name, *_kinds(model)]
+        row = [name, *model.kinds().values()]
         if count:
             parameters = model.parameters()
             row += [f"{number:,}" for number in (*parameters, parameters.total)]
         rows.append(row)
     print_table([*columns, *(counts if count else [])], rows, right=counts)
-
-
-def _kinds(model: Architecture) -> list[str]:
-    parts = (model.policy, model.encoder, model.connector, model.layout, model.fusion)
-    return [*(part.kind for part in parts), model.language_model.model_type]
 
 
 def summary(part: Any) -> str:

@@ -10,14 +10,15 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import groupby
+from typing import Any
 
-from vlmkit.architecture import Architecture
+from vlmkit.architecture import Architecture, VisionTower
 from vlmkit.commands import UsageError
 from vlmkit.commands.choice import add_exchange_options, add_plugin_option, chosen
 from vlmkit.commands.photo import across, add_size_option, named_sizes
 from vlmkit.commands.tokens import grid_across, grid_json
 from vlmkit.layout.pieces import ImageTokens
-from vlmkit.preprocess.geometry import Render
+from vlmkit.preprocess.geometry import ImagePlan, Render
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -38,22 +39,36 @@ def run(arguments: Namespace) -> None:
         raise size
     tokens = model.image_tokens(model.plan(size))
     if arguments.json:
-        found = asdict(tokens.plan) | {
-            "patch": model.encoder.patch_size,
-            "patch_grids": [grid_json(grid) for grid in tokens.plan.grids(model.encoder.patch_size)],
+        first, *beside = [_as_json(*cut) for cut in model.cuts(tokens.plan)]
+        found = first | {
             "token_grids": [grid_json(grid) for grid in tokens.grids],
             "visual_tokens": model.layout.places(tokens),
         }
-        print(json.dumps(found, indent=2))
+        print(json.dumps(found | {"beside": beside} if beside else found, indent=2))
     else:
         title = name if name == across(size) else f"{name}, {across(size)}"
-        print(f"{title}, under {model.name} (policy {model.policy.kind})")
+        print(f"{title}, under {model.name} (policy {model.kinds()['policy']})")
         print("\n".join(_lines(model, tokens)))
 
 
+def _as_json(tower: VisionTower, plan: ImagePlan) -> dict[str, Any]:
+    patch = tower.encoder.patch_size
+    return asdict(plan) | {"patch": patch, "patch_grids": [grid_json(grid) for grid in plan.grids(patch)]}
+
+
 def _lines(model: Architecture, tokens: ImageTokens) -> Iterator[str]:
-    plan = tokens.plan
-    views = iter(zip(plan.grids(model.encoder.patch_size), tokens.grids, strict=True))
+    cuts = model.cuts(tokens.plan)
+    for number, (tower, plan) in enumerate(cuts):
+        if len(cuts) > 1:
+            of = zip(model.towers, model.pixel_sets, strict=True)
+            yield f"for {' and '.join(other.encoder.kind for other, pixels in of if pixels == number)} (policy {tower.policy.kind})"
+        yield from _steps(tower, plan, tokens)
+    yield f"{model.layout.places(tokens):,} visual tokens"
+
+
+def _steps(tower: VisionTower, plan: ImagePlan, tokens: ImageTokens) -> Iterator[str]:
+    policy = tower.policy
+    views = iter(zip(plan.grids(tower.encoder.patch_size), tokens.grids, strict=True))
     number = 0
     for render in plan.renders:
         frame = render.frame
@@ -64,7 +79,7 @@ def _lines(model: Architecture, tokens: ImageTokens) -> Iterator[str]:
         for step in sizes[1:-1]:
             yield f"resize to {across(step)} first"
         if len(sizes) > 1:
-            yield f"resize to {across(render.resize)} ({model.policy.resample}{', antialias' if model.policy.antialias else ''})"
+            yield f"resize to {across(render.resize)} ({policy.resample}{', antialias' if policy.antialias else ''})"
         elif frame is None:
             yield f"leave it at {across(plan.source)}"
         if render.canvas != render.resize or render.top or render.left:
@@ -76,7 +91,6 @@ def _lines(model: Architecture, tokens: ImageTokens) -> Iterator[str]:
                 f"  view {number}: {across(tile.size)} at {tile.left}, {tile.top} -> "
                 f"{grid_across(patches)} patches -> {grid_across(merged)} = {merged.tokens} tokens"
             )
-    yield f"{model.layout.places(tokens):,} visual tokens"
 
 
 def _rgb(render: Render) -> str:

@@ -21,7 +21,7 @@ from vlmkit.commands.picture import add_force_option, check_output, write_pictur
 from vlmkit.commands.table import print_table
 from vlmkit.features import Grid, GridError
 from vlmkit.layout.pieces import ImageTokens
-from vlmkit.preprocess.geometry import Clip, ImageSizeError, Size
+from vlmkit.preprocess.geometry import Clip, ImagePlan, ImageSizeError, Size
 
 COLUMNS = ("model", "visual tokens", "resized", "views", "patches", "token grid")
 WHY_NOT = "why not (height x width, rows x columns)"
@@ -106,26 +106,19 @@ def _row(model: Architecture, size: Size | Clip) -> tuple[str, ...]:
     tokens = image_tokens(model, size)
     if isinstance(tokens, str):
         return (model.name, *["-"] * 5, tokens)
-    plan = tokens.plan
-    return (
-        model.name,
-        f"{model.layout.places(tokens):,}",
-        counted(across(render.resize) for render in plan.renders),
-        counted(across(view) for view in _views(model, tokens)),
-        counted(grid_across(grid) for grid in _patches(model, tokens)),
-        counted(grid_across(grid) for grid in tokens.grids),
-        "",
-    )
+    columns: list[dict[str, None]] = [{}, {}, {}]
+    for tower, plan in model.cuts(tokens.plan):
+        patches = model.cut(plan, tower)
+        columns[0][counted(across(render.resize) for render in plan.renders)] = None
+        columns[1][counted(across(view) for view in _views(plan, patches))] = None
+        columns[2][counted(grid_across(grid) for grid in patches)] = None
+    seen = (" + ".join(column) for column in columns)
+    return (model.name, f"{model.layout.places(tokens):,}", *seen, counted(grid_across(grid) for grid in tokens.grids), "")
 
 
-def _patches(model: Architecture, tokens: ImageTokens) -> tuple[Grid, ...]:
-    return model.cut(tokens.plan, model.towers[0])
-
-
-def _views(model: Architecture, tokens: ImageTokens) -> tuple[Size, ...]:
-    """The size of each view that the encoder sees: of a film those of each frame, where it sees frames as pictures."""
-    views = tokens.plan.views
-    return views * (len(_patches(model, tokens)) // len(views))
+def _views(plan: ImagePlan, grids: Sequence[Grid]) -> tuple[Size, ...]:
+    """The size of each view that an encoder sees: of a film those of each frame, where it sees frames as pictures."""
+    return plan.views * (len(grids) // len(plan.views))
 
 
 def image_json(name: str, size: Size | Clip | Exception, models: Sequence[Architecture]) -> dict[str, Any]:
@@ -143,15 +136,18 @@ def as_json(model: Architecture, size: Size | Clip) -> dict[str, Any]:
     tokens = image_tokens(model, size)
     if isinstance(tokens, str):
         return {"model": model.name, "visual_tokens": None, "why_not": tokens}
-    plan = tokens.plan
+    frames = {"frames": tokens.plan.frames} if tokens.plan.times else {}
+    first, *beside = [_seen_json(plan, model.cut(plan, tower), tokens) for tower, plan in model.cuts(tokens.plan)]
+    found = {"model": model.name, "visual_tokens": model.layout.places(tokens)} | frames | first
+    return found | {"beside": beside} if beside else found
+
+
+def _seen_json(plan: ImagePlan, grids: Sequence[Grid], tokens: ImageTokens) -> dict[str, Any]:
     return {
-        "model": model.name,
-        "visual_tokens": model.layout.places(tokens),
-        **({"frames": plan.frames} if plan.times else {}),
         "resized": [{"width": render.resize.width, "height": render.resize.height} for render in plan.renders],
         "views": [
             {"width": view.width, "height": view.height, "patches": grid_json(patches), "tokens": grid_json(merged)}
-            for view, patches, merged in zip(_views(model, tokens), _patches(model, tokens), tokens.grids, strict=True)
+            for view, patches, merged in zip(_views(plan, grids), grids, tokens.grids, strict=True)
         ],
     }
 

@@ -6,20 +6,30 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import vlmkit
 from tests.data.mixed import jpeg, same, sample
-from tests.tiny import architecture
+from tests.tiny import architecture, part
+from vlmkit.architecture import Architecture, VisionTower
+from vlmkit.connectors.joined import Joined
 from vlmkit.data.mixture import DataSource, Mixture
 from vlmkit.data.mixture.windows import PlannedRow
 from vlmkit.data.sample import Sample
 from vlmkit.data.shards import Shards, ShardWriter
 
+TWO = architecture(connector=Joined(), policy="squash").replace(
+    beside=(VisionTower(policy=part(vlmkit.policies, "squash", size=64), encoder=part(vlmkit.encoders, "clip", patch=16)),)
+)
+"""Each of its towers has pixels of its own."""
 
-def mixture(*kinds: str) -> tuple[Mixture, list[PlannedRow]]:
+
+def mixture(*kinds: str, of: Architecture | None = None) -> tuple[Mixture, list[PlannedRow]]:
     samples = [sample("a", number, kind) for number, kind in enumerate(kinds)]
-    made = Mixture([DataSource("a", samples)], vlmkit.build_processor(architecture()), rows=2, length=300, pack=True, limit=1.0, epochs=1)
+    made = Mixture(
+        [DataSource("a", samples)], vlmkit.build_processor(of or architecture()), rows=2, length=300, pack=True, limit=1.0, epochs=1
+    )
     return made, made.windows[0].rows
 
 
@@ -32,17 +42,24 @@ def test_a_maker_in_another_process_makes_the_same_batch() -> None:
     assert [(one.id, one.reason) for one in failed] == [("a3", "image cannot be decoded")]
 
 
-def test_pixels_are_decoded_into_the_batch_and_moved_only_where_an_image_is_left_out() -> None:
+@pytest.mark.parametrize("of", [architecture(), TWO], ids=["one tower", "two towers"])
+def test_pixels_are_decoded_into_the_batch_and_moved_only_where_an_image_is_left_out(of: Architecture) -> None:
     for kinds, copied in ((("one", "two", "one"), False), (("one", "truncated", "one"), True)):
-        mixed, rows = mixture(*kinds)
+        mixed, rows = mixture(*kinds, of=of)
         maker = mixed.maker()
-        rooms: list[torch.Tensor] = []
+        rooms: list[tuple[torch.Tensor, ...]] = []
         give = maker.processor.room
         maker.processor.room = lambda planned, rooms=rooms, give=give: rooms.extend(give(planned)) or rooms  # type: ignore[method-assign]
         (batch, _) = maker[rows]
-        assert (batch["pixel_values"].data_ptr() != rooms[0].data_ptr()) == copied
-        images = [maker.processor.render_image(jpeg(number + more)).pixel_values for number, more in shown(rows, mixed)]
-        assert torch.equal(batch["pixel_values"], torch.cat(images))
+        images = [maker.processor.render_image(jpeg(number + more)) for number, more in shown(rows, mixed)]
+        sets = [
+            [image.pixel_values for image in images],
+            *([image.beside[n].pixel_values for image in images] for n in range(len(of.beside))),
+        ]
+        for number, (place, patches) in enumerate(zip(rooms[0], sets, strict=True)):
+            pixels = batch[f"pixel_values_{number}" if number else "pixel_values"]
+            assert (pixels.data_ptr() != place.data_ptr()) == copied
+            assert torch.equal(pixels, torch.cat(patches))
 
 
 def shown(rows: list[PlannedRow], mixed: Mixture) -> list[tuple[int, int]]:

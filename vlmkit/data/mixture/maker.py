@@ -55,7 +55,7 @@ class Maker(Dataset[Any]):
         except ValueError as error:
             return error
 
-    def _make(self, part: Part, images: Sequence[Image] | ValueError, room: Sequence[Tensor]) -> PreparedSample | Rejected:
+    def _make(self, part: Part, images: Sequence[Image] | ValueError, room: Sequence[Sequence[Tensor]]) -> PreparedSample | Rejected:
         piece = part.piece
         try:
             if isinstance(images, ValueError):
@@ -66,7 +66,7 @@ class Maker(Dataset[Any]):
             reason = "image cannot be decoded" if isinstance(error, ImageError) else "sample cannot be read"
             return Rejected(self.sources[part.source][0], part.id, reason, f"sample {part.id}: {error}")
 
-    def _render(self, image: Image, planned: ImageTokens, out: Tensor) -> RenderedImage:
+    def _render(self, image: Image, planned: ImageTokens, out: Sequence[Tensor]) -> RenderedImage:
         try:
             return self.processor.render_image(image, planned, out)
         except ImageError:
