@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -54,15 +55,22 @@ def reference() -> Reference:
     return Reference(draw(transformers.MllamaForConditionalGeneration(config)), processor, chat, patches)
 
 
+LLAMA_VISION = System(
+    title="Llama 3.2-Vision",
+    counts={
+        "llama-3.2-11b-vision": Parameters(863_567_379, 31_461_376, 1_744_898_064, 8_030_294_016),
+        "llama-3.2-90b-vision": Parameters(863_567_379, 62_922_752, 17_113_093_160, 70_553_772_032),
+    },
+    tiny="llama-3.2-vision-tiny",
+    reference=reference,
+)
+
 SYSTEMS = (
-    System(
-        title="Llama 3.2-Vision",
-        counts={
-            "llama-3.2-11b-vision": Parameters(863_567_379, 31_461_376, 1_744_898_064, 8_030_294_016),
-            "llama-3.2-90b-vision": Parameters(863_567_379, 62_922_752, 17_113_093_160, 70_553_772_032),
-            "llava-cot-11b": Parameters(863_567_379, 31_461_376, 1_744_898_064, 8_030_294_016),
-        },
-        tiny="llama-3.2-vision-tiny",
-        reference=reference,
+    LLAMA_VISION,
+    replace(
+        LLAMA_VISION,
+        title="LLaVA-CoT",
+        counts={"llava-cot-11b": Parameters(863_567_379, 31_461_376, 1_744_898_064, 8_030_294_016)},
     ),
 )
+"""LLaVA-CoT is the first one's parts with other weights."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -80,20 +81,17 @@ SMALL, MIDDLE, LARGE = (
     Parameters(TOWER, 68_173_312, 0, 72_706_203_648),
 )
 
-SYSTEMS = (
-    System(
-        title="Qwen2-VL",
-        counts={
-            "qwen2-vl-2b": SMALL,
-            "qwen2-vl-7b": MIDDLE,
-            "qwen2-vl-72b": LARGE,
-            "ui-tars-2b": SMALL,
-            "ui-tars-7b": MIDDLE,
-            "ui-tars-72b": LARGE,
-            "tarsier2-7b": MIDDLE,
-        },
-        tiny="qwen2-vl-tiny",
-        reference=reference,
-        servable=lambda size: size.aspect_ratio <= 200,
-    ),
+QWEN2_VL = System(
+    title="Qwen2-VL",
+    counts={"qwen2-vl-2b": SMALL, "qwen2-vl-7b": MIDDLE, "qwen2-vl-72b": LARGE},
+    tiny="qwen2-vl-tiny",
+    reference=reference,
+    servable=lambda size: size.aspect_ratio <= 200,
 )
+
+SYSTEMS = (
+    QWEN2_VL,
+    replace(QWEN2_VL, title="UI-TARS", counts={"ui-tars-2b": SMALL, "ui-tars-7b": MIDDLE, "ui-tars-72b": LARGE}),
+    replace(QWEN2_VL, title="Tarsier2", counts={"tarsier2-7b": MIDDLE}),
+)
+"""The last two are the first one's parts with other weights."""
