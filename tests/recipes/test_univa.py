@@ -116,6 +116,7 @@ class Module(nn.Module):
 def test_the_full_preset_says_all_that_is_missing_and_touches_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "deepspeed", None)  # also where the extra is installed
     write_shards(tmp_path / "data" / "coco", 1)
     assert train.main(["--preset", "full", "--data", "data"]) == 1
     said = capsys.readouterr().err
