@@ -129,7 +129,11 @@ def reference(row: dict[str, Any], note: str = "see below") -> str:
 
 def of(row: dict[str, Any]) -> str:
     """The class that a system is compared with; for one whose parts are compared with others' there is none."""
-    return "by parts" if row.get("by_parts") else f"`{row['reference']}`" if "reference" in row else "-"
+    return "by parts" if by_parts(row) else f"`{row['reference']}`" if "reference" in row else "-"
+
+
+def by_parts(row: dict[str, Any]) -> bool:
+    return str(row["compared_with"]).startswith("by parts: ")
 
 
 def number(row: dict[str, Any], column: str) -> str:
@@ -201,8 +205,8 @@ def comparison(models: list[Architecture]) -> Iterator[str]:
     rows = {title: row for title, row in seen().items() if names & set(row["models"])}
     if rows:
         yield "## Compared"
-        by_parts = any(row.get("by_parts") for row in rows.values())
-        what = "Part by part, for nothing that runs here is the whole" if by_parts else "With the published implementation"
+        whole = not all(map(by_parts, rows.values()))
+        what = "With the published implementation" if whole else "Part by part, for no class of transformers is the whole"
         yield f"{what}, small and with random weights; [Systems](../systems.md) says what was compared and has all other models."
         head = ("system", "class", "logits differ by", "pixels differ by", "ids", "greedy answer")
         cells = []

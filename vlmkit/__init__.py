@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.auto import register_when_transformers_loads
 
 if TYPE_CHECKING:
-    from vlmkit.architecture import Architecture, ArchitectureError, Parameters
+    from vlmkit.architecture import Architecture, ArchitectureError, Parameters, VisionTower
     from vlmkit.build import build, build_processor, load
     from vlmkit.config import VLMConfig
     from vlmkit.connectors import connectors
@@ -83,6 +83,7 @@ __all__ = [
     "VLMConfig",
     "VLMProcessor",
     "VideoError",
+    "VisionTower",
     "architecture",
     "build",
     "build_processor",
@@ -108,7 +109,7 @@ __all__ = [
 ]
 
 _PUBLIC = {
-    "vlmkit.architecture": ("Architecture", "ArchitectureError", "Parameters"),
+    "vlmkit.architecture": ("Architecture", "ArchitectureError", "Parameters", "VisionTower"),
     "vlmkit.build": ("build", "build_processor", "load"),
     "vlmkit.config": ("VLMConfig",),
     "vlmkit.connectors": ("connectors",),

@@ -92,10 +92,6 @@ class Spec:
     registry: ClassVar[Registry[Any] | None] = None
     """Where the parts of this family are registered; set on the family's base class."""
 
-    later: ClassVar[frozenset[str]] = frozenset()
-    """Fields that came after others were written down: they are written only where they say something, so that what is older stays as it
-    was."""
-
     def __new__(cls, **fields: Any) -> Self:
         _refuse_unknown(cls, fields, cls.kind or cls.__name__)
         return super().__new__(cls)
@@ -111,8 +107,7 @@ class Spec:
     def to_dict(self) -> dict[str, Any]:
         """Plain values ready for JSON; a registered part carries its `kind`."""
         tag = {"kind": self.kind} if self.kind else {}
-        said = {name: getattr(self, name) for name in _fields(type(self))}
-        return tag | {name: _plain(value) for name, value in said.items() if value or name not in self.later}
+        return tag | {name: _plain(getattr(self, name)) for name in _fields(type(self))}
 
     @classmethod
     def from_dict(cls, data: Any, path: str = "") -> Self:

@@ -1,6 +1,8 @@
-"""Prismatic: no class of transformers is it, and its own code asks for gated weights, so that what it is made of is compared."""
+"""Prismatic, which no class of transformers is: what it states about itself, for a row of the table that is compared by parts."""
 
 from __future__ import annotations
+
+from typing import NoReturn
 
 import timm
 import torch
@@ -30,11 +32,17 @@ def projector(dim: int) -> int:
 
 
 COUNTS = {name: Parameters(towers(), projector(dim), 0, language) for name, (dim, language) in LANGUAGE.items()}
+
+
+def no_whole() -> NoReturn:
+    raise LookupError("there is no published whole to compare with")
+
+
 ROW = System(
     title="Prismatic",
     counts=COUNTS,
     tiny="prismatic-tiny",
-    reference=None,
-    compared_with="parts of others: each tower with timm's `get_intermediate_layers`, pixels with what PIL makes of its transforms, the "
-    "projector with its equations, ids with the text of its prompt; logits, answers and checkpoints have nothing to be compared with",
+    reference=no_whole,
+    compared_with="by parts: each tower with timm's `get_intermediate_layers`, pixels with PIL's under its transforms, the projector "
+    "with its equations, ids with its prompt; logits, generation and checkpoints have nothing to be compared with",
 )

@@ -28,7 +28,6 @@ def record(system: System, **columns: Any) -> None:
             "tiny": system.tiny,
             "models": list(system.counts),
             "compared_with": system.compared_with,
-            **({} if system.reference else {"by_parts": True}),
             "versions": {package: version(package) for package in ("torch", "transformers")},
         },
     )
@@ -44,6 +43,6 @@ def merge(seen: Mapping[str, Mapping[str, Any]]) -> None:
 def write(titles: list[str], file: Path = FILE) -> None:
     """Rows in the order of the titles: those of this session, and of the file where a system was not asked for."""
     rows = (json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}) | SEEN
-    order = ("tiny", "models", "compared_with", "by_parts", "versions", *COLUMNS)
+    order = ("tiny", "models", "compared_with", "versions", *COLUMNS)
     kept = {title: {name: rows[title][name] for name in order if name in rows[title]} for title in titles if title in rows}
     file.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Every system: one file a family, each with a tuple SYSTEMS of those that have a reference."""
+"""Every system that has a reference: one file a family, each with a tuple SYSTEMS."""
 
 from __future__ import annotations
 

@@ -43,8 +43,7 @@ class System:
     """Named models and their published parameter counts."""
     tiny: str
     """The named tiny model."""
-    reference: Callable[[], Reference] | None
-    """None where nothing that runs is the whole: tests of its own compare its parts, and `compared_with` says with what."""
+    reference: Callable[[], Reference]
     sizes: Sequence[Size] = (Size(40, 52), Size(64, 33), Size(28, 28), Size(200, 90))
     """Image sizes of the conversations."""
     pixel_sizes: tuple[int, int] = (1, 700)

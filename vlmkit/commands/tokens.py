@@ -109,16 +109,20 @@ def _row(model: Architecture, size: Size | Clip) -> tuple[str, ...]:
     columns: list[dict[str, None]] = [{}, {}, {}]
     for tower, plan in model.cuts(tokens.plan):
         patches = model.cut(plan, tower)
-        columns[0][counted(across(render.resize) for render in plan.renders)] = None
-        columns[1][counted(across(view) for view in _views(plan, patches))] = None
-        columns[2][counted(grid_across(grid) for grid in patches)] = None
-    seen = (" + ".join(column) for column in columns)
-    return (model.name, f"{model.layout.places(tokens):,}", *seen, counted(grid_across(grid) for grid in tokens.grids), "")
+        seen = (map(across, _resized(plan)), map(across, _views(plan, patches)), map(grid_across, patches))
+        for column, of in zip(columns, seen, strict=True):
+            column[counted(of)] = None
+    grids = counted(grid_across(grid) for grid in tokens.grids)
+    return (model.name, f"{model.layout.places(tokens):,}", *(" + ".join(column) for column in columns), grids, "")
 
 
-def _views(plan: ImagePlan, grids: Sequence[Grid]) -> tuple[Size, ...]:
+def _resized(plan: ImagePlan) -> list[Size]:
+    return [render.resize for render in plan.renders]
+
+
+def _views(plan: ImagePlan, patches: tuple[Grid, ...]) -> tuple[Size, ...]:
     """The size of each view that an encoder sees: of a film those of each frame, where it sees frames as pictures."""
-    return plan.views * (len(grids) // len(plan.views))
+    return plan.views * (len(patches) // len(plan.views))
 
 
 def image_json(name: str, size: Size | Clip | Exception, models: Sequence[Architecture]) -> dict[str, Any]:
@@ -136,18 +140,24 @@ def as_json(model: Architecture, size: Size | Clip) -> dict[str, Any]:
     tokens = image_tokens(model, size)
     if isinstance(tokens, str):
         return {"model": model.name, "visual_tokens": None, "why_not": tokens}
-    frames = {"frames": tokens.plan.frames} if tokens.plan.times else {}
-    first, *beside = [_seen_json(plan, model.cut(plan, tower), tokens) for tower, plan in model.cuts(tokens.plan)]
-    found = {"model": model.name, "visual_tokens": model.layout.places(tokens)} | frames | first
-    return found | {"beside": beside} if beside else found
-
-
-def _seen_json(plan: ImagePlan, grids: Sequence[Grid], tokens: ImageTokens) -> dict[str, Any]:
+    plan = tokens.plan
+    first, *beside = [_seen_json(model.cut(cut, tower), cut, tokens) for tower, cut in model.cuts(plan)]
     return {
-        "resized": [{"width": render.resize.width, "height": render.resize.height} for render in plan.renders],
+        "model": model.name,
+        "visual_tokens": model.layout.places(tokens),
+        **({"frames": plan.frames} if plan.times else {}),
+        **first,
+        **({"beside": beside} if beside else {}),
+    }
+
+
+def _seen_json(patches: tuple[Grid, ...], plan: ImagePlan, tokens: ImageTokens) -> dict[str, Any]:
+    """What the towers that read one set of pixels see."""
+    return {
+        "resized": [{"width": size.width, "height": size.height} for size in _resized(plan)],
         "views": [
-            {"width": view.width, "height": view.height, "patches": grid_json(patches), "tokens": grid_json(merged)}
-            for view, patches, merged in zip(_views(plan, grids), grids, tokens.grids, strict=True)
+            {"width": view.width, "height": view.height, "patches": grid_json(grid), "tokens": grid_json(merged)}
+            for view, grid, merged in zip(_views(plan, patches), patches, tokens.grids, strict=True)
         ],
     }
 
