@@ -96,8 +96,8 @@ def by_boundaries(
     for start, stop in pairwise(cu_seq_lens_q.tolist()):
         back = torch.arange(stop - start)[:, None] - torch.arange(stop - start)
         seen = (back >= 0) if window is None else (back >= 0) & (back < window)
-        pieces = (part[:, :, start:stop] for part in (query, key, value))
-        found.append(functional.scaled_dot_product_attention(*pieces, attn_mask=seen, scale=scaling, enable_gqa=True))
+        q, k, v = (part[:, :, start:stop] for part in (query, key, value))
+        found.append(functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scaling, enable_gqa=True))
     return torch.cat(found, dim=2).transpose(1, 2).contiguous(), None
 
 
