@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import vlmkit
 from tests.tiny import LANGUAGE_MODELS, PROMPTS, apart, architecture, assistant, encoded_views, model, picture, shared, user
 from vlmkit.cache_name import CACHE
 
@@ -22,7 +23,8 @@ def answers(ids: Tensor, prompt: Tensor) -> list[list[int]]:
 
 @pytest.mark.parametrize("language", LANGUAGE_MODELS)
 def test_greedy_answers_are_the_same_alone_and_in_a_batch_with_and_without_a_cache_and_by_hand(language: str) -> None:
-    built, processor = model(architecture(language=language)), shared()[1]
+    arch = architecture(language=language)
+    built, processor = model(arch), vlmkit.build_processor(arch)
     batch = processor(PROMPTS)
     together = answers(built.generate(**batch, max_new_tokens=NEW, do_sample=False), batch["input_ids"])
     uncached = answers(built.generate(**batch, max_new_tokens=NEW, do_sample=False, use_cache=False), batch["input_ids"])
@@ -37,7 +39,10 @@ def test_greedy_answers_are_the_same_alone_and_in_a_batch_with_and_without_a_cac
             more = torch.tensor([by_hand], dtype=torch.long)
             ids = torch.cat([rows["input_ids"], more], dim=1)
             index = torch.cat([rows["visual_index"], torch.full_like(more, -1)], dim=1)
-            logits = built(ids, visual_index=index, pixel_values=rows["pixel_values"], grids=rows["grids"]).logits
+            behind = rows["position_ids"].max() + 1 + torch.arange(len(by_hand))
+            positions = torch.cat([rows["position_ids"], behind.expand(*rows["position_ids"].shape[:-1], -1)], dim=-1)
+            given = {"visual_index": index, "position_ids": positions, "pixel_values": rows["pixel_values"], "grids": rows["grids"]}
+            logits = built(ids, **given).logits
             by_hand.append(int(logits[0, -1].argmax()))
     assert by_hand == together[0]
 

@@ -10,7 +10,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from tests.tiny import LANGUAGE_MODELS, apart, architecture, language_model, model, picture, shared, user
+import vlmkit
+from tests.tiny import LANGUAGE_MODELS, apart, architecture, language_model, model, picture, user
 from vlmkit.language_model import LanguageModel
 from vlmkit.spec import Settings, SpecError
 
@@ -118,7 +119,7 @@ def test_visual_tokens_enter_the_first_layer_as_the_connector_gives_them(name: s
     """Gemma multiplies its text embeddings by sqrt(D_lm) inside the embedding, and transformers' PaliGemma since version 5
     puts image features beside them as they are. So does vlmkit, for every language model."""
     arch = architecture(language=name)
-    built, processor = model(arch), shared()[1]
+    built, processor = model(arch), vlmkit.build_processor(arch)
     batch = processor([[user("a", picture(), "b")]])
     entered: list[Tensor] = []
     built.language_model.model.layers[0].register_forward_pre_hook(

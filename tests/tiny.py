@@ -85,14 +85,17 @@ _DECODER: dict[str, Any] = {
     "eos_token_id": [257, 259],
 }
 _YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64, "beta_fast": 32.0, "beta_slow": 1.0}
+_THREE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
 LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
     "olmo3": {**_DECODER, "num_hidden_layers": 4, "sliding_window": 8, "rope_theta": 10000.0, "rope_scaling": _YARN},
     "llama": {**_DECODER, "tie_word_embeddings": True},
     "qwen2": {**_DECODER, "tie_word_embeddings": True},
     "gemma": {**_DECODER, "head_dim": 8},
     "gemma2": {**_DECODER, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8},
+    "qwen2_vl_text": {**_DECODER, "tie_word_embeddings": True, "rope_parameters": _THREE},
 }
-"""Olmo3 and Gemma 2 slide over fewer tokens than any row holds. Llama, Qwen2 and both Gemmas tie their embeddings."""
+"""Olmo3 and Gemma 2 slide over fewer tokens than any row holds. All but Olmo3 tie their embeddings. Qwen2-VL's turns by time, row and
+column."""
 
 _TABLES = {"encoder": ENCODERS, "connector": CONNECTORS, "policy": POLICIES, "layout": LAYOUTS}
 

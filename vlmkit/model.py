@@ -212,10 +212,11 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             segments = segments_of(position_ids, attention_mask, cache is not None)
         elif boundaries is not None:
             refuse_mask(attention_mask, cache)
-        if pixel_values is not None and self.three_positions and (position_ids is None or position_ids.dim() != 3):
+        sees = pixel_values is not None or (visual is not None and not cached)
+        if sees and self.three_positions and (position_ids is None or position_ids.dim() != 3):
             raise FusionError(
-                f"language model {self.language_model.config.model_type!r} turns by time, row and column, which pixel_values alone do not "
-                "say: pass position_ids (3, B, S), as the processor's whole batch has them"
+                f"language model {self.language_model.config.model_type!r} turns by time, row and column, which images alone do not say: "
+                "pass position_ids (3, B, S), as the processor's whole batch has them"
             )
         pixels = {"pixel_values": pixel_values, "grids": grids, "places": places} | take_pixels(kwargs)
         features, views = self.look(pixels, visual_index, visible, visual, made_here, cached)

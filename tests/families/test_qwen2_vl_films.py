@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import vlmkit
+from tests.films import write
 from vlmkit.checkpoints import export
 from vlmkit.model import VLM
 from vlmkit.preprocess.geometry import Clip, Size
@@ -135,5 +136,30 @@ def test_a_count_is_known_before_anything_is_read(ours: tuple[VLM, VLMProcessor]
 def test_bounds_of_films_come_back_from_an_export(tmp_path: Path) -> None:
     arch = vlmkit.architecture("qwen2-vl-tiny")
     arch = arch.replace(policy=arch.policy.replace(clip=arch.policy.clip.replace(total_pixels=115_200 * 28 * 28, whole=True)))
+    export(vlmkit.build(arch), vlmkit.build_processor(arch, tokenizer=reference().processor.tokenizer), tmp_path)
+    assert vlmkit.load(tmp_path)[0].spec.policy == arch.policy
+
+
+def test_tarsier2_shows_sixteen_moments_each_as_a_patch_of_its_own(tmp_path: Path, ours: tuple[VLM, VLMProcessor]) -> None:
+    """A patch holds two frames; of a moment that is shown twice they are one, as of a picture."""
+    tarsier = vlmkit.architecture("tarsier2-7b")
+    clip = Clip(seconds=20, fps=30, size=Size(720, 1280))
+    assert tarsier.plan_clip(clip).views[0] == Size(504, 896), "of up to 460,800 pixels"
+    assert tarsier.tokens(clip=clip) == 16 * 18 * 32
+    path = tmp_path / "film.mp4"
+    write(path, frames=40, height=64, width=96)
+    processor = vlmkit.build_processor(ours[0].spec.replace(sampling=tarsier.sampling), tokenizer=ours[1].tokenizer)
+    items: list[dict[str, Any]] = [{"type": "video", "video": path}, {"type": "video", "video": film(40, 64, 96), "fps": 30.0}]
+    for item in items:
+        batch = processor([[{"role": "user", "content": [item, {"type": "text", "text": "?"}]}]])
+        assert batch["grids"][:, 0].tolist() == [16]
+        first, second = batch["pixel_values"].unflatten(1, (3, 2, -1)).unbind(2)
+        assert torch.equal(first, second)
+        moments = first.unflatten(0, (16, -1))
+        assert not torch.equal(moments[0], moments[-1])
+
+
+def test_bounds_of_frames_alone_are_exported_too(tmp_path: Path) -> None:
+    arch = vlmkit.architecture("qwen2-vl-tiny").replace(policy=vlmkit.architecture("tarsier2-7b").policy)
     export(vlmkit.build(arch), vlmkit.build_processor(arch, tokenizer=reference().processor.tokenizer), tmp_path)
     assert vlmkit.load(tmp_path)[0].spec.policy == arch.policy

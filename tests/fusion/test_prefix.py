@@ -105,8 +105,10 @@ def test_greedy_answers_are_the_same_alone_and_in_a_batch_with_and_without_a_cac
     with torch.no_grad():
         while len(by_hand) < NEW and not {257, 259}.intersection(by_hand):
             more = torch.tensor([by_hand], dtype=torch.long)
+            behind = rows["position_ids"].max() + 1 + torch.arange(len(by_hand))
             logits = built(
                 torch.cat([rows["input_ids"], more], dim=1),
+                position_ids=torch.cat([rows["position_ids"], behind.expand(*rows["position_ids"].shape[:-1], -1)], dim=-1),
                 visual_index=torch.cat([rows["visual_index"], torch.full_like(more, -1)], dim=1),
                 token_type_ids=torch.cat([rows["token_type_ids"], torch.ones_like(more)], dim=1),
                 pixel_values=rows["pixel_values"],

@@ -110,3 +110,18 @@ def test_a_sampling_that_shows_nothing_is_refused(fields, message):
     assert Sampling.from_json(Sampling(fps=1.0, spread="starts").to_json()) == Sampling(fps=1.0, spread="starts")
     with pytest.raises(ValueError, match="at least one frame and more than 0 frames a second, got 0 frames at 30"):
         Sampling().count(0, 30.0)
+
+
+@given(totals, rates, st.integers(1, 4), st.integers(1, 40))
+def test_frames_are_repeated_where_they_stand(total, rate, repeat, frames):
+    once = Sampling(frames=frames, multiple=1)
+    assert once.replace(repeat=repeat).times(total, rate) == tuple(time for time in once.times(total, rate) for _ in range(repeat))
+    with pytest.raises(SpecError, match=r"sampling\.repeat: expected 1 or more, got 0"):
+        Sampling(repeat=0)
+
+
+@given(st.integers(1, 5000), st.integers(1, 128).map(lambda half: 2 * half))
+def test_an_even_number_of_frames_are_those_that_tarsier2_shows(total, frames):
+    """Its rule: round(i * (total - 1) / (frames - 1)), all of them where there are no more. Only an even number of steps has a half."""
+    expected = range(total) if total <= frames else [round(place * (total - 1) / (frames - 1)) for place in range(frames)]
+    assert list(Sampling(frames=frames, multiple=1).indices(total, 25.0)) == list(expected)

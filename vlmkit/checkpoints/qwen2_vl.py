@@ -131,7 +131,8 @@ class Qwen2VLFamily(Family):
             if policy.clip is None
             else policy.clip
         )
-        if films.factor not in (None, policy.factor) or (films.frames_per_share, films.least) != (encoder.patch_frames, 1.05):
+        shared = films.total_pixels is None or (films.frames_per_share, films.least) == (encoder.patch_frames, 1.05)
+        if films.factor not in (None, policy.factor) or not shared:
             raise SpecError(f"{NAME} bounds frames of films as ClipPixels does by itself, but the policy has {films}")
         bounds = {"shortest_edge": films.min_pixels, "longest_edge": films.max_pixels}
         budget = {} if films.total_pixels is None else {"cap_pixels_per_frame": True, "max_video_tokens": tokens_of(films, policy.factor)}

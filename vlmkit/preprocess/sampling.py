@@ -32,6 +32,8 @@ class Sampling(Spec):
     spread: Literal["ends", "starts"] = "ends"
     """"ends": from the first to the last frame, each the one nearest to even distances. "starts": the first frame of each of equal
     parts."""
+    repeat: int = 1
+    """How often each of them is shown, one right behind the other: twice, and a patch of two frames holds one moment (Tarsier2)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,6 +41,8 @@ class Sampling(Spec):
             raise SpecError(f"sampling.fps: expected more than 0 frames a second, got {self.fps:g}")
         if self.multiple < 1:
             raise SpecError(f"sampling.multiple: expected 1 or more, got {self.multiple}")
+        if self.repeat < 1:
+            raise SpecError(f"sampling.repeat: expected 1 or more, got {self.repeat}")
         if self.frames is not None and round(self.frames / self.multiple) < 1:
             raise SpecError(
                 f"sampling.frames: {self.frames} frames round to no whole multiple of {self.multiple}; use {self.multiple} or more"
@@ -89,8 +93,8 @@ class Sampling(Spec):
         return tuple(round(place) for places in (front, back) for place in places)
 
     def times(self, total: int, fps: float) -> tuple[float, ...]:
-        """When the frames that are shown are seen, in seconds from the first frame: their numbers divided by `fps`."""
-        return tuple(index / fps for index in self.indices(total, fps))
+        """When the frames that are shown are seen, in seconds from the first frame: their numbers divided by `fps`, each `repeat` times."""
+        return tuple(index / fps for index in self.indices(total, fps) for _ in range(self.repeat))
 
 
 def _single(value: float) -> float:

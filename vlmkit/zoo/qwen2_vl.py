@@ -10,8 +10,10 @@ The same parts with other weights:
 
 - **UI-TARS** (Qin et al. 2025, arXiv:2501.12326), an agent on screens: what it says becomes clicks by `vlmkit.actions`. Its checkpoints,
   ByteDance-Seed/UI-TARS-2B-SFT, -7B-SFT, -7B-DPO, -72B-SFT and -72B-DPO, are directories of Qwen2-VL's class.
-- **Tarsier2** (Yuan et al. 2025, arXiv:2501.07888), which describes films: 7B, frames of up to 460,800 pixels. From memory:
-  omni-research/Tarsier2-Recap-7b states a class of its own, whose tower is called `vision_tower`, not `visual`.
+- **Tarsier2** (Yuan et al. 2025, arXiv:2501.07888), which describes films: 7B, 16 frames from the first to the last, each shown twice and
+  of up to 460,800 pixels (configs/tarser2_default_config.yaml of its repository). Its own processor resamples a frame twice, to the
+  bound and from there to multiples of 28 pixels, and bounds pictures likewise; here it is done once, and pictures are Qwen2-VL's. From
+  memory: omni-research/Tarsier2-Recap-7b states a class of its own, whose tower is called `vision_tower`, not `visual`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from vlmkit.language_model import LanguageModel
 from vlmkit.layout.bracketed import Bracketed
 from vlmkit.layout.template import CHATML
 from vlmkit.preprocess.policies.smart_resize import ClipPixels, SmartResize
+from vlmkit.preprocess.sampling import Sampling
 from vlmkit.spec import Settings
 from vlmkit.zoo.llava import TINY_LANGUAGE
 
@@ -80,9 +83,11 @@ QWEN2_72B = QWEN2_7B.replace(
 )
 """72,706,203,648 parameters."""
 
+PICTURES = SmartResize(min_pixels=4 * 28 * 28, max_pixels=16384 * 28 * 28)
+
 QWEN2_VL_7B = Architecture(
     name="qwen2-vl-7b",
-    policy=SmartResize(min_pixels=4 * 28 * 28, max_pixels=16384 * 28 * 28, clip=ClipPixels()),
+    policy=PICTURES.replace(clip=ClipPixels()),
     encoder=Qwen2VL(),
     connector=PatchMerger(),
     layout=Bracketed(
@@ -103,7 +108,11 @@ UI_TARS_2B = QWEN2_VL_2B.replace(name="ui-tars-2b")
 UI_TARS_7B = QWEN2_VL_7B.replace(name="ui-tars-7b")
 UI_TARS_72B = QWEN2_VL_72B.replace(name="ui-tars-72b")
 
-TARSIER2_7B = QWEN2_VL_7B.replace(name="tarsier2-7b")
+TARSIER2_7B = QWEN2_VL_7B.replace(
+    name="tarsier2-7b",
+    policy=PICTURES.replace(clip=ClipPixels(min_pixels=4 * 28 * 28, max_pixels=460_800, total_pixels=None)),
+    sampling=Sampling(frames=16, multiple=1, repeat=2),
+)
 
 QWEN2_VL_TINY = QWEN2_VL_7B.replace(
     name="qwen2-vl-tiny",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 import torch._inductor.exc
 from torch import Tensor
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface
 
 import vlmkit
 from tests.tiny import CONVERSATIONS, LANGUAGE_MODELS, apart, architecture, assistant, draw, encoded_views, model, picture, user
@@ -83,14 +86,32 @@ def test_samples_of_a_packed_row_do_not_see_each_other(language: str, implementa
     assert leak <= TOLERANCE
 
 
+def by_boundaries(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, *, cu_seq_lens_q: Tensor, scaling: float, **options: Any
+) -> tuple[Tensor, None]:
+    """Attention of variable length as flash attention is asked for it: no mask, one row, sequences by where they begin."""
+    assert mask is None
+    assert len(query) == 1
+    window, found = options.get("sliding_window"), []
+    for start, stop in pairwise(cu_seq_lens_q.tolist()):
+        back = torch.arange(stop - start)[:, None] - torch.arange(stop - start)
+        seen = (back >= 0) if window is None else (back >= 0) & (back < window)
+        q, k, v = (part[:, :, start:stop] for part in (query, key, value))
+        found.append(functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scaling, enable_gqa=True))
+    return torch.cat(found, dim=2).transpose(1, 2).contiguous(), None
+
+
 @pytest.mark.parametrize("language", LANGUAGE_MODELS)
 def test_rows_put_one_behind_the_other_are_the_same_rows(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What flash attention is given, computed by another implementation; loss and logits."""
+    """What flash attention is given, computed by an attention that reads it; loss and logits."""
     arch = architecture(language=language)
     built, processor = implemented(model(arch), "sdpa"), vlmkit.build_processor(arch)
     batch = processor.pack_rows(packed_rows(processor), 400)
+    AttentionInterface.register("by_boundaries", by_boundaries)
+    AttentionMaskInterface.register("by_boundaries", lambda *args, **kwargs: None)
     with torch.no_grad():
         apart_rows = built(**batch)
+        built.language_model.set_attn_implementation("by_boundaries")
         monkeypatch.setattr("vlmkit.model.varies", lambda language_model: True)
         assert worst_leak(built, processor) <= TOLERANCE
         together = built(**batch)
