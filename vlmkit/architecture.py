@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from vlmkit.connectors.base import Connector
 from vlmkit.encoders.base import Encoder
@@ -71,10 +71,7 @@ class Architecture(Spec):
     sampling: Sampling | None = None
     """Which frames of a film are shown, where nobody says it of the film; None: Sampling()."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values ready for JSON; `beside` and `sampling` only where they say something."""
-        silent = {name for name in ("beside", "sampling") if not getattr(self, name)}
-        return {name: value for name, value in super().to_dict().items() if name not in silent}
+    later: ClassVar[frozenset[str]] = frozenset({"beside", "sampling"})
 
     @functools.cached_property
     def towers(self) -> tuple[VisionTower, ...]:

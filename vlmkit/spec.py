@@ -92,6 +92,10 @@ class Spec:
     registry: ClassVar[Registry[Any] | None] = None
     """Where the parts of this family are registered; set on the family's base class."""
 
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Fields that came after others were written down: they are written only where they say something, so that what is older stays as it
+    was."""
+
     def __new__(cls, **fields: Any) -> Self:
         _refuse_unknown(cls, fields, cls.kind or cls.__name__)
         return super().__new__(cls)
@@ -107,7 +111,8 @@ class Spec:
     def to_dict(self) -> dict[str, Any]:
         """Plain values ready for JSON; a registered part carries its `kind`."""
         tag = {"kind": self.kind} if self.kind else {}
-        return tag | {name: _plain(getattr(self, name)) for name in _fields(type(self))}
+        said = {name: getattr(self, name) for name in _fields(type(self))}
+        return tag | {name: _plain(value) for name, value in said.items() if value or name not in self.later}
 
     @classmethod
     def from_dict(cls, data: Any, path: str = "") -> Self:

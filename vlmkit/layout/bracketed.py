@@ -4,6 +4,7 @@ arXiv:2501.17811)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vlmkit.layout import layouts
 from vlmkit.layout.base import TokenLayout
@@ -19,6 +20,8 @@ class Bracketed(TokenLayout):
     """Special token after the image."""
     video_placeholder: str | None = None
     """The reserved token that fills the places of a film's visual tokens; None: the placeholder, as of a picture."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"video_placeholder"})
 
     def image_pieces(self, image: ImageTokens) -> tuple[Piece, ...]:
         return (Trusted(self.start), Visual(0, image.count, self.video_placeholder if image.is_film else None), Trusted(self.end))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from vlmkit.preprocess.geometry import ImagePlan, ImageSizeError, Render, Size
 from vlmkit.preprocess.policies import policies
@@ -124,6 +125,8 @@ class SmartResize(FactorPolicy):
     """Longer side over shorter side; thinner images are refused."""
     clip: ClipPixels | None = None
     """The bounds of a film's frames; None: those of a picture."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"clip"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
