@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -248,7 +249,8 @@ class Attention(nn.Module):
         self.heads = attention.num_heads
         self.in_proj_weight = attention.in_proj_weight
         self.in_proj_bias = attention.in_proj_bias
-        projection = nn.Linear(attention.embed_dim, attention.embed_dim)
+        with torch.device("meta"):  # it takes over weights, and draws none
+            projection = nn.Linear(attention.embed_dim, attention.embed_dim)
         projection.weight, projection.bias = attention.out_proj.weight, attention.out_proj.bias
         self.out_proj = projection
 
