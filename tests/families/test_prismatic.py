@@ -52,7 +52,7 @@ def test_towers_are_timms_with_their_own_normalisation(built: tuple[VLM, VLMProc
             (wanted,) = theirs.get_intermediate_layers(((pixels - mean) / std)[None], n={len(theirs.blocks) - 2})
             found = tower(batch["pixel_values"], batch["grids"]).tokens
         worst = max(worst, apart(found, wanted[0]))
-    assert worst < 1e-5  # measured 2e-6
+    assert worst < 1e-5  # measured 3e-6
     first, second = (tower.normalise(batch["pixel_values"]) for tower in model.towers)
     assert apart(first, second) > 0.1
 
@@ -72,7 +72,7 @@ def test_a_table_of_positions_for_other_sizes_is_resampled_as_timm_does_when_it_
     with torch.no_grad():
         (wanted,) = theirs.get_intermediate_layers(pixels[None], n={len(theirs.blocks) - 2})
         found = tower(patchify(pixels, 14), torch.tensor([[1, 3, 3]])).tokens
-    assert apart(found, wanted[0]) < 1e-5  # measured 1e-6
+    assert apart(found, wanted[0]) < 1e-5  # measured 0
 
 
 @settings(max_examples=20)
