@@ -279,6 +279,9 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
                 columns = torch.arange(labels.shape[1] - 1, device=labels.device) if supervised is None else supervised
                 labels, columns = labels_in_one_row(labels, columns)
                 supervised = None if supervised is None else columns
+        if labels is None and getattr(model.config, "output_router_logits", False):
+            # Only a loss asks for it, and over a cache transformers would count the mask of all tokens against logits of the last ones.
+            kwargs.setdefault("output_router_logits", False)
         arguments = {"position_ids": incoming.position_ids} | self.fusion(incoming)
         outputs = model(
             **arguments,
