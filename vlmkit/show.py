@@ -270,6 +270,8 @@ def _caption(part: Render, source: Size) -> str:
         steps.append(f"placed on {across(part.canvas)}")
     if len(part.tiles) > 1:
         steps.append(f"cut into {len(part.tiles)} views of {_same(tile.size for tile in part.tiles)}")
+        if part.views != tuple(tile.size for tile in part.tiles):
+            steps.append(f"enlarged to {_same(part.views)}")
     elif part.tiles[0].size != part.canvas:
         steps.append(f"trimmed to {across(part.tiles[0].size)}")
     return ", ".join(steps) or "as it is"

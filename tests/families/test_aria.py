@@ -19,11 +19,11 @@ from vlmkit.layout.template import CHATML
 from vlmkit.preprocess.policies.squash import Squash
 from vlmkit.processor import VLMProcessor
 from vlmkit.spec import SpecError
-from vlmkit.zoo.aria import ARIA_SPLIT
+from vlmkit.zoo.aria import ARIA_SPLIT, ARIA_SPLIT_980
 
 TINY = vlmkit.architecture("aria-tiny")
-SIZES = {"490": {"max_image_size": 490}, "split": {"max_image_size": 490, "split_image": True}}
-POLICIES = {"490": TINY.policy.replace(longest=490), "split": ARIA_SPLIT.replace(factor=98)}
+SIZES = {"490": {"max_image_size": 490}, "split": {"max_image_size": 490, "split_image": True}, "split 980": {"split_image": True}}
+POLICIES = {"490": TINY.policy.replace(longest=490), "split": ARIA_SPLIT.replace(factor=98), "split 980": ARIA_SPLIT_980.replace(factor=98)}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("how", SIZES)
-@pytest.mark.parametrize("shape", [(40, 52), (300, 90), (700, 700)])
+@pytest.mark.parametrize("shape", [(40, 52), (300, 90), (700, 700), (450, 1400)])
 def test_smaller_views_and_squares_are_read_as_by_the_published_class(both: Any, how: str, shape: tuple[int, int]) -> None:
     """Measured 2e-6 in logits of size 3."""
     published, model, processor = both

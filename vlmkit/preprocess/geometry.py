@@ -112,6 +112,17 @@ class Render:
     """What is resampled, a box on the image that may reach beyond it on any side: padding or cropping before resampling."""
     via: tuple[Size, ...] = ()
     """Sizes that the frame is resampled to one after the other on its way to `resize`."""
+    enlarged: int | None = None
+    """Pixels that the longer side of a tile is enlarged to, a whole number of times, after it was cut: resampling it then sees no pixel of
+    its neighbours. None: tiles are seen as they are."""
+
+    @property
+    def views(self) -> tuple[Size, ...]:
+        """The size in pixels of what is seen of each tile."""
+        if self.enlarged is None:
+            return tuple(tile.size for tile in self.tiles)
+        times = [self.enlarged // max(tile.height, tile.width) for tile in self.tiles]
+        return tuple(Size(tile.height * time, tile.width * time) for tile, time in zip(self.tiles, times, strict=True))
 
     @property
     def tile_grid(self) -> tuple[int, int]:
@@ -156,7 +167,7 @@ class ImagePlan:
     @property
     def views(self) -> tuple[Size, ...]:
         """The size in pixels of each view of a picture, or of each view of one frame."""
-        return tuple(tile.size for render in self.renders for tile in render.tiles)
+        return tuple(view for render in self.renders for view in render.views)
 
     @functools.cached_property
     def places(self) -> tuple[tuple[int, int], ...]:

@@ -127,10 +127,12 @@ def _draw(image: Any, plan: ImagePlan, patch: int, resample: Resample, antialias
     for part in plan.renders:
         picture = _resample(pixels, part, resample, antialias, made)
         canvas = _place(picture, part.canvas, part.top, part.left, part.fill)
-        for tile in part.tiles:
+        for tile, size in zip(part.tiles, part.views, strict=True):
             if min(tile.top, tile.left) < 0 or tile.top + tile.height > part.canvas.height or tile.left + tile.width > part.canvas.width:
                 raise ValueError(f"{tile} reaches beyond its canvas of {part.canvas}")
             view = canvas[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
+            if size != tile.size:
+                view = _resize(view.contiguous(), size, resample, antialias)
             patchify(view, patch, out=next(following))
 
 

@@ -2,9 +2,9 @@
 
 rhymes-ai/Aria: 256 tokens an image, whose longer side is 980 pixels. Turns and brackets as transformers' script that converts the
 weights writes the chat template, sizes of images as its processor asks for them unless it is told otherwise. With views of 490 pixels
-(`policy=EdgeFit(longest=490)`) an image is 128 tokens, and it may be cut into squares of these (`ARIA_SPLIT`). Numbers as the
-published config.json has them, or transformers' class where that one is silent: 25,307,311,216 parameters, the published 25.3B. That
-the id of <|im_end|> is 93532 is from memory.
+(`policy=EdgeFit(longest=490)`) an image is 128 tokens, and it may be cut into squares of these (`ARIA_SPLIT`), or into views of up to four
+of them, 256 tokens each (`ARIA_SPLIT_980`). Numbers as the published config.json has them, or transformers' class where that one is
+silent: 25,307,311,216 parameters, the published 25.3B. That the id of <|im_end|> is 93532 is from memory.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ ARIA_GRIDS = (
 """Rows and columns of squares that transformers' image processor chooses from where it is asked to split."""
 
 ARIA_SPLIT = EdgeFit(longest=490, grids=ARIA_GRIDS)
+
+ARIA_SPLIT_980 = EdgeFit(grids=ARIA_GRIDS, halves=True)
 
 ARIA_MOE = LanguageModel(
     model_type="aria_text",

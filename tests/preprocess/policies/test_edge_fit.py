@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AriaImageProcessor
 from transformers.models.aria.modeling_aria import AriaModel
@@ -16,7 +16,7 @@ from transformers.models.aria.modeling_aria import AriaModel
 from tests.preprocess.policies.published import difference, geometries, image, processed, seen, shapes, views_of
 from vlmkit.preprocess import Box, Size, policies
 from vlmkit.spec import SpecError
-from vlmkit.zoo.aria import ARIA_GRIDS, ARIA_SPLIT
+from vlmkit.zoo.aria import ARIA_GRIDS, ARIA_SPLIT, ARIA_SPLIT_980
 
 EdgeFit = policies["edge_fit"]
 PUBLISHED = AriaImageProcessor()
@@ -55,11 +55,24 @@ def test_squares_are_those_of_aria(shape, noise):
     assert difference(seen(ARIA_SPLIT, picture), unmasked(batch)) == 0
 
 
+@settings(max_examples=25, deadline=None)
+@given(shapes, st.booleans())
+@example((450, 1400), True)  # the last of three squares is enlarged
+@example((1400, 450), True)
+def test_views_of_up_to_four_squares_are_those_of_aria(shape, noise):
+    picture = image(shape, noise)
+    batch = processed(PUBLISHED, picture, max_image_size=980, split_image=True)
+    assert len(ARIA_SPLIT_980.plan(Size(*shape)).views) == int(batch["num_crops"])
+    assert difference(seen(ARIA_SPLIT_980, picture), unmasked(batch)) == 0
+
+
 @settings(max_examples=300, deadline=None)
-@given(geometries)
-def test_numbers_of_squares_are_those_of_aria(shape):
-    found = len(ARIA_SPLIT.plan(Size(*shape)).views)
-    assert found == PUBLISHED.get_number_of_image_patches(*shape, {"split_image": True, "max_image_size": 490})
+@given(geometries, st.sampled_from([ARIA_SPLIT, ARIA_SPLIT_980]))
+def test_numbers_of_views_are_those_of_aria(shape, policy):
+    views = policy.plan(Size(*shape)).views
+    asked = {"split_image": True, "max_image_size": policy.longest}
+    assert len(views) == PUBLISHED.get_number_of_image_patches(*shape, asked)
+    assert all(max(view.height, view.width) == policy.longest for view in views)
 
 
 def test_grids_are_those_of_aria():
@@ -71,6 +84,9 @@ def test_worked_numbers():
     assert (render.resize, render.canvas, render.tiles) == (Size(735, 980), Size(742, 980), (Box(0, 0, 742, 980),))
     assert EdgeFit().plan(Size(2000, 100)).views == (Size(980, 336),)
     assert ARIA_SPLIT.plan(Size(480, 640)).views == (Size(490, 490),) * 2
+    assert ARIA_SPLIT_980.plan(Size(480, 640)).views == (Size(490, 980),)
+    assert ARIA_SPLIT_980.plan(Size(450, 1400)).views == (Size(490, 980), Size(980, 980))
+    assert ARIA_SPLIT_980.plan(Size(1000, 2000)).views == (Size(980, 980),) * 2
 
 
 def test_what_fills_no_patch_of_the_longer_side_is_cut_off():
@@ -93,6 +109,8 @@ def test_what_is_filled_up_has_the_colour():
         (dict(shortest=0), "expected 1 <= shortest <= longest and factor <= longest, got 0, 980 and 14"),
         (dict(shortest=981), "expected 1 <= shortest <= longest and factor <= longest, got 981, 980 and 14"),
         (dict(factor=981), "expected 1 <= shortest <= longest and factor <= longest, got 336, 980 and 981"),
+        (dict(halves=True, factor=20), "halves: .* a multiple of factor=20 .* got longest=980"),
+        (dict(halves=True, shortest=500), "halves: .* no shorter than shortest=500, got longest=980"),
         (dict(grids=((1, 0),)), r"grids: expected grids of 1x1 squares or more, got \(\(1, 0\),\)"),
     ],
 )

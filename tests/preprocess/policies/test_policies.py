@@ -1,5 +1,6 @@
 """Laws of every registered image policy."""
 
+import math
 import re
 import subprocess
 import sys
@@ -35,6 +36,9 @@ FIELDS = {
     "edge_fit": st.fixed_dictionaries(
         {"factor": st.integers(1, 40), "longest": st.integers(40, 1000), "shortest": st.integers(1, 40)},
         optional={"grids": st.lists(st.tuples(few, few), max_size=9).map(tuple), "fill": colours},
+    )
+    | st.tuples(st.integers(1, 40), st.integers(1, 20), st.lists(st.tuples(few, few), max_size=9).map(tuple)).map(
+        lambda drawn: {"factor": drawn[0], "longest": 2 * drawn[0] * drawn[1], "shortest": 1, "grids": drawn[2], "halves": True}
     ),
     "fit_canvas": st.fixed_dictionaries(
         {}, optional={"height": st.integers(1, 1600), "width": st.integers(1, 1600), "factor": st.integers(1, 64), "fill": colours}
@@ -48,7 +52,11 @@ FIELDS = {
     "squash": square(),
 }
 """Drawn fields of every policy; a new policy adds its line here."""
-ROOM = {"edge_fit": {"longest": 10**4}, "smart_resize": {"max_pixels": 10**9}, "edge_bounds": {"shortest": 10**4, "longest": 10**4}}
+ROOM = {
+    "edge_fit": {"longest": 2 * math.lcm(*range(1, 41))},
+    "smart_resize": {"max_pixels": 10**9},
+    "edge_bounds": {"shortest": 10**4, "longest": 10**4},
+}
 """Fields that let another field grow."""
 REFUSING = {"center_crop", "edge_bounds", "edge_cap", "fit_canvas", "smart_resize"}
 """Policies that refuse some of the drawn sizes. Which ones, is tested beside each."""

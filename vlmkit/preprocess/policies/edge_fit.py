@@ -4,12 +4,15 @@ patches are filled up with one colour.
 ARIA (Li et al. 2024, arXiv:2410.05993), whose processor pads to a square and masks every patch without a pixel of the image; here such
 patches are not made. The shorter side is rounded down, in floating point as published. For a length of 980 and patches of 14,
 480 x 640 becomes 735 x 980 on a canvas of 742 x 980: 53 x 70 patches, the last row half of them colour. With `grids` the image is cut into
-squares of the given length first, chosen and placed as `anyres` does, and there is no view of the whole.
+squares of the given length first, chosen and placed as `anyres` does, and there is no view of the whole. The grid may be one of squares of
+half that length: then 450 x 1400 takes 1 x 3 squares of 490 and becomes a view of 490 x 980 and one of the third square, which is
+enlarged to 980 x 980 after it was cut.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
 from vlmkit.preprocess.policies import policies
@@ -32,6 +35,10 @@ class EdgeFit(FactorPolicy):
     """RGB below and beside the image, 0 to 255."""
     grids: tuple[tuple[int, int], ...] = ()
     """Rows and columns of squares to choose from; none for one view of the whole."""
+    halves: bool = False
+    """Whether these squares are half as long as the longer side. Views are cut as long as ever, where there are so many."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"halves"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,6 +49,11 @@ class EdgeFit(FactorPolicy):
             )
         if any(min(grid) < 1 for grid in self.grids):
             raise SpecError(f"edge_fit.grids: expected grids of 1x1 squares or more, got {self.grids}")
+        if self.halves and (self.longest % (2 * self.factor) or 2 * self.shortest > self.longest):
+            raise SpecError(
+                f"edge_fit.halves: expected a half of the longest side that is a multiple of factor={self.factor} and no shorter than "
+                f"shortest={self.shortest}, got longest={self.longest}"
+            )
 
     def plan(self, size: Size) -> ImagePlan:
         return ImagePlan(source=size, renders=(self._squares(size) if self.grids else self._whole(size),))
@@ -62,7 +74,12 @@ class EdgeFit(FactorPolicy):
         return self.longest // self.factor * self.factor
 
     def _squares(self, size: Size) -> Render:
-        side = self.longest
+        side = self.longest // 2 if self.halves else self.longest
         rows, columns = best_grid(self.grids, side, size)
-        tiles = tuple(Box(row * side, column * side, self._seen, self._seen) for row in range(rows) for column in range(columns))
-        return centred(size, Size(rows * side, columns * side), tiles, self.fill)
+        canvas = Size(rows * side, columns * side)
+        tiles = tuple(
+            Box(top, left, min(self._seen, canvas.height - top), min(self._seen, canvas.width - left))
+            for top in range(0, canvas.height, self.longest)
+            for left in range(0, canvas.width, self.longest)
+        )
+        return replace(centred(size, canvas, tiles, self.fill), enlarged=self.longest if self.halves else None)
