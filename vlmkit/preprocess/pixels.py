@@ -47,8 +47,9 @@ def render(
         raise ValueError(f"the plan is for a film of {plan.frames} frame(s), render its frames with render_clip")
     grids = plan.grids(patch)
     patches, cells = _room(grids, patch, patch_frames, out)
-    _draw(image, plan, patch, resample, antialias, _split(cells[:, :, 0], plan, patch))
-    cells[:, :, 1:] = cells[:, :, :1]
+    _draw(image, plan, patch, resample, antialias, _split(cells[:, :, 0], grids))
+    if patch_frames > 1:
+        cells[:, :, 1:] = cells[:, :, :1]
     return _normalised(patches, mean, std), grid_tensor(grids)
 
 
@@ -81,7 +82,7 @@ def render_clip(
     patches, cells = _room(grids, patch, patch_frames, out)
     # By view, group of frames and patch, or by group and patch alone where a group is one frame with all its views.
     groups = grids[0].frames if clips else plan.frames
-    parts = torch.split(cells, [grid.tokens for grid in grids]) if clips else (cells,)
+    parts = _split(cells, grids) if clips else (cells,)
     blocks = [part.view(groups, -1, *part.shape[1:]) for part in parts]
     deep = patch_frames if clips else 1
     number = -1
@@ -89,7 +90,7 @@ def render_clip(
         if number == plan.frames:
             raise ValueError(f"the plan is for {plan.frames} frame(s) of a film, but there are more")
         slots = [block[number // deep, :, :, number % deep] for block in blocks]
-        _draw(frame, plan, patch, resample, antialias, slots if clips else _split(slots[0], plan, patch))
+        _draw(frame, plan, patch, resample, antialias, slots if clips else _split(slots[0], grids[: len(grids) // plan.frames]))
     if number + 1 < plan.frames:
         raise ValueError(f"the plan is for {plan.frames} frames of a film, but there are {number + 1}")
     for block in blocks:
@@ -109,9 +110,9 @@ def _room(grids: tuple[Grid, ...], patch: int, patch_frames: int, out: Tensor | 
     return patches, patches.view(shape[0], 3, patch_frames, patch * patch)
 
 
-def _split(cells: Tensor, plan: ImagePlan, patch: int) -> Sequence[Tensor]:
-    """(N, 3, p*p) of one picture -> that of each of its views."""
-    return torch.split(cells, [view.grid(patch).tokens for view in plan.views])
+def _split(cells: Tensor, grids: tuple[Grid, ...]) -> tuple[Tensor, ...]:
+    """(N, ...) -> that of each view."""
+    return torch.split(cells, [grid.tokens for grid in grids])
 
 
 def _draw(image: Any, plan: ImagePlan, patch: int, resample: Resample, antialias: bool, slots: Sequence[Tensor]) -> None:
