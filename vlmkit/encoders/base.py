@@ -127,7 +127,10 @@ class BlockEncoder(Encoder):
         return self.width * len(self.depths)
 
     def grid_out(self, grid: Grid) -> Grid:
-        refuse_frames(self.kind, grid)
+        if not self.clips:
+            refuse_frames(self.kind, grid)
+        elif grid.prefix:
+            raise GridError(f"encoder {self.kind!r} sees patches alone, but the grid is {grid}")
         return grid
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmkit.encoders.base import BlockEncoder, Positions, ViT
-from vlmkit.encoders.loading import fill
+from vlmkit.encoders.loading import fill_from_transformers
 from vlmkit.encoders.packed import Block, PackedTower, in_a_row
 from vlmkit.encoders.positions import resample
 from vlmkit.encoders.projection import project
@@ -100,22 +100,8 @@ class TransformersEncoder(BlockEncoder):
         return getattr(model, "vision_model", model)
 
     def load_pretrained(self, tower: nn.Module) -> None:
-        """Fill the tower from `checkpoint` by transformers' from_pretrained. A local directory was run; the hub never was:
-        no network."""
-        if self.checkpoint is None:
-            raise SpecError(f"{self.kind}.checkpoint: no checkpoint is named; set it to a name on the hub or a local directory")
-        with torch.device("cpu"):
-            published, report = self.model_class().from_pretrained(
-                self.checkpoint, dtype="auto", output_loading_info=True, key_mapping=self.inside
-            )
-        config = published.config
-        found = {name: getattr(config, name) for name in self.numbers()}
-        wrong = [f"{name} is {found[name]!r}, the spec says {said!r}" for name, said in self.numbers().items() if found[name] != said]
-        wrong += [f"missing {name}" for name in sorted(report["missing_keys"]) if self.needs(name.removeprefix("vision_model."))]
-        if wrong:
-            raise SpecError(f"the checkpoint {self.checkpoint} does not fit the encoder {self.kind!r}: {'; '.join(wrong)}")
-        weights = getattr(published, "vision_model", published).state_dict()
-        fill(tower, {name: value for name, value in weights.items() if self.needs(name)}, self.checkpoint)
+        cls, kind = self.model_class(), self.kind
+        fill_from_transformers(tower, cls, self.checkpoint, self.numbers(), kind=kind, key_mapping=self.inside, needs=self.needs)
 
     def needs(self, name: str) -> bool:
         """False for weights of the published model that this tower leaves out."""

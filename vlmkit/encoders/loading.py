@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vlmkit.spec import SpecError
@@ -27,3 +29,32 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
         raise SpecError(f"the weights of {source} do not fit the tower: {shown}")
     on_meta = any(value.is_meta for value in own.values())
     module.load_state_dict({name: value.to(own[name].dtype) for name, value in weights.items()}, assign=on_meta)
+
+
+def fill_from_transformers(
+    module: nn.Module,
+    cls: Any,
+    checkpoint: str | None,
+    numbers: Mapping[str, Any],
+    *,
+    kind: str,
+    key_mapping: dict[str, str] | None = None,
+    needs: Callable[[str], bool] = lambda name: True,
+) -> None:
+    """Fill the tower of an encoder `kind` from a checkpoint of transformers' vision model `cls`, by its from_pretrained. A local
+    directory was run; the hub never was: no network.
+
+    numbers: what the config has to say, by name. key_mapping: as transformers takes it. needs: which weights the tower has. Raises
+    SpecError listing what differs or is missing.
+    """
+    if checkpoint is None:
+        raise SpecError(f"{kind}.checkpoint: no checkpoint is named; set it to a name on the hub or a local directory")
+    with torch.device("cpu"):
+        published, report = cls.from_pretrained(checkpoint, dtype="auto", output_loading_info=True, key_mapping=key_mapping)
+    found = {name: getattr(published.config, name) for name in numbers}
+    wrong = [f"{name} is {found[name]!r}, the spec says {said!r}" for name, said in numbers.items() if found[name] != said]
+    wrong += [f"missing {name}" for name in sorted(report["missing_keys"]) if needs(name.removeprefix("vision_model."))]
+    if wrong:
+        raise SpecError(f"the checkpoint {checkpoint} does not fit the encoder {kind!r}: {'; '.join(wrong)}")
+    weights = getattr(published, "vision_model", published).state_dict()
+    fill(module, {name: value for name, value in weights.items() if needs(name)}, checkpoint)

@@ -30,7 +30,7 @@ from torch.nn import functional
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, Encoder, refuse_frames
 from vlmkit.encoders.hf import Activation
-from vlmkit.encoders.loading import fill
+from vlmkit.encoders.loading import fill_from_transformers
 from vlmkit.encoders.packed import PackedTower
 from vlmkit.encoders.projection import project
 from vlmkit.features import Grid, GridError, View, tiles_together
@@ -178,19 +178,9 @@ class Mllama(Encoder):
         return MllamaTower(self, self.make())
 
     def load_pretrained(self, tower: nn.Module) -> None:
-        """Fill the tower from `checkpoint` by transformers' from_pretrained. A local directory was run; the hub never was: no network."""
         from transformers import MllamaVisionModel
 
-        if self.checkpoint is None:
-            raise SpecError("mllama.checkpoint: no checkpoint is named; set it to a name on the hub or a local directory")
-        with torch.device("cpu"):
-            published, report = MllamaVisionModel.from_pretrained(self.checkpoint, dtype="auto", output_loading_info=True)
-        found = {name: getattr(published.config, name) for name in self.numbers()}
-        wrong = [f"{name} is {found[name]!r}, the spec says {said!r}" for name, said in self.numbers().items() if found[name] != said]
-        wrong += [f"missing {name}" for name in sorted(report["missing_keys"])]
-        if wrong:
-            raise SpecError(f"the checkpoint {self.checkpoint} does not fit the encoder {self.kind!r}: {'; '.join(wrong)}")
-        fill(tower, published.state_dict(), self.checkpoint)
+        fill_from_transformers(tower, MllamaVisionModel, self.checkpoint, self.numbers(), kind=self.kind)
 
 
 class MllamaTower(PackedTower):

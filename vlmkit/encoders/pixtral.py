@@ -10,23 +10,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD
-from vlmkit.encoders.hf import Activation, TransformersEncoder, TransformersTower
+from vlmkit.encoders.hf import Activation, TransformersTower
 from vlmkit.encoders.projection import project
+from vlmkit.encoders.rotary import RotaryEncoder
 from vlmkit.encoders.segments import Segments
 from vlmkit.features import Grid, View
-from vlmkit.spec import SpecError
 
 
 @encoders.register("pixtral")
 @dataclass(frozen=True, kw_only=True)
-class Pixtral(TransformersEncoder):
+class Pixtral(RotaryEncoder):
     """The defaults are the numbers of the tower in mistralai/Pixtral-12B-2409."""
 
     width: int = 1024
@@ -43,23 +43,11 @@ class Pixtral(TransformersEncoder):
 
     blocks_at: ClassVar[str] = "transformer.layers"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.width // self.heads % 4:
-            raise SpecError(f"pixtral.heads: {self.width // self.heads} channels a head, expected a multiple of 4: two axes of pairs")
-
     @staticmethod
     def model_class() -> Any:
         from transformers import PixtralVisionModel
 
         return PixtralVisionModel
-
-    def numbers(self) -> dict[str, Any]:
-        return super().numbers() | {"rope_parameters": {"rope_type": "axial", "rope_theta": self.theta}}
-
-    @classmethod
-    def from_config(cls, config: Any, **fields: Any) -> Self:
-        return super().from_config(config, theta=float(config.rope_parameters["rope_theta"]), **fields)
 
     def build(self) -> PixtralTower:
         return PixtralTower(self, self.make())

@@ -13,22 +13,20 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD
-from vlmkit.encoders.hf import Activation, TransformersEncoder
-from vlmkit.encoders.packed import PackedTower
+from vlmkit.encoders.hf import Activation
 from vlmkit.encoders.projection import project
-from vlmkit.encoders.rotary import frames_of, rotated, rotation_of
-from vlmkit.encoders.segments import Attend, Segments, attend, eager
-from vlmkit.features import Grid, GridError, View
+from vlmkit.encoders.rotary import RotaryAttention, RotaryEncoder, RotaryTower
+from vlmkit.encoders.segments import Segments
+from vlmkit.features import View
 from vlmkit.spec import SpecError
 
 
 @encoders.register("qwen2_vl")
 @dataclass(frozen=True, kw_only=True)
-class Qwen2VL(TransformersEncoder):
+class Qwen2VL(RotaryEncoder):
     """The defaults are the numbers of the tower in Qwen/Qwen2-VL-7B-Instruct, which is that of 2B and 72B as well."""
 
     width: int = 1280
@@ -56,15 +54,8 @@ class Qwen2VL(TransformersEncoder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width // self.heads % 4:
-            raise SpecError(f"qwen2_vl.heads: {self.width // self.heads} channels a head, expected a multiple of 4: two axes of pairs")
         if self.mlp % self.width:
             raise SpecError(f"qwen2_vl.mlp: {self.mlp} hidden channels, expected a multiple of the width {self.width}")
-
-    def grid_out(self, grid: Grid) -> Grid:
-        if grid.prefix:
-            raise GridError(f"encoder {self.kind!r} sees patches alone, but the grid is {grid}")
-        return grid
 
     @staticmethod
     def model_class() -> Any:
@@ -73,12 +64,7 @@ class Qwen2VL(TransformersEncoder):
         return Qwen2VisionTransformerPretrainedModel
 
     def numbers(self) -> dict[str, Any]:
-        rotary = {"rope_type": "axial", "rope_theta": self.theta}
-        return super().numbers() | {
-            "mlp_ratio": self.mlp // self.width,
-            "temporal_patch_size": self.patch_frames,
-            "rope_parameters": rotary,
-        }
+        return super().numbers() | {"mlp_ratio": self.mlp // self.width, "temporal_patch_size": self.patch_frames}
 
     @classmethod
     def from_config(cls, config: Any, **fields: Any) -> Self:
@@ -87,8 +73,7 @@ class Qwen2VL(TransformersEncoder):
                 f"encoder {cls.kind!r} has patches of 3 colours and {cls.patch_frames} frames, but the config states "
                 f"{config.in_channels} and {config.temporal_patch_size}"
             )
-        numbers = {"mlp": config.embed_dim * config.mlp_ratio, "theta": float(config.rope_parameters["rope_theta"])}
-        return super().from_config(config, **(numbers | fields))
+        return super().from_config(config, **({"mlp": config.embed_dim * config.mlp_ratio} | fields))
 
     def make(self) -> Any:
         """Blocks alone are taken of it: its merger is as small as one can be."""
@@ -103,7 +88,7 @@ class Qwen2VL(TransformersEncoder):
         return Qwen2VLTower(self, self.make())
 
 
-class Qwen2VLTower(PackedTower):
+class Qwen2VLTower(RotaryTower):
     """transformers' weights under transformers' names; blocks and attention are vlmkit's."""
 
     def __init__(self, spec: Qwen2VL, model: Any) -> None:
@@ -117,12 +102,8 @@ class Qwen2VLTower(PackedTower):
     def embed(self, patches: Tensor) -> Tensor:
         return project(self.patch_embed["proj"], patches)
 
-    def encode(self, patches: Tensor, views: tuple[View, ...]) -> Tensor:
-        return super().encode(patches, frames_of(views))
-
     def run_blocks(self, tokens: Tensor, segments: Segments, views: tuple[View, ...]) -> Tensor:
-        rotation = rotation_of(views, segments, self.spec.width // self.spec.heads, self.spec.theta, tokens.device)
-        return self.selected(self.blocks, tokens, None, rotation, segments)
+        return self.selected(self.blocks, tokens, None, self.rotation(tokens, segments, views), segments)
 
 
 class Block(nn.Module):
@@ -142,17 +123,16 @@ class Block(nn.Module):
         return out
 
 
-class Attention(nn.Module):
+class Attention(RotaryAttention):
     def __init__(self, attention: Any, spec: Qwen2VL) -> None:
-        super().__init__()
-        self.heads = spec.heads
-        self.one_size: Attend = eager if spec.attention == "eager" else functional.scaled_dot_product_attention
+        super().__init__(spec)
         self.qkv: nn.Module = attention.qkv
         self.proj: nn.Module = attention.proj
 
-    def forward(self, tokens: Tensor, rotation: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
-        """(V, n, D), or (1, N, D) with different segments -> the same shape; rotation: cosines and sines (n or N, channels of a head)."""
+    def split(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         queries, keys, values = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        seen = attend(rotated(queries, rotation), rotated(keys, rotation), values, segments, self.one_size)
-        out: Tensor = self.proj(seen.transpose(1, 2).flatten(2))
+        return queries, keys, values
+
+    def join(self, seen: Tensor) -> Tensor:
+        out: Tensor = self.proj(seen)
         return out

@@ -1,15 +1,76 @@
 """Rotary positions by row and column: each pair of a head's channels turns with one of the two (RoPE, Su et al. 2021,
-arXiv:2104.09864, along two axes). What Qwen2-VL's tower and VideoLLaMA 3's share."""
+arXiv:2104.09864, along two axes). Which frequencies turn with which axis differs; Pixtral's tower has its own, the frequencies here are
+those of Qwen2-VL's tower and VideoLLaMA 3's."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-from vlmkit.encoders.segments import Segments
+from vlmkit.encoders.hf import TransformersEncoder
+from vlmkit.encoders.packed import PackedTower
+from vlmkit.encoders.segments import Attend, Segments, attend, eager
 from vlmkit.features import Grid, View
+from vlmkit.spec import SpecError
+
+
+class RotaryEncoder(TransformersEncoder):
+    """Numbers of a transformers vision config whose positions rotate queries and keys and are no table. `theta` is a field of each
+    subclass, so that fields stay in the order in which they were first written down."""
+
+    theta: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width // self.heads % 4:
+            raise SpecError(f"{self.kind}.heads: {self.width // self.heads} channels a head, expected a multiple of 4: two axes of pairs")
+
+    def numbers(self) -> dict[str, Any]:
+        return super().numbers() | {"rope_parameters": {"rope_type": "axial", "rope_theta": self.theta}}
+
+    @classmethod
+    def from_config(cls, config: Any, **fields: Any) -> Self:
+        return super().from_config(config, **({"theta": float(config.rope_parameters["rope_theta"])} | fields))
+
+
+class RotaryTower(PackedTower):
+    """Each frame of a view attends to itself alone."""
+
+    spec: RotaryEncoder
+
+    def encode(self, patches: Tensor, views: tuple[View, ...]) -> Tensor:
+        return super().encode(patches, frames_of(views))
+
+    def rotation(self, tokens: Tensor, segments: Segments, views: tuple[View, ...]) -> tuple[Tensor, Tensor]:
+        """Cosines and sines for tokens (V, n, D) or (1, N, D), see `rotation_of`."""
+        return rotation_of(views, segments, self.spec.width // self.spec.heads, self.spec.theta, tokens.device)
+
+
+class RotaryAttention(nn.Module):
+    """A subclass has the linear layers, under their published names."""
+
+    def __init__(self, spec: RotaryEncoder) -> None:
+        super().__init__()
+        self.heads = spec.heads
+        self.one_size: Attend = eager if spec.attention == "eager" else functional.scaled_dot_product_attention
+
+    def split(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(V, n, D) -> queries, keys and values, (V, heads, n, channels) each."""
+        raise NotImplementedError
+
+    def join(self, seen: Tensor) -> Tensor:
+        """(V, n, D), the heads side by side, -> (V, n, D)."""
+        raise NotImplementedError
+
+    def forward(self, tokens: Tensor, rotation: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
+        """(V, n, D), or (1, N, D) with different segments -> the same shape; rotation: cosines and sines (n or N, channels of a head)."""
+        queries, keys, values = self.split(tokens)
+        seen = attend(rotated(queries, rotation), rotated(keys, rotation), values, segments, self.one_size)
+        return self.join(seen.transpose(1, 2).flatten(2))
 
 
 def frames_of(views: tuple[View, ...]) -> tuple[View, ...]:

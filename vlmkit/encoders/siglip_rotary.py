@@ -8,25 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import HALF
-from vlmkit.encoders.hf import Activation, TransformersEncoder
-from vlmkit.encoders.packed import PackedTower
+from vlmkit.encoders.hf import Activation
 from vlmkit.encoders.projection import project
-from vlmkit.encoders.rotary import frames_of, rotated, rotation_of
-from vlmkit.encoders.segments import Attend, Segments, attend, eager
-from vlmkit.features import Grid, GridError, View
-from vlmkit.spec import SpecError
+from vlmkit.encoders.rotary import RotaryAttention, RotaryEncoder, RotaryTower
+from vlmkit.encoders.segments import Segments
+from vlmkit.features import View
 
 
 @encoders.register("siglip_rotary")
 @dataclass(frozen=True, kw_only=True)
-class SiglipRotary(TransformersEncoder):
+class SiglipRotary(RotaryEncoder):
     """The defaults are the numbers of the tower in DAMO-NLP-SG/VideoLLaMA3-7B, which is SigLIP-so400m's but for the positions. The norm
     after the last block is applied to every selected layer."""
 
@@ -43,19 +40,9 @@ class SiglipRotary(TransformersEncoder):
     std: tuple[float, float, float] = HALF
 
     clips: ClassVar[bool] = True
-    names: ClassVar[dict[str, str]] = TransformersEncoder.names | {"norm_eps": "layer_norm_eps"}
+    names: ClassVar[dict[str, str]] = RotaryEncoder.names | {"norm_eps": "layer_norm_eps"}
     blocks_at: ClassVar[str] = "encoder.layers"
     headless: ClassVar[dict[str, Any]] = {}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.width // self.heads % 4:
-            raise SpecError(f"siglip_rotary.heads: {self.width // self.heads} channels a head, expected a multiple of 4: two axes of pairs")
-
-    def grid_out(self, grid: Grid) -> Grid:
-        if grid.prefix:
-            raise GridError(f"encoder {self.kind!r} sees patches alone, but the grid is {grid}")
-        return grid
 
     @staticmethod
     def model_class() -> Any:
@@ -63,18 +50,11 @@ class SiglipRotary(TransformersEncoder):
 
         return VideoLlama3VisionModel
 
-    def numbers(self) -> dict[str, Any]:
-        return super().numbers() | {"rope_parameters": {"rope_type": "axial", "rope_theta": self.theta}}
-
-    @classmethod
-    def from_config(cls, config: Any, **fields: Any) -> Self:
-        return super().from_config(config, theta=float(config.rope_parameters["rope_theta"]), **fields)
-
     def build(self) -> SiglipRotaryTower:
         return SiglipRotaryTower(self, self.make())
 
 
-class SiglipRotaryTower(PackedTower):
+class SiglipRotaryTower(RotaryTower):
     """transformers' weights under transformers' names; blocks and attention are vlmkit's."""
 
     def __init__(self, spec: SiglipRotary, model: Any) -> None:
@@ -95,12 +75,8 @@ class SiglipRotaryTower(PackedTower):
     def embed(self, patches: Tensor) -> Tensor:
         return project(self.embeddings.patch_embedding, patches)
 
-    def encode(self, patches: Tensor, views: tuple[View, ...]) -> Tensor:
-        return super().encode(patches, frames_of(views))
-
     def run_blocks(self, tokens: Tensor, segments: Segments, views: tuple[View, ...]) -> Tensor:
-        rotation = rotation_of(views, segments, self.spec.width // self.spec.heads, self.spec.theta, tokens.device)
-        return self.selected(self.layers, tokens, self.post_layernorm, rotation, segments)
+        return self.selected(self.layers, tokens, self.post_layernorm, self.rotation(tokens, segments, views), segments)
 
 
 class Block(nn.Module):
@@ -120,21 +96,20 @@ class Block(nn.Module):
         return out
 
 
-class Attention(nn.Module):
+class Attention(RotaryAttention):
     def __init__(self, attention: Any, spec: SiglipRotary) -> None:
-        super().__init__()
-        self.heads = spec.heads
-        self.one_size: Attend = eager if spec.attention == "eager" else functional.scaled_dot_product_attention
+        super().__init__(spec)
         self.k_proj: nn.Module = attention.k_proj
         self.v_proj: nn.Module = attention.v_proj
         self.q_proj: nn.Module = attention.q_proj
         self.out_proj: nn.Module = attention.out_proj
 
-    def forward(self, tokens: Tensor, rotation: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
-        """(V, n, D), or (1, N, D) with different segments -> the same shape; rotation: cosines and sines (n or N, channels of a head)."""
+    def split(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         queries, keys, values = (
             projection(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2) for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        seen = attend(rotated(queries, rotation), rotated(keys, rotation), values, segments, self.one_size)
-        out: Tensor = self.out_proj(seen.transpose(1, 2).flatten(2))
+        return queries, keys, values
+
+    def join(self, seen: Tensor) -> Tensor:
+        out: Tensor = self.out_proj(seen)
         return out
