@@ -197,9 +197,9 @@ def _class_docs(module: str) -> dict[str, dict[str, str]]:
     for cls in (node for node in tree.body if isinstance(node, ast.ClassDef)):
         docs[cls.name] = {}
         for node, following in zip(cls.body, cls.body[1:], strict=False):
-            is_field = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-            if is_field and isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
-                docs[cls.name][node.target.id] = paragraph(str(following.value.value))  # type: ignore[union-attr]
+            match node, following:
+                case ast.AnnAssign(target=ast.Name(id=field)), ast.Expr(value=ast.Constant(value=str(said))):
+                    docs[cls.name][field] = paragraph(said)
     return docs
 
 

@@ -11,22 +11,17 @@ from dataclasses import dataclass
 from torch import nn
 
 from vlmkit.connectors import connectors
-from vlmkit.connectors.base import Connector
-from vlmkit.connectors.blocks import BlockOrder, merge_blocks, merged_grid
+from vlmkit.connectors.blocks import BlockConnector, merge_blocks
 from vlmkit.connectors.layers import Activation, activation
-from vlmkit.features import Features, Grid
+from vlmkit.features import Features
 from vlmkit.spec import SpecError
 
 
 @connectors.register("patch_merger")
 @dataclass(frozen=True, kw_only=True)
-class PatchMerger(Connector):
+class PatchMerger(BlockConnector):
     """LayerNorm -> space to depth -> Linear -> activation -> Linear."""
 
-    ratio: int = 2
-    """Patches merged along each side, r."""
-    order: BlockOrder = "dh dw c"
-    """Channel order of a merged token."""
     norm_eps: float = 1e-6
     """Epsilon of the LayerNorm, which stands before patches are merged."""
     activation: Activation = "gelu"
@@ -34,17 +29,8 @@ class PatchMerger(Connector):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.ratio < 1:
-            raise SpecError(f"patch_merger.ratio: expected 1 or more, got {self.ratio}")
         if self.norm_eps <= 0:
             raise SpecError(f"patch_merger.norm_eps: expected more than 0, got {self.norm_eps}")
-
-    @property
-    def merge(self) -> int:
-        return self.ratio
-
-    def grid_out(self, grid: Grid) -> Grid:
-        return merged_grid(self.kind, grid, self.ratio)
 
     def build(self, dim_in: int, dim_out: int) -> nn.Module:
         return PatchMergerModule(self, dim_in, dim_out)

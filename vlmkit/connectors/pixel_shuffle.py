@@ -11,34 +11,16 @@ from dataclasses import dataclass
 from torch import nn
 
 from vlmkit.connectors import connectors
-from vlmkit.connectors.base import Connector
-from vlmkit.connectors.blocks import BlockOrder, merge_blocks, merged_grid
-from vlmkit.features import Features, Grid
-from vlmkit.spec import SpecError
+from vlmkit.connectors.blocks import BlockConnector, merge_blocks
+from vlmkit.features import Features
 
 
 @connectors.register("pixel_shuffle")
 @dataclass(frozen=True, kw_only=True)
-class PixelShuffle(Connector):
+class PixelShuffle(BlockConnector):
     """Space to depth, then one linear layer."""
 
-    ratio: int = 2
-    """Patches merged along each side, r."""
-    order: BlockOrder = "dh dw c"
-    """Channel order of a merged token; "c dh dw" makes the linear layer equal to a strided convolution."""
     bias: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ratio < 1:
-            raise SpecError(f"pixel_shuffle.ratio: expected 1 or more, got {self.ratio}")
-
-    @property
-    def merge(self) -> int:
-        return self.ratio
-
-    def grid_out(self, grid: Grid) -> Grid:
-        return merged_grid(self.kind, grid, self.ratio)
 
     def build(self, dim_in: int, dim_out: int) -> nn.Module:
         return PixelShuffleModule(self, dim_in, dim_out)
