@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import chat_template, prompt_of
-from vlmkit.checkpoints.family import Family, Renames
+from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
 from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
 from vlmkit.connectors.query_attention import QueryAttention
 from vlmkit.encoders.siglip import Siglip
@@ -39,8 +39,7 @@ class Aria(Family):
         return (
             ("encoder.", "model.vision_tower."),
             ("connector.", "model.multi_modal_projector."),
-            ("language_model.lm_head.", "lm_head."),
-            ("language_model.model.", "model.language_model."),
+            *LANGUAGE_MODEL,
         )
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:

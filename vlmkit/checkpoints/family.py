@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Renames = tuple[tuple[str, str], ...]
 """Pairs of (vlmkit's prefix, transformers' prefix) of weight names; the first that fits is used, in both directions."""
+LANGUAGE_MODEL: Renames = (("language_model.lm_head.", "lm_head."), ("language_model.model.", "model.language_model."))
+"""Of a decoder that lies inside of a published model, its head beside that."""
 
 
 class Family(ABC):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
-from vlmkit.checkpoints.family import Family, Renames
+from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
 from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
 from vlmkit.connectors.linear import Linear
 from vlmkit.encoders.patches import Patches
@@ -30,8 +30,7 @@ class Fuyu(Family):
     def renames(self, architecture: Architecture) -> Renames:
         return (
             ("connector.linear.", "model.vision_embed_tokens."),
-            ("language_model.lm_head.", "lm_head."),
-            ("language_model.model.", "model.language_model."),
+            *LANGUAGE_MODEL,
         )
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:

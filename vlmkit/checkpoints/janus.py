@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import Prompt, chat_template, prompt_of
-from vlmkit.checkpoints.family import Family, Renames
+from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
 from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
 from vlmkit.connectors.mlp import Mlp
 from vlmkit.encoders.siglip import Siglip
@@ -56,8 +56,7 @@ class Janus(Family):
             ("encoder.", "model.vision_model."),
             ("connector.layers.0.", "model.aligner.fc1."),
             *((f"connector.layers.{2 * n}.", f"model.aligner.hidden_layers.{n - 1}.") for n in range(1, connector.depth)),
-            ("language_model.lm_head.", "lm_head."),
-            ("language_model.model.", "model.language_model."),
+            *LANGUAGE_MODEL,
         )
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import chat_template, prompt_of
-from vlmkit.checkpoints.family import Family, Renames
+from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
 from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
 from vlmkit.connectors.linear import Linear
 from vlmkit.encoders.mllama import Mllama
@@ -52,8 +52,7 @@ class MllamaFamily(Family):
             ("connector.linear.", "model.multi_modal_projector."),
             *((f"fusion.layers.{ours}.{name}", f"{theirs}.{at}.{other}") for ours, at in enumerate(crossing) for name, other in LAYER),
             *((f"language_model.model.layers.{ours}.", f"{theirs}.{at}.") for ours, at in enumerate(own)),
-            ("language_model.lm_head.", "lm_head."),
-            ("language_model.model.", "model.language_model."),
+            *LANGUAGE_MODEL,
         )
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:

@@ -6,7 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
-from vlmkit.checkpoints.family import Family, Renames
+from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
 from vlmkit.checkpoints.parts import encoder_config, image_policy, image_processor, normalisation
 from vlmkit.connectors.linear import Linear
 from vlmkit.encoders.siglip import Siglip
@@ -35,8 +35,7 @@ class PaliGemma(Family):
         return (
             ("encoder.", "model.vision_tower."),
             ("connector.", "model.multi_modal_projector."),
-            ("language_model.lm_head.", "lm_head."),
-            ("language_model.model.", "model.language_model."),
+            *LANGUAGE_MODEL,
         )
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:

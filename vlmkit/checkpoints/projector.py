@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
-from vlmkit.checkpoints.family import Renames
+from vlmkit.checkpoints.family import LANGUAGE_MODEL, Renames
 from vlmkit.checkpoints.parts import encoder_config, encoder_from, normalisation, strategy_of
 from vlmkit.connectors.mlp import Mlp
 from vlmkit.fusion.splice import Splice
@@ -21,8 +21,7 @@ RENAMES: Renames = (
     ("encoder.", "model.vision_tower."),
     ("connector.layers.0.", "model.multi_modal_projector.linear_1."),
     ("connector.layers.2.", "model.multi_modal_projector.linear_2."),
-    ("language_model.lm_head.", "lm_head."),
-    ("language_model.model.", "model.language_model."),
+    *LANGUAGE_MODEL,
 )
 
 _THEIRS = {"gelu_tanh": "gelu_pytorch_tanh"}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import chat_template, prompt_of
-from vlmkit.checkpoints.family import Family, Renames
+from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
 from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
 from vlmkit.connectors.patch_merger import PatchMerger
 from vlmkit.encoders.qwen2_vl import Qwen2VL
@@ -39,8 +39,7 @@ class Qwen2VLFamily(Family):
             ("connector.norm.", "model.visual.merger.ln_q."),
             ("connector.mlp.", "model.visual.merger.mlp."),
             ("encoder.", "model.visual."),
-            ("language_model.lm_head.", "lm_head."),
-            ("language_model.model.", "model.language_model."),
+            *LANGUAGE_MODEL,
         )
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import chat_template, prompt_of
-from vlmkit.checkpoints.family import Family, Renames
+from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
 from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
 from vlmkit.connectors.bilinear_mlp import BilinearMlp
 from vlmkit.encoders.siglip_rotary import SiglipRotary
@@ -45,8 +45,7 @@ class VideoLlama3(Family):
         return (
             ("encoder.", "model.vision_model."),
             ("connector.mlp.layers.", "model.projector.readout."),
-            ("language_model.lm_head.", "lm_head."),
-            ("language_model.model.", "model.language_model."),
+            *LANGUAGE_MODEL,
         )
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
