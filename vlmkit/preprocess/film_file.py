@@ -20,7 +20,7 @@ import numpy as np
 from vlmkit.preprocess.film import Video, VideoError, too_large
 from vlmkit.preprocess.film_times import read_times
 from vlmkit.preprocess.geometry import Size
-from vlmkit.preprocess.image_errors import describe
+from vlmkit.preprocess.image_errors import describe, errors_of
 from vlmkit.preprocess.images import Pixels
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CONTAINERS = "MP4 and MOV, Matroska and WebM, AVI, MPEG-TS and -PS, FLV, WMV, Ogg, GIF"
 """What is read; other readers of FFmpeg, some of which open further files or URLs, are never reached."""
+FILM = f"a complete film ({CONTAINERS})"
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"
 _FAR = 16
 """Frames that are decoded rather than jumped over: a jump costs about as much."""
@@ -46,10 +47,11 @@ class FilmFile(Video):
         self.path = _checked(path)
         self.max_pixels = max_pixels
         name = describe(path)
-        with _errors_of(name), self._opened(name) as (container, stream):
+        _av()  # Where it is not installed, that is no fault of the film.
+        with errors_of(name, FILM, VideoError), self._opened(name) as (container, stream):
             _check_stated(name, stream, max_pixels)
             self.clock = read_times(name, container, stream)
-        with _errors_of(name), self._opened(name) as (container, stream):
+        with errors_of(name, FILM, VideoError), self._opened(name) as (container, stream):
             first = next(iter(container.decode(stream)), None)
             if first is None:
                 raise VideoError(f"{name} has no frame that can be decoded; is it truncated?")
@@ -67,7 +69,7 @@ class FilmFile(Video):
         if not wanted:
             return
         done, last, latest = 0, -1, None
-        with _errors_of(self.name):
+        with errors_of(self.name, FILM, VideoError):
             for index, frame in self._decoded(wanted):
                 last, latest = index, frame
                 if wanted[done] > index:
@@ -210,18 +212,3 @@ def _checked(path: str | os.PathLike[Any]) -> str:
         reason = getattr(error, "strerror", None) or "not a valid path"
         raise VideoError(f"{name} cannot be opened ({reason}), expected the path of a video file") from None
     return os.path.abspath(text)
-
-
-@contextmanager
-def _errors_of(name: str) -> Iterator[None]:
-    """Whatever FFmpeg has to say about bad bytes as a VideoError in our own words."""
-    try:
-        yield
-    except (VideoError, VideoReaderError):
-        raise
-    except MemoryError:
-        raise VideoError(f"{name} does not fit in memory; make it smaller") from None
-    except Exception as error:
-        raise VideoError(
-            f"{name} cannot be read ({type(error).__name__}), expected a complete film ({CONTAINERS}); is it truncated or of another type?"
-        ) from None

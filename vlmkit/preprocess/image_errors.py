@@ -17,22 +17,18 @@ class ImageError(ValueError):
 
 
 @contextmanager
-def errors_of(name: str, expected: str) -> Iterator[None]:
-    """Whatever a decoder raises on bad bytes (nearly anything) as an ImageError in our own words."""
+def errors_of(name: str, expected: str, kind: type[ImageError] = ImageError) -> Iterator[None]:
+    """Whatever a decoder raises on bad bytes (nearly anything) as an error of ours, in our own words."""
     try:
         yield
     except ImageError:
         raise
     except Image.DecompressionBombError:
-        raise ImageError(
-            f"{name} is larger than Pillow's own limit of {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels; make it smaller"
-        ) from None
+        raise kind(f"{name} is larger than Pillow's own limit of {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels; make it smaller") from None
     except MemoryError:
-        raise ImageError(f"{name} does not fit in memory; make it smaller") from None
+        raise kind(f"{name} does not fit in memory; make it smaller") from None
     except Exception as error:
-        raise ImageError(
-            f"{name} cannot be read ({type(error).__name__}), expected {expected}; is it truncated or of another type?"
-        ) from None
+        raise kind(f"{name} cannot be read ({type(error).__name__}), expected {expected}; is it truncated or of another type?") from None
 
 
 def describe(source: Any) -> str:
