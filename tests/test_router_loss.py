@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 import vlmkit
-from tests.tiny import CONVERSATIONS, apart, architecture, draw, picture, user
+from tests.tiny import CONVERSATIONS, DECODER, apart, architecture, draw, picture, user
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.laid_out import IGNORE
 from vlmkit.model import VLM
@@ -18,16 +18,7 @@ from vlmkit.processor import VLMProcessor
 from vlmkit.spec import Settings
 
 COMMON: dict[str, Any] = {
-    "vocab_size": 264,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "pad_token_id": 256,
-    "bos_token_id": None,
-    "eos_token_id": [257, 259],
+    **DECODER,
     "num_experts_per_tok": 2,
     "output_router_logits": True,
     "router_aux_loss_coef": 10.0,

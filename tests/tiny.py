@@ -72,7 +72,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "timestamps": {"template": CHATML, "placeholder": "<|image|>"},
     "unpadded_rows": {"template": CHATML, "placeholder": "<|image|>"},
 }
-_DECODER: dict[str, Any] = {
+DECODER: dict[str, Any] = {
     "vocab_size": 264,
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -84,15 +84,16 @@ _DECODER: dict[str, Any] = {
     "bos_token_id": None,
     "eos_token_id": [257, 259],
 }
+"""Numbers that every small language model shares."""
 _YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64, "beta_fast": 32.0, "beta_slow": 1.0}
 _THREE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
 LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
-    "olmo3": {**_DECODER, "num_hidden_layers": 4, "sliding_window": 8, "rope_theta": 10000.0, "rope_scaling": _YARN},
-    "llama": {**_DECODER, "tie_word_embeddings": True},
-    "qwen2": {**_DECODER, "tie_word_embeddings": True},
-    "gemma": {**_DECODER, "head_dim": 8},
-    "gemma2": {**_DECODER, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8},
-    "qwen2_vl_text": {**_DECODER, "tie_word_embeddings": True, "rope_parameters": _THREE},
+    "olmo3": {**DECODER, "num_hidden_layers": 4, "sliding_window": 8, "rope_theta": 10000.0, "rope_scaling": _YARN},
+    "llama": {**DECODER, "tie_word_embeddings": True},
+    "qwen2": {**DECODER, "tie_word_embeddings": True},
+    "gemma": {**DECODER, "head_dim": 8},
+    "gemma2": {**DECODER, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8},
+    "qwen2_vl_text": {**DECODER, "tie_word_embeddings": True, "rope_parameters": _THREE},
 }
 """Olmo3 and Gemma 2 slide over fewer tokens than any row holds. All but Olmo3 tie their embeddings. Qwen2-VL's turns by time, row and
 column."""

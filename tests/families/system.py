@@ -11,9 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import vlmkit
 from vlmkit.architecture import Parameters
 from vlmkit.encoders.base import Encoder
+from vlmkit.model import VLM
 from vlmkit.preprocess.geometry import Size
+from vlmkit.processor import VLMProcessor
 
 Conversation = list[dict[str, Any]]
 
@@ -32,6 +35,15 @@ class Reference:
     """More arguments of its `generate`."""
     read_processor: Callable[[type[Any], Path], Any] = lambda cls, directory: cls.from_pretrained(directory)
     """(class of the processor, directory) -> the processor that was saved there."""
+
+    def save(self, directory: Path) -> None:
+        self.model.save_pretrained(directory)
+        self.processor.save_pretrained(directory)
+
+    def taken_over(self, directory: Path) -> tuple[VLM, VLMProcessor]:
+        """What vlmkit loads of it, by way of an empty directory."""
+        self.save(directory)
+        return vlmkit.load(directory)
 
 
 @dataclass(frozen=True, eq=False)

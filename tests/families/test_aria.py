@@ -29,10 +29,7 @@ POLICIES = {"490": TINY.policy.replace(longest=490), "split": ARIA_SPLIT.replace
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Any:
     published = reference()
-    directory = tmp_path_factory.mktemp("aria")
-    published.model.save_pretrained(directory)
-    published.processor.save_pretrained(directory)
-    return published, *vlmkit.load(directory)
+    return published, *published.taken_over(tmp_path_factory.mktemp("aria"))
 
 
 @pytest.mark.parametrize("how", SIZES)

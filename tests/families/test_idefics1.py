@@ -37,10 +37,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Any:
     published = reference()
-    directory = tmp_path_factory.mktemp("idefics")
-    published.model.save_pretrained(directory)
-    published.processor.save_pretrained(directory)
-    return published, *vlmkit.load(directory)
+    return published, *published.taken_over(tmp_path_factory.mktemp("idefics"))
 
 
 @pytest.mark.parametrize("name", ROWS)

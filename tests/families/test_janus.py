@@ -33,8 +33,7 @@ def reference() -> Reference:
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("janus")
-    reference().model.save_pretrained(made)
-    reference().processor.save_pretrained(made)
+    reference().save(made)
     return made
 
 

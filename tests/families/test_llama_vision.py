@@ -23,10 +23,7 @@ TINY = vlmkit.architecture("llama-3.2-vision-tiny")
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Any:
     published = reference()
-    directory = tmp_path_factory.mktemp("mllama")
-    published.model.save_pretrained(directory)
-    published.processor.save_pretrained(directory)
-    return published, *vlmkit.load(directory)
+    return published, *published.taken_over(tmp_path_factory.mktemp("mllama"))
 
 
 def shown(height: int, width: int, seed: int = 0) -> dict[str, Any]:

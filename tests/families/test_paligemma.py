@@ -34,8 +34,7 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     made = []
     for number, system in enumerate(SYSTEMS):
         made.append(tmp_path_factory.mktemp(system.tiny))
-        reference_of(number).model.save_pretrained(made[-1])
-        reference_of(number).processor.save_pretrained(made[-1])
+        reference_of(number).save(made[-1])
     return made
 
 

@@ -72,10 +72,7 @@ def theirs() -> Reference:
 
 @pytest.fixture(scope="module")
 def ours(theirs: Reference, tmp_path_factory: pytest.TempPathFactory) -> tuple[VLM, VLMProcessor]:
-    directory: Path = tmp_path_factory.mktemp("qwen2_vl")
-    theirs.model.save_pretrained(directory)
-    theirs.processor.save_pretrained(directory)
-    return vlmkit.load(directory)
+    return theirs.taken_over(tmp_path_factory.mktemp("qwen2_vl"))
 
 
 def test_pixels_and_token_ids_are_the_references(theirs: Reference, ours: tuple[VLM, VLMProcessor]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,10 +68,7 @@ def theirs() -> Reference:
 
 @pytest.fixture(scope="module")
 def ours(theirs: Reference, tmp_path_factory: pytest.TempPathFactory) -> tuple[VLM, VLMProcessor]:
-    directory: Path = tmp_path_factory.mktemp("videollama3")
-    theirs.model.save_pretrained(directory)
-    theirs.processor.save_pretrained(directory)
-    return vlmkit.load(directory)
+    return theirs.taken_over(tmp_path_factory.mktemp("videollama3"))
 
 
 def test_pixels_and_token_ids_are_the_references(theirs: Reference, ours: tuple[VLM, VLMProcessor]) -> None:
