@@ -7,7 +7,6 @@ a checkpoint that `vlmkit.load` reads, and a report. Stop it whenever you like; 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import random
@@ -19,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 # A checkout runs without being installed; an installed vlmkit comes first.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+import arguments
+import warm_up
 from requirements import missing
-from stages import RECIPES, Recipe
+from stages import Recipe
 
 import vlmkit
-from vlmkit.commands.choice import EXCHANGEABLE, add_exchange_options, add_plugin_option, load_plugins, read_part
 from vlmkit.data.sample import DataError
 from vlmkit.plugins import PluginError
 from vlmkit.registry import RegistryError
@@ -40,19 +40,18 @@ if TYPE_CHECKING:
     from vlmkit.evaluation.tasks import Task, TaskResult
     from vlmkit.training.loop import Trainer
     from vlmkit.training.stage import Stage
-    from vlmkit.training.update import Batch
 
 STOPPED = "stopped; the same command goes on from there"
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(given: list[str] | None = None) -> int:
     """Exit status: 0 finished, 1 something is missing or went wrong, 2 wrong arguments, 128 + n stopped by signal n."""
-    parser = _parser()
-    args = parser.parse_args(arguments)
+    parser = arguments.parser((__doc__ or "").split("\n\n")[0])
+    args = parser.parse_args(given)
     try:
         try:
             with quit_at_ctrl_c(STOPPED):
-                recipe, architecture = _chosen(args)
+                recipe, architecture = arguments.chosen(args)
         except (SpecError, RegistryError, PluginError, ValueError) as error:
             parser.error(str(error))
         return _run(args, recipe, architecture)
@@ -68,7 +67,7 @@ def _run(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architec
     run = RunDirectory(args.run or Path("runs") / architecture.name)
     if args.fresh:
         run.clear()
-    configuration = _configuration(args, recipe, architecture, run)
+    configuration = arguments.configuration(args, recipe, architecture, run)
     run.check(configuration)
     if run.finished:
         print(f"{run.path} holds a finished run: {_headline(run)}. Its report is {run.path / 'report.html'}.")
@@ -117,7 +116,7 @@ def train(
         model = vlmkit.build(architecture, dtype=recipe.dtype, weights=weights, seed=seed)
         prefer_flash_attention(model)
         if weights is None:
-            _begin(model)
+            warm_up.begin(model)
         moved: vlmkit.VLM = model.to(accelerator.device)
         return moved
 
@@ -145,7 +144,7 @@ def train(
             if stage.name in trainer.done:
                 continue
             _announce(console, number, stage, recipe, trainer)
-            trainer.train(stage, batches(stage, processor, seed, shards), **_warm_up(stage, trainer.model))
+            trainer.train(stage, batches(stage, processor, seed, shards), **warm_up.trainer_arguments(stage, trainer.model))
     except Interrupted as stop:
         console.print(f"{stop}; the state is saved. The same command goes on from there.")
         return 128 + stop.signal
@@ -184,57 +183,6 @@ def batches(stage: Stage, processor: vlmkit.VLMProcessor, seed: int, shards: Pat
     sources = [DataSource(source.name, Shards(shards / source.name), source.weight) for source in stage.data]
     own = random.Random(f"{seed} {stage.name}").getrandbits(32)
     return Mixture(sources, processor, rows=stage.batch_size, length=stage.max_length, pack=stage.pack, seed=own)
-
-
-# --- stage 0: what a published tower and language model would know already --------------------------------------------
-
-
-def _begin(model: vlmkit.VLM) -> None:
-    """Embeddings as large as the positions that are added to them, where transformers draws them fifty times smaller."""
-    import torch
-
-    embedding: Any = model.get_input_embeddings()
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(0)
-        embedding.weight.normal_(0, 1.0)
-
-
-def _warm_up(stage: Stage, model: vlmkit.VLM) -> dict[str, Any]:
-    """What the trainer is given beside a stage of warming up: a loss, and a module that is thrown away afterwards."""
-    if stage.name == "warmup-text":
-        return {"loss": _typed_loss}
-    if stage.name != "warmup-tower":
-        return {}
-    import torch
-    from torch.nn import functional
-
-    from vlmkit.connectors.blocks import merge_blocks
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        reader = torch.nn.Linear(4 * model.config.spec.encoder.dim_out, 256).to(model.device)
-
-    def loss(model: Any, batch: Batch) -> Tensor:
-        """Cross-entropy of the character in each cell, read from its 2 x 2 patches by one linear layer."""
-        features = model.encoder(batch["pixel_values"], batch["grids"])
-        return functional.cross_entropy(reader(merge_blocks(features, 2, "dh dw c")), batch["cells"])
-
-    return {"loss": loss, "head": reader}
-
-
-def _typed_loss(model: Any, batch: Batch) -> Tensor:
-    """The model's own loss on typed pages: each character at its place on the page, as the connector would put it."""
-    import torch
-
-    from vlmkit.connectors.positions import sincos_2d
-
-    embeddings = model.get_input_embeddings()(batch["input_ids"])
-    tables = [sincos_2d(rows, columns, embeddings.shape[-1], device=embeddings.device) for _, rows, columns in batch["grids"].tolist()]
-    places = batch["visual_index"]
-    positions = torch.cat(tables)[places.clamp(min=0)] * (places >= 0)[..., None]
-    others = {name: batch[name] for name in ("attention_mask", "position_ids", "labels")}
-    loss: Tensor = model(inputs_embeds=embeddings + positions, **others).loss
-    return loss
 
 
 # --- evaluation, checkpoint, report -----------------------------------------------------------------------------------
@@ -319,64 +267,6 @@ def _table(results: list[TaskResult]) -> Any:
 def _headline(run: RunDirectory) -> str:
     scores = json.loads((run.path / "results.json").read_text(encoding="utf-8"))["scores"]
     return ", ".join(f"{name} {both['sighted']['exact']:.2f} (blind {both['blind']['exact']:.2f})" for name, both in scores.items())
-
-
-# --- what was asked for -----------------------------------------------------------------------------------------------
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="train.py", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument(
-        "--preset", choices=sorted(RECIPES, reverse=True), default="tiny", help="laptop or cluster; %(default)s unless given"
-    )
-    parser.add_argument("--run", type=Path, metavar="DIR", help="directory of the run; runs/<model> unless given")
-    parser.add_argument("--fresh", action="store_true", help="remove the run in that directory and start anew")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and data; %(default)s unless given")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="shards of each data set; the tiny preset renders its own pictures")
-    add_exchange_options(parser)
-    add_plugin_option(parser)
-    parser.add_argument(
-        "--scale", type=_positive, default=1.0, metavar="X", help="fraction of the steps and of the evaluation, such as 0.02"
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the training; all cores unless given")
-    return parser
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 100:
-        raise argparse.ArgumentTypeError(f"expected a number above 0 and up to 100, got {text!r}")
-    return value
-
-
-def _chosen(args: argparse.Namespace) -> tuple[Recipe, vlmkit.Architecture]:
-    load_plugins(args)
-    if args.threads is not None and args.threads < 1:
-        raise ValueError(f"--threads takes 1 or more, got {args.threads}")
-    recipe = RECIPES[args.preset]
-    stages = tuple(stage.scaled(args.scale) for stage in recipe.stages)
-    recipe = recipe.replace(stages=stages, evaluation=max(2, round(recipe.evaluation * args.scale)) if recipe.evaluation else 0)
-    parts = {name: read_part(name, given) for name in EXCHANGEABLE if (given := getattr(args, name)) is not None}
-    return recipe, vlmkit.architecture(recipe.model).replace(**parts).validate()
-
-
-def _configuration(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architecture, run: RunDirectory) -> dict[str, Any]:
-    """Everything that the result depends on. Threads are part of it: sums in another order differ in their last bits."""
-    from vlmkit.data.shards.pack import cores
-
-    begun = run.configuration() or {}
-    plugins = [Path(plugin) for plugin in args.plugins if plugin.endswith(".py")]
-    return {
-        "recipe": recipe.to_dict(),
-        "architecture": architecture.to_dict(),
-        "seed": args.seed,
-        "threads": args.threads or begun.get("threads") or cores(),
-        "data": str(args.data.resolve()) if args.data else None,
-        "plugins": {plugin.name: hashlib.sha256(plugin.read_bytes()).hexdigest()[:16] for plugin in plugins},
-    }
 
 
 def _announce(console: Console, number: int, stage: Stage, recipe: Recipe, trainer: Trainer) -> None:

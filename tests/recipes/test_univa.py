@@ -27,7 +27,7 @@ from vlmkit.training.run import RunDirectory
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "univa"
 sys.path.insert(0, str(FOLDER))
-pictures, stages, train = (importlib.import_module(name) for name in ("pictures", "stages", "train"))
+arguments, pictures, stages, train = (importlib.import_module(name) for name in ("arguments", "pictures", "stages", "train"))
 
 SMALL = small().replace(name="univa-vl-small", policy=SmartResize(min_pixels=12 * 784, max_pixels=20 * 784))
 
@@ -194,7 +194,7 @@ def test_a_file_is_no_directory_of_a_run(tmp_path, capsys):
 
 @pytest.mark.parametrize("given", ["mlp:depth=3", '{"kind": "mlp", "depth": 3}'])
 def test_parts_are_exchanged_as_vlmkit_does_it(tiny, given):
-    _, architecture = train._chosen(train._parser().parse_args(["--connector", given]))
+    _, architecture = arguments.chosen(arguments.parser("").parse_args(["--connector", given]))
     assert architecture == SMALL.replace(connector=vlmkit.connectors["mlp"](depth=3))
 
 

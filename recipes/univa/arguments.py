@@ -1,0 +1,69 @@
+"""What train.py is asked for: its arguments, the recipe and the architecture that they choose, and all that a run depends on."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from stages import RECIPES, Recipe
+
+import vlmkit
+from vlmkit.commands.choice import EXCHANGEABLE, add_exchange_options, add_plugin_option, load_plugins, read_part
+from vlmkit.training.run import RunDirectory
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="train.py", description=description)
+    parser.add_argument(
+        "--preset", choices=sorted(RECIPES, reverse=True), default="tiny", help="laptop or cluster; %(default)s unless given"
+    )
+    parser.add_argument("--run", type=Path, metavar="DIR", help="directory of the run; runs/<model> unless given")
+    parser.add_argument("--fresh", action="store_true", help="remove the run in that directory and start anew")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and data; %(default)s unless given")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="shards of each data set; the tiny preset renders its own pictures")
+    add_exchange_options(parser)
+    add_plugin_option(parser)
+    parser.add_argument(
+        "--scale", type=_positive, default=1.0, metavar="X", help="fraction of the steps and of the evaluation, such as 0.02"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the training; all cores unless given")
+    return parser
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and up to 100, got {text!r}")
+    return value
+
+
+def chosen(args: argparse.Namespace) -> tuple[Recipe, vlmkit.Architecture]:
+    load_plugins(args)
+    if args.threads is not None and args.threads < 1:
+        raise ValueError(f"--threads takes 1 or more, got {args.threads}")
+    recipe = RECIPES[args.preset]
+    stages = tuple(stage.scaled(args.scale) for stage in recipe.stages)
+    recipe = recipe.replace(stages=stages, evaluation=max(2, round(recipe.evaluation * args.scale)) if recipe.evaluation else 0)
+    parts = {name: read_part(name, given) for name in EXCHANGEABLE if (given := getattr(args, name)) is not None}
+    return recipe, vlmkit.architecture(recipe.model).replace(**parts).validate()
+
+
+def configuration(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architecture, run: RunDirectory) -> dict[str, Any]:
+    """Everything that the result depends on. Threads are part of it: sums in another order differ in their last bits."""
+    from vlmkit.data.shards.pack import cores
+
+    begun = run.configuration() or {}
+    plugins = [Path(plugin) for plugin in args.plugins if plugin.endswith(".py")]
+    return {
+        "recipe": recipe.to_dict(),
+        "architecture": architecture.to_dict(),
+        "seed": args.seed,
+        "threads": args.threads or begun.get("threads") or cores(),
+        "data": str(args.data.resolve()) if args.data else None,
+        "plugins": {plugin.name: hashlib.sha256(plugin.read_bytes()).hexdigest()[:16] for plugin in plugins},
+    }
