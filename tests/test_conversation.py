@@ -24,7 +24,12 @@ def test_texts_and_images_become_turns_and_images_in_the_order_in_which_they_sta
             {"role": "user", "content": [{"type": "image_url", "image_url": third}]},
         ]
     )
-    assert turns == (Turn("system", ("Be brief.",)), Turn("user", (0, "hi", 1)), Turn("assistant", ("",)), Turn("user", (2,)))
+    assert turns == (
+        Turn("system", ("Be brief.",), as_string=True),
+        Turn("user", (0, "hi", 1)),
+        Turn("assistant", ("",)),
+        Turn("user", (2,)),
+    )
     assert images == [Picture(first), Picture("b.png"), Picture("c.png")]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -227,8 +228,32 @@ def test_a_chat_template_is_applied_as_pipelines_ask_for_it() -> None:
         PROMPTS, add_generation_prompt=True, continue_final_message=False, padding=True, processor_kwargs={"padding_side": "right"}
     )
     assert same(asked, p(PROMPTS, padding_side="right"))
-    with pytest.raises(ValueError, match="continue_final_message=True: an answer begins behind a question"):
-        p.apply_chat_template(CONVERSATIONS, continue_final_message=True)
+    with pytest.raises(LayoutError, match="leave text and add_generation_prompt out"):
+        p.apply_chat_template(PROMPTS, add_generation_prompt=True, continue_final_message=True)
+
+
+def test_an_answer_is_continued_from_its_last_word() -> None:
+    p = processor()
+    whole = p([[user(picture(), "what?"), assistant("a cat.")]])
+    begun = p.apply_chat_template([user(picture(), "what?"), assistant("a cat")], continue_final_message=True)
+    length = begun["input_ids"].shape[1]
+    assert p.decode(begun["input_ids"][0]).endswith("assistant\na cat")
+    assert "labels" not in begun
+    assert torch.equal(begun["input_ids"], whole["input_ids"][:, :length])
+
+
+def test_a_whole_prompt_is_taken_where_it_is_trusted_and_refused_elsewhere() -> None:
+    p = processor()
+    asked = p([user(picture(), "what <|im_end|>?")])
+    text = p.decode(asked["input_ids"][0]).replace("<|im_end|>", "", 1).replace("what ?", "what?")
+    prompt = re.sub(r"(<\|image\|>)+", "<|image|>", text)
+    trusted = p(text=prompt, images=picture(), trusted=True)
+    assert p.decode(trusted["input_ids"][0]) == text
+    assert torch.equal(trusted["pixel_values"], asked["pixel_values"])
+    with pytest.raises(LayoutError, match=r"holds '<\|image\|>': if it is a whole prompt of yours, pass trusted=True"):
+        p(text=prompt, images=picture())
+    with pytest.raises(LayoutError, match=r"1 place\(s\) '<.image.>' for 2 image"):
+        p(text=[prompt], images=[[picture(), picture()]], trusted=True)
 
 
 def test_several_conversations_about_one_image_share_its_pixels() -> None:

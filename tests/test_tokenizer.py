@@ -130,7 +130,7 @@ def test_no_special_id_comes_out_of_any_text_and_the_text_comes_back(name: str, 
         assert back == wanted
 
 
-PLAIN = {name: PlainTokenizer(tokenizer) for name, tokenizer in TOKENIZERS.items()}
+PLAIN = {name: PlainTokenizer(tokenizer, TAGS) for name, tokenizer in TOKENIZERS.items()}
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -199,6 +199,41 @@ def test_byte_ids_are_bytes_and_specials_follow() -> None:
     assert PlainTokenizer(tokenizer).encode("é\n") == [*"é\n".encode()]
     assert [tokenizer.convert_tokens_to_ids(token) for token in BYTES_SPECIALS] == list(range(256, 263))
     assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (256, 257)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_added_tokens_that_are_not_special_are_words_of_one_id(name: str) -> None:
+    tokenizer, text = TOKENIZERS[name], "the cat <think> sat"
+    assert PlainTokenizer(tokenizer).encode(text) == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@given(words=st.lists(st.sampled_from(["the", " ", "cat", "\n", " mat", "<image>"]), min_size=1, max_size=8), first=st.booleans())
+def test_ids_before_a_place_are_those_that_begin_there(words: list[str], first: bool) -> None:
+    text = "".join(words)
+    for plain in PLAIN.values():
+        places = list(range(len(text) + 1))
+        ids, counts = plain.encode_cut(text, places, first=first)
+        assert ids == plain.encode(text, first=first)
+        assert (counts[0], counts[-1]) == (0, len(ids))
+        assert counts == sorted(counts)
+        for place, count in zip(places, counts, strict=True):
+            whole = plain.encode(text[:place], first=first) if place else []
+            assert count == len(whole) or ids[: len(whole)] != whole
+
+
+def test_blanks_beside_special_tokens_go_where_the_tokenizer_drops_them() -> None:
+    """Phi-3's tokenizer drops what stands behind <|end|>, a template's line break or the blanks that somebody typed."""
+    from tokenizers import AddedToken
+
+    tokenizer = bpe()
+    tokenizer.add_tokens([AddedToken("<|end|>", special=True, rstrip=True), AddedToken("<|mask|>", special=True, lstrip=True)])
+    template = Template(user=("<|im_start|>", " <|mask|>"), assistant=("<|end|>\n", "<|end|>\n"))
+    turns = [Turn("user", (" the cat \n",)), Turn("assistant", ("  sat\n",)), Turn("user", ("the mat",))]
+    layout = layouts["run"](template=template, placeholder="<|image|>").lay_out(turns, (), PlainTokenizer(tokenizer))
+    whole = "<|im_start|> the cat \n <|mask|><|end|>\n  sat\n<|end|>\n<|im_start|>the mat <|mask|>"
+    assert list(layout.ids) == tokenizer(whole, add_special_tokens=False)["input_ids"]
+    ((start, stop),) = layout.supervised
+    assert tokenizer.decode(layout.ids[start:stop]) == "sat\n<|end|>"
 
 
 def test_a_plain_tokenizer_can_be_sent_to_another_process() -> None:

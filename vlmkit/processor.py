@@ -11,12 +11,12 @@ from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from vlmkit.architecture import Architecture, VisionTower
-from vlmkit.batch.calls import as_conversations, from_text
+from vlmkit.batch.calls import read_call
 from vlmkit.batch.collate import Entries, packed, padded
 from vlmkit.batch.sample import Pixels, PreparedSample, RenderedImage, limited
 from vlmkit.config import VLMConfig
 from vlmkit.conversation import Conversation, Film, Medium, read_conversation
-from vlmkit.layout.laid_out import Layout, LayoutError, Turn
+from vlmkit.layout.laid_out import Layout, Turn
 from vlmkit.layout.pieces import ImageTokens
 from vlmkit.preprocess.changes import changed_tokens
 from vlmkit.preprocess.geometry import ImagePlan, Size
@@ -63,7 +63,7 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
     @property
     def stop_token_ids(self) -> list[int]:
         """Ids of the special tokens that end an assistant's turn."""
-        pieces = self.plain_tokenizer.specials.split(self.spec.layout.template.assistant[1])
+        pieces = self.plain_tokenizer.specials.split(self.spec.layout.template.stop)
         return [piece for piece in pieces if isinstance(piece, int)][:1]
 
     def plan_image(self, size: Size) -> ImageTokens:
@@ -111,19 +111,21 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
     def lay_out(self, conversation: Conversation, images: Sequence[RenderedImage], *, add_generation_prompt: bool = False) -> Layout:
         """Token ids, labels and spans of a conversation whose images are rendered already."""
         turns, _ = read_conversation(conversation)
-        return self._lay_out(turns, images, add_generation_prompt)
+        return self._lay_out(turns, images, add_generation_prompt=add_generation_prompt)
 
     def sample(self, conversation: Conversation, *, add_generation_prompt: bool = False) -> PreparedSample:
         """Render and lay out one conversation."""
-        return self._sample(*read_conversation(conversation), add_generation_prompt)
+        return self._sample(*read_conversation(conversation), add_generation_prompt=add_generation_prompt)
 
-    def _sample(self, turns: Sequence[Turn], media: Sequence[Medium], add_generation_prompt: bool) -> PreparedSample:
+    def _sample(self, said: Sequence[Turn] | str, media: Sequence[Medium], **how: bool) -> PreparedSample:
         images = tuple(self.render(medium) for medium in media)
-        return PreparedSample(images, (self._lay_out(turns, images, add_generation_prompt),))
+        return PreparedSample(images, (self._lay_out(said, images, **how),))
 
-    def _lay_out(self, turns: Sequence[Turn], images: Sequence[RenderedImage], add_generation_prompt: bool) -> Layout:
-        tokens = [image.tokens for image in images]
-        return self.spec.layout.lay_out(turns, tokens, self.plain_tokenizer, add_generation_prompt=add_generation_prompt)
+    def _lay_out(self, said: Sequence[Turn] | str, images: Sequence[RenderedImage], **how: bool) -> Layout:
+        layout, tokens = self.spec.layout, [image.tokens for image in images]
+        if isinstance(said, str):
+            return layout.lay_out_text(said, tokens, self.plain_tokenizer)
+        return layout.lay_out(said, tokens, self.plain_tokenizer, **how)
 
     def __call__(
         self,
@@ -131,7 +133,9 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         *,
         images: Any = None,
         text: str | Sequence[str] | None = None,
+        trusted: bool = False,
         add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
         max_length: int | None = None,
         truncation: bool = False,
         pack: bool = False,
@@ -141,10 +145,12 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
     ) -> BatchFeature:
         """Tensors for `model(**batch)` or `model.generate(**batch)`.
 
-        conversations: one conversation or a list of them; or `images` and `text`, one question a row. Where the last
-        message is the user's (the default of `add_generation_prompt`) the rows end where the answer begins and are
-        padded on the left; otherwise they carry labels and are padded on the right. `pack` puts all conversations into
-        one row with positions that start again. `max_length`: with `truncation` the end is dropped, images only whole;
+        conversations: one conversation or a list of them; or `images` and `text`, one question a row. `trusted`: each text is a whole
+        prompt instead, such as "USER: <image>\\nWho is this? ASSISTANT:", in which special tokens and the places of images are meant;
+        never pass what somebody else typed. Where the last message is the user's (the default of `add_generation_prompt`) the rows
+        end where the answer begins and are padded on the left; otherwise they carry labels and are padded on the right.
+        `continue_final_message`: rows end with the words of the last message, for generation to go on from there. `pack` puts all
+        conversations into one row with positions that start again. `max_length`: with `truncation` the end is dropped, images only whole;
         without, or where an answer is to be generated at the end, a longer conversation raises LayoutError. `padding`: True or
         'longest', or 'max_length'; False where rows are equally long by themselves.
         """
@@ -154,11 +160,18 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
             raise ValueError(f"padding_side={padding_side!r}: expected 'left' or 'right'")
         if padding not in (True, False, "longest", "max_length") or (padding == "max_length" and max_length is None):
             raise ValueError(f"padding={padding!r}: expected True, False, 'longest', or 'max_length' beside max_length=")
-        if (conversations is None) == (text is None) or (conversations is not None and images is not None):
-            raise LayoutError("pass either conversations, which hold their images, or text with or without images")
-        rows = [read_conversation(row) for row in (as_conversations(conversations) if text is None else from_text(text, images))]
-        generate = all(turns[-1].role == "user" for turns, _ in rows) if add_generation_prompt is None else add_generation_prompt
-        samples = [self._sample(turns, media, generate) for turns, media in rows]
+        call = read_call(
+            conversations,
+            text,
+            images,
+            trusted=trusted,
+            placeholder=self.spec.layout.placeholder,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+        )
+        generate = call.generates
+        how = {"add_generation_prompt": call.add_generation_prompt, "continue_final_message": continue_final_message}
+        samples = [self._sample(said, media, **how) for said, media in call.rows]
         if max_length is not None:
             samples = [limited(sample, number, max_length, truncation and not generate) for number, sample in enumerate(samples)]
         side = padding_side or ("left" if generate else "right")
@@ -202,12 +215,9 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         """The habit of transformers users and of its pipelines: the same as calling the processor with conversations."""
         if not tokenize or not return_dict:
             raise ValueError("vlmkit assembles ids, not strings: call apply_chat_template with tokenize=True, return_dict=True")
-        if continue_final_message:
-            raise ValueError(
-                "continue_final_message=True: an answer begins behind a question; end the conversation with the user's message"
-            )
         options |= processor_kwargs or {}
-        return self(conversation, add_generation_prompt=add_generation_prompt, return_tensors=return_tensors, **options)
+        options |= {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
+        return self(conversation, return_tensors=return_tensors, **options)
 
     @property
     def model_input_names(self) -> list[str]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.layout.specials import Specials
@@ -24,10 +23,10 @@ BYTES_SPECIALS = ("<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|i
 class PlainTokenizer:
     """A transformers tokenizer that satisfies `vlmkit.layout.base.Tokenizer`.
 
-    Special are its added tokens, and the words of its vocabulary that a layout requires and spells <...> or |...|: Fuyu's
-    tokenizer has |SPEAKER| beside all other words. Text is encoded by a copy of the tokenizer that has no special tokens at
-    all, so whatever a text spells, and whatever a normalizer makes of it, no special id can come out (but the unknown token's,
-    where the vocabulary lacks a character).
+    Special are the tokens that it calls special, and those that a layout requires: added ones, and words of its vocabulary that are
+    spelled <...> or |...| (Fuyu's tokenizer has |SPEAKER| beside all other words). Other added tokens are words like any other. Text is
+    encoded by a copy of the tokenizer that has no special tokens at all, so whatever a text spells, and whatever a normalizer makes of
+    it, no special id can come out (but the unknown token's, where the vocabulary lacks a character).
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, required: Iterable[str] = ()) -> None:
@@ -35,30 +34,58 @@ class PlainTokenizer:
             raise SpecError(
                 f"{type(tokenizer).__name__} has no tokenizer.json; use a tokenizer of the tokenizers library, such as AutoTokenizer gives"
             )
+        required = set(required)
+        added = {token.content: (number, token) for number, token in tokenizer.added_tokens_decoder.items()}
+        marks = {text: number for text, (number, token) in added.items() if token.special or text in required}
         named = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
-        added = {text: token for text, token in tokenizer.get_added_vocab().items() if not _is_ordinary(text)}
         spelled = {text: tokenizer.backend_tokenizer.token_to_id(text) for text in required if MARK.fullmatch(text)}
         words = {text: token for text, token in spelled.items() if token is not None}
-        self.specials = Specials(words | added | named)
+        self.specials = Specials(
+            words | marks | named,
+            trim_before=(number for number, token in added.values() if token.lstrip and token.content in marks),
+            trim_behind=(number for number, token in added.values() if token.rstrip and token.content in marks),
+        )
         self._first, self._following = _without(tokenizer.backend_tokenizer, set(self.specials))
+        self._heads: dict[tuple[str, bool], list[int]] = {}
 
     def encode(self, text: str, *, first: bool = True) -> list[int]:
         """Ids of plain text; ordinary text is encoded as the tokenizer itself would. Tokenizers that put a space before
         the first word of a string do so where `first`."""
+        return self._encode(text, first)
+
+    def encode_cut(self, text: str, places: Sequence[int], *, first: bool = True) -> tuple[list[int], list[int]]:
+        """The same ids, and for each place in the text how many of them begin before it."""
+        ids = self._encode(text, first)
+        counts = [self._count(text, place, first, ids) for place in places]
+        if None not in counts:
+            return ids, counts  # type: ignore[return-value]
+        encoder = self._first if first else self._following
+        begins = [start for start, _ in encoder.encode(text, add_special_tokens=False).offsets]
+        pairs = zip(places, counts, strict=True)
+        return ids, [sum(start < place for start in begins) if count is None else count for place, count in pairs]
+
+    def _count(self, text: str, place: int, first: bool, ids: list[int]) -> int | None:
+        """How many ids stand before a place, where the text up to there is encoded alike by itself; else None."""
+        if place in (0, len(text)):
+            return len(ids) if place else 0
+        head = self._head(text[:place], first)
+        return len(head) if ids[: len(head)] == head else None
+
+    def _head(self, text: str, first: bool) -> list[int]:
+        """Ids of a text that may be a role, which stands before every answer: those of short ones are kept."""
+        found = self._heads.get((text, first))
+        if found is None:
+            found = self._encode(text, first)
+            if len(text) <= 32 and len(self._heads) < 1024:
+                self._heads[text, first] = found
+        return found
+
+    def _encode(self, text: str, first: bool) -> list[int]:
         encoder = self._first if first else self._following
         # The call for batches alone leaves out offsets, which takes twice as long as the ids.
         [encoded] = encoder.encode_batch_fast([text], add_special_tokens=False)
         ids: list[int] = encoded.ids
         return ids
-
-
-_WORDS = re.compile(r"<loc\d{4}>|<seg\d{3}>")
-"""Coordinates and codes of masks, which are words of questions and answers: PaliGemma (arXiv:2407.07726)."""
-
-
-def _is_ordinary(added: str) -> bool:
-    """Added tokens that mark nothing: runs of spaces (GPT-NeoX), single characters and places are words like any other."""
-    return len(added) == 1 or added.isspace() or _WORDS.fullmatch(added) is not None
 
 
 def _without(tokenizer: tokenizers.Tokenizer, specials: set[str]) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:

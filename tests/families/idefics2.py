@@ -9,7 +9,7 @@ import torch
 import transformers
 from families.idefics3 import BOUNDARY, END, TURNS
 from families.system import Reference, System, chat, patchify
-from families.tiny import LANGUAGE, VISION, draw
+from families.tiny import LANGUAGE, VISION, beginning, draw
 from torch import Tensor
 
 from vlmkit.architecture import Parameters
@@ -33,7 +33,7 @@ def reference(quarters: bool) -> Reference:
         image_token_id=263,
     )
     images = transformers.Idefics2ImageProcessor(size={"shortest_edge": 28, "longest_edge": 84}, do_image_splitting=quarters)
-    tokenizer = bytes_tokenizer(["<image>", "<s>", END, BOUNDARY], bos_token="<s>", eos_token=END)
+    tokenizer = beginning(bytes_tokenizer(["<image>", "<s>", END, BOUNDARY], bos_token="<s>", eos_token=END))
     processor = transformers.Idefics2Processor(image_processor=images, tokenizer=tokenizer, image_seq_len=4, chat_template=TURNS)
     return Reference(draw(transformers.Idefics2ForConditionalGeneration(config)), processor, chat, patches)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import transformers
 from families.system import Conversation, Reference, System, dense_patches, images_of
-from families.tiny import LANGUAGE, draw
+from families.tiny import LANGUAGE, beginning, draw
 from torch import Tensor
 
 from vlmkit.architecture import Parameters
@@ -15,11 +15,11 @@ from vlmkit.tokenizer import bytes_tokenizer
 
 BEGIN, END = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"  # noqa: RUF001
 CHAT = (
-    "{% for message in messages %}{{ '<|User|>: ' if message.role == 'user' else '<|Assistant|>: ' }}"
+    "{% for message in messages %}{{ {'system': '', 'user': '<|User|>: ', 'assistant': '<|Assistant|>: '}[message.role] }}"
     "{% for item in message.content %}{% if item.type == 'image' %}"
     "{{ '' if loop.first else '\n' }}<image_placeholder>{{ '' if loop.last else '\n' }}"
     "{% else %}{{ item.text }}{% endif %}{% endfor %}"
-    "{{ '\n\n' if message.role == 'user' else '" + END + "' }}{% endfor %}{% if add_generation_prompt %}<|Assistant|>:{% endif %}"
+    "{{ '\n\n' if message.role != 'assistant' else '" + END + "' }}{% endfor %}{% if add_generation_prompt %}<|Assistant|>:{% endif %}"
 )
 """What the published template asks, without its care for spaces around words."""
 DRAWING = dict(
@@ -52,7 +52,7 @@ def reference() -> Reference:
     )
     named = {"image_token": "<image_placeholder>", "boi_token": "<begin_of_image>", "eoi_token": "<end_of_image>"}
     specials = ["<image_placeholder>", BEGIN, "<|User|>", "<|Assistant|>", END, "<begin_of_image>", "<end_of_image>"]
-    tokenizer = bytes_tokenizer(specials, bos_token=BEGIN, eos_token=END, extra_special_tokens=named)
+    tokenizer = beginning(bytes_tokenizer(specials, bos_token=BEGIN, eos_token=END, extra_special_tokens=named))
     images = transformers.JanusImageProcessor(size={"height": 28, "width": 28}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     processor = transformers.JanusProcessor(images, tokenizer, chat_template=CHAT, use_default_system_prompt=True, num_image_tokens=4)
     return Reference(draw(transformers.JanusForConditionalGeneration(config)), processor, inputs, dense_patches())

@@ -7,14 +7,15 @@ from typing import Any
 
 import transformers
 from families.system import Reference, System, chat, dense_patches
-from families.tiny import LANGUAGE, VISION, draw
+from families.tiny import LANGUAGE, VISION, beginning, draw
 
 from vlmkit.architecture import Parameters
 from vlmkit.tokenizer import bytes_tokenizer
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
-    "<|START_OF_TURN_TOKEN|>{{ '<|USER_TOKEN|>' if message.role == 'user' else '<|CHATBOT_TOKEN|>' }}"
+    "<|START_OF_TURN_TOKEN|>"
+    "{{ {'system': '<|SYSTEM_TOKEN|>', 'user': '<|USER_TOKEN|>', 'assistant': '<|CHATBOT_TOKEN|>'}[message.role] }}"
     "{% for item in message.content %}{{ '<|EXTRA_0_TOKEN|>\n' if item.type == 'image' else item.text }}{% endfor %}"
     "<|END_OF_TURN_TOKEN|>{% endfor %}{% if add_generation_prompt %}<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{% endif %}"
 )
@@ -39,7 +40,7 @@ def reference() -> Reference:
     roles = {"bos_token": "<BOS_TOKEN>", "eos_token": "<|END_OF_TURN_TOKEN|>", "extra_special_tokens": {"image_token": "<|EXTRA_0_TOKEN|>"}}
     processor = transformers.LlavaProcessor(
         image_processor=transformers.SiglipImageProcessor(size={"height": 28, "width": 28}, resample=3),
-        tokenizer=bytes_tokenizer(["<|EXTRA_0_TOKEN|>", *SPECIALS], **roles),
+        tokenizer=beginning(bytes_tokenizer(["<|EXTRA_0_TOKEN|>", *SPECIALS], **roles)),
         patch_size=14,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=0,

@@ -17,7 +17,7 @@ from vlmkit.tokenizer import bytes_tokenizer
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message.role == 'user' %}[INST]{% for item in message.content %}"
     "{{ '[IMG]' if item.type == 'image' else item.text }}{% endfor %}[/INST]"
-    "{% else %}{{ message.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% elif message.role == 'system' %}{{ message.content + '\n\n' }}{% else %}{{ message.content }}{{ eos_token }}{% endif %}{% endfor %}"
 )
 """As Mistral's tokenizer asks."""
 SPECIALS = ("[IMG]", "<s>", "</s>", "[IMG_BREAK]", "[IMG_END]", "[INST]", "[/INST]")

@@ -114,9 +114,14 @@ def test_a_model_that_was_never_published_is_exported_and_its_tokenizer_stays_as
     assert float((found - expected).abs().max()) < 1e-5  # measured 0
 
 
-def test_a_chat_template_is_refused(directories: list[Path], tmp_path: Path) -> None:
+def test_a_chat_template_of_the_directory_is_run(directories: list[Path], tmp_path: Path) -> None:
     for file in directories[0].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    with pytest.raises(vlmkit.SpecError, match="PaliGemma's prompts have no turns"):
-        vlmkit.load(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% for item in messages[0].content %}{{ '<image>' if item.type == 'image' else 'answer en ' + item.text }}{% endfor %}"
+    )
+    _, processor = vlmkit.load(tmp_path)
+    theirs = transformers.AutoProcessor.from_pretrained(tmp_path)
+    row = [user("What is this?", picture(40, 52), picture(30, 30))]
+    expected = theirs.apply_chat_template(row, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True)
+    assert torch.equal(processor(row)["input_ids"], expected["input_ids"])

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import PreTrainedModel
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LANGUAGE: dict[str, Any] = dict(
     hidden_size=32,
@@ -24,6 +25,13 @@ LANGUAGE: dict[str, Any] = dict(
 """Numbers of a tiny language model, under transformers' names."""
 
 VISION: dict[str, Any] = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4)
+
+
+def beginning(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer with its first token put before every text, as most published ones do."""
+    bos = str(tokenizer.bos_token)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)])
+    return tokenizer
 
 
 def draw(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:

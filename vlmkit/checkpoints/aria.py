@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
-from vlmkit.checkpoints.chat import chat_template, prompt_of
+from vlmkit.checkpoints.chat import prompt_of, source_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
 from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
 from vlmkit.connectors.query_attention import QueryAttention
@@ -50,7 +50,7 @@ class Aria(Family):
                 f"reads {config.vision_feature_layer}"
             )
         placeholder = processor.image_token
-        template, _ = prompt_of(processor, placeholder, [(CHATML, "")], image=START + placeholder + END)
+        template, after_image = prompt_of(processor, START + placeholder + END, [(CHATML, "")])
         queries = tuple(sorted((_side(patches), count) for patches, count in config.projector_patch_to_query_dict.items()))
         written = {pixels: processor.size_conversion.get(pixels) for pixels in (side * vision.patch_size for side, _ in queries)}
         if list(written.values()) != [count for _, count in queries]:
@@ -74,7 +74,7 @@ class Aria(Family):
                 **normalisation(images),
             ),
             connector=QueryAttention(queries=queries, heads=vision.num_attention_heads),
-            layout=Bracketed(template=template, placeholder=placeholder, start=START, end=END),
+            layout=Bracketed(template=template, placeholder=placeholder, after_image=after_image, start=START, end=END),
             fusion=Splice(),
             language_model=text.replace(config=text.config | {"tie_word_embeddings": config.tie_word_embeddings}),
         )
@@ -88,7 +88,7 @@ class Aria(Family):
             raise SpecError(f"{NAME} has siglip with {published} and one layer, but the encoder is {encoder}")
         if not isinstance(connector, QueryAttention) or connector != QueryAttention(queries=connector.queries, heads=encoder.heads):
             raise SpecError(f"{NAME} has query_attention with the encoder's {encoder.heads} heads, but the connector is {connector}")
-        if not isinstance(layout, Bracketed) or (layout.start, layout.end, layout.after_image) != (START, END, ""):
+        if type(layout) is not Bracketed or (layout.start, layout.end) != (START, END):
             raise SpecError(f"{NAME} stands between {START} and {END}, but the layout is {layout}")
         if not isinstance(architecture.fusion, Splice):
             raise SpecError(f"{NAME} splices visual tokens, but the fusion is {architecture.fusion.kind!r}")
@@ -126,8 +126,7 @@ class Aria(Family):
             image_std=list(encoder.std),
             resample=resample_number(policy),
         )
-        template = chat_template((layout.template, ""), layout.placeholder, image=START + layout.placeholder + END)
-        return AriaProcessor(images, tokenizer, chat_template=template, size_conversion=sizes)
+        return AriaProcessor(images, tokenizer, chat_template=source_of(processor), size_conversion=sizes)
 
 
 def _side(patches: int) -> int:

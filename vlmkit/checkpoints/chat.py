@@ -1,74 +1,63 @@
-"""Templates of turns as published processors write them: in Jinja. vlmkit writes its own so, and knows published ones again."""
+"""The chat template of a published processor as a layout's template."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from vlmkit.layout.jinja_source import Prompt, chat_template
+from vlmkit.layout.reading import added_around, read_template
 from vlmkit.layout.template import Template
 from vlmkit.spec import SpecError
 
-Prompt = tuple[Template, str]
-"""A template of turns, and the text after each image."""
-
-_PROBE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?", "content": "What is this?"}]}]
-"""Pixtral's published template reads words from "content"."""
+if TYPE_CHECKING:
+    from vlmkit.processor import VLMProcessor
 
 
-def chat_template(prompt: Prompt, placeholder: str, *, begin: bool = False, image: str | None = None, video: str | None = None) -> str:
-    """The prompt in Jinja. What begins it all is left out unless `begin`: most tokenizers put that there themselves.
+def prompt_of(
+    processor: Any,
+    written: str,
+    known: Iterable[tuple[Template, str]],
+    image: str | None = None,
+    *,
+    begin: str | None = None,
+    end: str = "",
+    preface: str = "",
+) -> Prompt:
+    """The template of turns of a processor, and the text after each image, as `read_template` reads them; the first known one where it
+    has no template. preface: text that the processor puts before every conversation. Raises SpecError for a template that shows no
+    words."""
+    source = processor.chat_template
+    if isinstance(source, dict):
+        if "default" not in source:
+            raise SpecError(f"the processor has the chat templates {', '.join(source)}, but none that is called 'default'")
+        source = source["default"]
+    values = list(known)
+    if source is None:
+        template, after_image = values[0]
+        own = processor.tokenizer.bos_token or ""
+        return template.replace(begin=own if template.begin else "", preface=preface), after_image
+    return read_template(source, processor.tokenizer, written=written, image=image, known=values, begin=begin, end=end, preface=preface)
 
-    image: the Jinja of an image, where it is not the placeholder and the text after it. video: that of a film, where there are any.
-    """
-    template, after_image = prompt
-    start = _text(template.begin) if begin else ""
-    if template.default_system is not None:
-        words = _text(template.system[0] + template.default_system + template.system[1])
-        start += f"{{% if not messages or messages[0]['role'] != 'system' %}}{words}{{% endif %}}"
-    gap = _text(template.before_text)
-    gap_of_items = f"{{% if message['content'] and message['content'][0]['type'] == 'text' %}}{gap}{{% endif %}}" if gap else ""
-    films = f"{{% elif item['type'] == 'video' %}}{video}" if video else ""
-    return (
-        f"{start}{{% for message in messages %}}{_by_role(template, 0)}{{% if message['content'] is string %}}{gap}"
-        f"{{{{ message['content'] }}}}{{% else %}}{gap_of_items}{{% for item in message['content'] %}}"
-        f"{{% if item['type'] == 'image' %}}{image or _text(placeholder + after_image)}{films}"
-        "{% elif item['type'] == 'text' %}{{ item['text'] }}{% endif %}{% endfor %}{% endif %}"
-        f"{_by_role(template, 1)}{{% endfor %}}{{% if add_generation_prompt %}}{_text(template.assistant[0])}{{% endif %}}"
+
+def source_of(processor: VLMProcessor, *, image: str | None = None) -> str:
+    """The chat template of a processor in Jinja. What begins it all is written there where the tokenizer does not put it there itself.
+    image: the Jinja of an image, where that is more than what stands for it and the text after it.
+
+    Raises SpecError where the tokenizer begins texts with something that the template does not begin with."""
+    layout = processor.spec.layout
+    template, added = layout.template, added_around(processor.tokenizer).before
+    if isinstance(template, Template) and added and added != template.begin:
+        raise SpecError(
+            f"the tokenizer begins every text with {added!r}, but the template with {template.begin!r}; bring a tokenizer that adds no "
+            "special tokens, or a template that begins so"
+        )
+    picture, *films = layout.written
+    return chat_template(
+        (template, layout.after_image),
+        picture,
+        begin=not added,
+        image=image,
+        video="".join(f"{{{{ {json.dumps(film + layout.after_image)} }}}}" for film in films) or None,
     )
-
-
-def prompt_of(processor: Any, placeholder: str, known: Iterable[Prompt], image: str | None = None) -> Prompt:
-    """The known prompt that asks a question about an image as the processor does; the first where it has no template.
-
-    Raises SpecError, with the processor's words, where none does.
-    """
-    prompts = list(known)
-    if processor.chat_template is None:
-        return _beginning(prompts[0], processor)
-    asked = _asked(processor, processor.chat_template)
-    for prompt in prompts:
-        if _asked(processor, chat_template(prompt, placeholder, image=image)) == asked:
-            return _beginning(prompt, processor)
-    raise SpecError(f"the processor asks {asked!r}, which is no template of turns that vlmkit has")
-
-
-def _asked(processor: Any, template: str) -> str:
-    text: str = processor.apply_chat_template(_PROBE, chat_template=template, add_generation_prompt=True, tokenize=False)
-    return text.removeprefix(processor.tokenizer.bos_token or "")
-
-
-def _beginning(prompt: Prompt, processor: Any) -> Prompt:
-    """The prompt with the tokenizer's own spelling of its first token."""
-    template, after_image = prompt
-    return (template.replace(begin=processor.tokenizer.bos_token or "") if template.begin else template), after_image
-
-
-def _by_role(template: Template, side: int) -> str:
-    answered = (template.assistant[0] + template.before_answer, template.assistant[1])
-    system, user, assistant = (_text(around[side]) for around in (template.system, template.user, answered))
-    return f"{{% if message['role'] == 'system' %}}{system}{{% elif message['role'] == 'user' %}}{user}{{% else %}}{assistant}{{% endif %}}"
-
-
-def _text(words: str) -> str:
-    return f"{{{{ {json.dumps(words)} }}}}" if words else ""

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlmkit.architecture import Architecture
-from vlmkit.checkpoints.chat import chat_template, prompt_of
+from vlmkit.checkpoints.chat import prompt_of, source_of
 from vlmkit.checkpoints.family import Family, Renames
 from vlmkit.checkpoints.parts import normalisation
 from vlmkit.connectors.base import Connector
@@ -16,6 +16,7 @@ from vlmkit.encoders.siglip import Siglip
 from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.base import TokenLayout
+from vlmkit.layout.jinja_template import JinjaTemplate
 from vlmkit.layout.template import Template
 from vlmkit.preprocess.geometry import Size
 from vlmkit.preprocess.policies.base import ImagePolicy
@@ -32,8 +33,6 @@ class Idefics(Family):
     """SigLIP with positions at fractions of the sides -> a connector -> any language model."""
 
     connector_names: ClassVar[Renames]
-    begins: ClassVar[bool]
-    """Whether the chat template holds what begins a conversation; else the tokenizer puts it there."""
 
     @abstractmethod
     def connector(self, config: PretrainedConfig) -> Connector:
@@ -52,7 +51,7 @@ class Idefics(Family):
         """The inverse. Raises SpecError for a policy that the published class does not have."""
 
     @abstractmethod
-    def layout(self, processor: Any, template: Template) -> TokenLayout:
+    def layout(self, processor: Any, template: Template | JinjaTemplate) -> TokenLayout:
         """The layout of a published processor."""
 
     @abstractmethod
@@ -73,13 +72,13 @@ class Idefics(Family):
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
         images, vision, text = processor.image_processor, config.vision_config, LanguageModel.from_config(config.text_config)
-        template, _ = prompt_of(processor, processor.image_token, [(END_OF_UTTERANCE, "")])
+        template, after_image = prompt_of(processor, processor.image_token, [(END_OF_UTTERANCE, "")])
         return Architecture(
             name=f"{config.model_type}-{text.model_type}",
             policy=self.policy(images, vision.patch_size),
             encoder=Siglip.from_config(vision, positions="bucket", **normalisation(images)),
             connector=self.connector(config),
-            layout=self.layout(processor, template),
+            layout=self.layout(processor, template).replace(after_image=after_image),
             fusion=Splice(),
             language_model=text.replace(config=text.config | {"tie_word_embeddings": config.tie_word_embeddings}),
         )
@@ -108,7 +107,7 @@ class Idefics(Family):
             image_processor=images,
             tokenizer=tokenizer,
             image_seq_len=architecture.image_tokens(policy.plan(Size(64, 64))).grids[-1].tokens,
-            chat_template=chat_template((layout.template, layout.after_image), layout.placeholder, begin=self.begins),
+            chat_template=source_of(processor),
         )
         if added := tokenizer.get_added_vocab().keys() - processor.tokenizer.get_added_vocab().keys():
             raise SpecError(f"{type(made).__name__} needs {', '.join(sorted(added))}, which the tokenizer does not have")

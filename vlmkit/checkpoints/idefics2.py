@@ -11,6 +11,7 @@ from vlmkit.connectors.perceiver import Perceiver
 from vlmkit.encoders.base import Encoder
 from vlmkit.layout.base import TokenLayout
 from vlmkit.layout.fenced import Fenced
+from vlmkit.layout.jinja_template import JinjaTemplate
 from vlmkit.layout.template import Template
 from vlmkit.preprocess.policies.base import ImagePolicy
 from vlmkit.preprocess.policies.edge_bounds import EdgeBounds
@@ -25,7 +26,6 @@ class Idefics2(Idefics):
         ("connector.projection.", "model.connector.modality_projection."),
         ("connector.", "model.connector.perceiver_resampler."),
     )
-    begins = False
 
     def reference(self) -> type[PreTrainedModel]:
         from transformers import Idefics2ForConditionalGeneration
@@ -91,7 +91,7 @@ class Idefics2(Idefics):
             image_std=list(encoder.std),
         )
 
-    def layout(self, processor: Any, template: Template) -> TokenLayout:
+    def layout(self, processor: Any, template: Template | JinjaTemplate) -> TokenLayout:
         return Fenced(template=template, placeholder=processor.image_token, boundary=processor.fake_image_token)
 
     def assemble(self, **parts: Any) -> Any:

@@ -10,6 +10,7 @@ from vlmkit.checkpoints.parts import resample_number, resample_of
 from vlmkit.connectors.pixel_shuffle import PixelShuffle
 from vlmkit.encoders.base import Encoder
 from vlmkit.layout.base import TokenLayout
+from vlmkit.layout.jinja_template import JinjaTemplate
 from vlmkit.layout.template import Template
 from vlmkit.layout.tile_tags import TileTags
 from vlmkit.preprocess.policies.base import ImagePolicy
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 class Idefics3(Idefics):
     connector_names = (("connector.linear.", "model.connector.modality_projection.proj."),)
-    begins = True
     whole: ClassVar[str] = "global_image_tag"
     """The processor's name of the tag of a whole image."""
 
@@ -70,7 +70,7 @@ class Idefics3(Idefics):
 
         return Idefics3ImageProcessor
 
-    def layout(self, processor: Any, template: Template) -> TokenLayout:
+    def layout(self, processor: Any, template: Template | JinjaTemplate) -> TokenLayout:
         return TileTags(
             template=template,
             placeholder=processor.image_token,

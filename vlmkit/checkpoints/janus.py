@@ -6,7 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlmkit.architecture import Architecture
-from vlmkit.checkpoints.chat import Prompt, chat_template, prompt_of
+from vlmkit.checkpoints.chat import prompt_of, source_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
 from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
 from vlmkit.connectors.mlp import Mlp
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vlmkit.model import VLM
     from vlmkit.processor import VLMProcessor
 
-PROMPTS: tuple[Prompt, ...] = ((PROMPT.replace(default_system=None), ""), (PROMPT, ""))
+PROMPTS = ((PROMPT.replace(preface=""), ""), (PROMPT, ""))
 """Published processors write the default system message themselves, exported ones leave it to their template."""
 IMAGE = "{{% if not loop.first %}}{{{{ '\\n' }}}}{{% endif %}}{}{{% if not loop.last %}}{{{{ '\\n' }}}}{{% endif %}}"
 """An image in Jinja, on a line of its own."""
@@ -60,12 +60,13 @@ class Janus(Family):
         )
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
+        from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
+
         vision, images = config.vision_config, processor.image_processor
         if wrong := [f"{name}={getattr(vision, name)}" for name, value in PLAIN.items() if getattr(vision, name) != value]:
             raise SpecError(f"vlmkit builds Janus's tower with {PLAIN}, but the checkpoint has {', '.join(wrong)}")
-        template, _ = prompt_of(processor, processor.image_token, PROMPTS, IMAGE.format(processor.image_token))
-        if processor.use_default_system_prompt:
-            template = template.replace(default_system=PROMPT.default_system)
+        preface = DEFAULT_SYSTEM_PROMPT if processor.use_default_system_prompt else ""
+        template, _ = prompt_of(processor, processor.image_token, PROMPTS, IMAGE.format(processor.image_token), preface=preface)
         numbers: dict[str, Any] = {
             "width": vision.hidden_size,
             "layers": vision.num_hidden_layers,
@@ -164,7 +165,7 @@ class Janus(Family):
         return JanusProcessor(
             images,
             tokenizer,
-            chat_template=chat_template((layout.template, ""), layout.placeholder, image=IMAGE.format(layout.placeholder)),
+            chat_template=source_of(processor, image=IMAGE.format(layout.placeholder)),
             use_default_system_prompt=False,
             num_image_tokens=encoder.native_grid.tokens,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
-from vlmkit.checkpoints.chat import chat_template, prompt_of
+from vlmkit.checkpoints.chat import prompt_of, source_of
 from vlmkit.checkpoints.family import Family, Renames
 from vlmkit.checkpoints.parts import image_policy, image_processor, strategy_of
 from vlmkit.checkpoints.projector import RENAMES, config_fields, parts_of
@@ -66,7 +66,7 @@ class Llava(Family):
             "tokenizer": processor.tokenizer,
             "patch_size": encoder.patch_size,
             "image_token": layout.placeholder,
-            "chat_template": chat_template((layout.template, layout.after_image), layout.placeholder),
+            "chat_template": source_of(processor),
         }
         if isinstance(layout, Rows):
             if layout.image_end is None or not isinstance(policy, EdgeCap) or policy.factor != encoder.patch_size:

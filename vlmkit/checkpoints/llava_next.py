@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
-from vlmkit.checkpoints.chat import chat_template, prompt_of
+from vlmkit.checkpoints.chat import prompt_of, source_of
 from vlmkit.checkpoints.family import Family, Renames
 from vlmkit.checkpoints.parts import resample_number, resample_of, strategy_of
 from vlmkit.checkpoints.projector import RENAMES, config_fields, parts_of
@@ -82,7 +82,7 @@ class LlavaNext(Family):
             vision_feature_select_strategy=strategy_of(encoder),
             image_token=layout.placeholder,
             num_additional_image_tokens=getattr(encoder, "class_positions", 0),
-            chat_template=chat_template((layout.template, layout.after_image), layout.placeholder),
+            chat_template=source_of(processor),
         )
 
 

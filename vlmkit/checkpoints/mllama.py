@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
-from vlmkit.checkpoints.chat import chat_template, prompt_of
+from vlmkit.checkpoints.chat import prompt_of, source_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
 from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
 from vlmkit.connectors.linear import Linear
@@ -101,7 +101,7 @@ class MllamaFamily(Family):
     def processor(self, architecture: Architecture, processor: VLMProcessor) -> Any:
         from transformers import MllamaImageProcessor, MllamaProcessor
 
-        policy, encoder, layout = architecture.policy, architecture.encoder, architecture.layout
+        policy, encoder = architecture.policy, architecture.encoder
         assert isinstance(encoder, Mllama)
         size, tiles = encoder.image_size, encoder.tiles
         if not isinstance(policy, CanvasTiles) or policy != CanvasTiles(size=size, tiles=tiles, resample=policy.resample):
@@ -113,8 +113,7 @@ class MllamaFamily(Family):
             image_std=list(encoder.std),
             resample=resample_number(policy),
         )
-        template = chat_template((layout.template, layout.after_image), layout.placeholder)
-        return MllamaProcessor(images, processor.tokenizer, chat_template=template)
+        return MllamaProcessor(images, processor.tokenizer, chat_template=source_of(processor))
 
 
 def numbered(architecture: Architecture) -> tuple[list[int], list[int]]:

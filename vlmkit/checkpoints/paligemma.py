@@ -6,6 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
+from vlmkit.checkpoints.chat import prompt_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
 from vlmkit.checkpoints.parts import encoder_config, image_policy, image_processor, normalisation
 from vlmkit.connectors.linear import Linear
@@ -13,6 +14,8 @@ from vlmkit.encoders.siglip import Siglip
 from vlmkit.fusion.prefix import Prefix
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.images_first import ImagesFirst
+from vlmkit.layout.jinja_template import JinjaTemplate
+from vlmkit.layout.template import Template
 from vlmkit.spec import SpecError
 from vlmkit.zoo.paligemma import PROMPT
 
@@ -41,8 +44,6 @@ class PaliGemma(Family):
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
         if config.vision_config.model_type != "siglip_vision_model":
             raise SpecError(f"vision tower {config.vision_config.model_type!r} is not the 'siglip_vision_model' of PaliGemma")
-        if processor.chat_template is not None:
-            raise SpecError("the processor has a chat template, but PaliGemma's prompts have no turns; remove it from the directory")
         text = copy.deepcopy(config.text_config)
         for name in NOT_LANGUAGE:
             delattr(text, name)
@@ -51,10 +52,7 @@ class PaliGemma(Family):
             policy=image_policy(processor.image_processor),
             encoder=Siglip.from_config(config.vision_config, **normalisation(processor.image_processor)),
             connector=Linear(),
-            layout=ImagesFirst(
-                template=PROMPT.replace(begin=processor.tokenizer.bos_token, assistant=("", processor.tokenizer.eos_token)),
-                placeholder=processor.image_token,
-            ),
+            layout=ImagesFirst(template=template_of(processor), placeholder=processor.image_token),
             fusion=Prefix(),
             language_model=LanguageModel.from_config(text),
         )
@@ -88,21 +86,38 @@ class PaliGemma(Family):
         from transformers.models.paligemma.processing_paligemma import IMAGE_TOKEN
 
         layout, tokenizer = architecture.layout, copy.deepcopy(processor.tokenizer)
-        begin, end = layout.template.begin, layout.template.assistant[1]
-        wanted = ImagesFirst(template=PROMPT.replace(begin=begin, assistant=("", end)), placeholder=IMAGE_TOKEN)
+        template = layout.template
+        if isinstance(template, JinjaTemplate):
+            source: str | None = template.source
+            begin, end = template.begin, tokenizer.eos_token
+        else:
+            source, begin, end = None, template.begin, template.assistant[1]
+            template = PROMPT.replace(begin=begin, assistant=("", end))
+        wanted = ImagesFirst(template=template, placeholder=IMAGE_TOKEN)
         if layout != wanted or not {begin, end} <= processor.plain_tokenizer.specials.keys():
             published = ImagesFirst(template=PROMPT, placeholder=IMAGE_TOKEN)
             raise SpecError(f"PaliGemmaProcessor writes {published} with any first and last token, but the layout is {layout}")
         tokenizer.bos_token, tokenizer.eos_token = begin, end
         images = image_processor(architecture.policy, architecture.encoder)
         images.image_seq_length = architecture.encoder.native_grid.tokens  # type: ignore[attr-defined]
-        made = PaliGemmaProcessor(image_processor=images, tokenizer=tokenizer)
+        made = PaliGemmaProcessor(image_processor=images, tokenizer=tokenizer, chat_template=source)
         if len(tokenizer) > architecture.language_model.vocabulary:
             raise SpecError(
                 f"PaliGemmaProcessor knows {len(tokenizer):,} tokens with its locations and masks, more than the language model's "
                 f"vocabulary of {architecture.language_model.vocabulary:,}"
             )
         return made
+
+
+def template_of(processor: Any) -> Template | JinjaTemplate:
+    """Prompts have no turns, unless the directory has a chat template. Whatever that writes, the processor puts the first token behind the
+    last image, and a line break behind everything."""
+    begin = processor.tokenizer.bos_token
+    prompt = PROMPT.replace(begin=begin, assistant=("", processor.tokenizer.eos_token))
+    if processor.chat_template is None:
+        return prompt
+    template, _ = prompt_of(processor, processor.image_token, (), begin=begin, end="\n")
+    return template
 
 
 FAMILY = PaliGemma()

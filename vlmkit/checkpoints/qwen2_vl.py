@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
-from vlmkit.checkpoints.chat import chat_template, prompt_of
+from vlmkit.checkpoints.chat import prompt_of, source_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
 from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
 from vlmkit.connectors.patch_merger import PatchMerger
@@ -16,14 +16,13 @@ from vlmkit.layout.bracketed import Bracketed
 from vlmkit.layout.template import CHATML
 from vlmkit.preprocess.policies.smart_resize import ClipPixels, SmartResize
 from vlmkit.spec import SpecError
-from vlmkit.zoo.qwen2_vl import QWEN2_VL_7B
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
     from vlmkit.processor import VLMProcessor
 
-PROMPTS = ((QWEN2_VL_7B.layout.template, ""), (CHATML, ""))
+PROMPTS = ((CHATML.replace(default_system="You are a helpful assistant."), ""), (CHATML, ""))
 """Templates of turns in the checkpoints of this class, each with the text after an image; the first where none is stated."""
 NAME = "Qwen2VLForConditionalGeneration"
 
@@ -51,7 +50,7 @@ class Qwen2VLFamily(Family):
         start, end = (
             processor.tokenizer.convert_ids_to_tokens(token) for token in (config.vision_start_token_id, config.vision_end_token_id)
         )
-        template, after_image = prompt_of(processor, processor.image_token, PROMPTS, image=bracketed(start, processor.image_token, end))
+        template, after_image = prompt_of(processor, start + processor.image_token + end, PROMPTS)
         return Architecture(
             name=f"qwen2-vl-{text.dim}",
             policy=SmartResize(
@@ -124,7 +123,6 @@ class Qwen2VLFamily(Family):
             "resample": resample_number(policy),
         }
         size = {"shortest_edge": policy.min_pixels, "longest_edge": policy.max_pixels}
-        image, film = (bracketed(layout.start, token, layout.end) for token in (layout.placeholder, str(layout.video_placeholder)))
         films = (
             ClipPixels(min_pixels=policy.min_pixels, max_pixels=policy.max_pixels, total_pixels=None)
             if policy.clip is None
@@ -139,7 +137,7 @@ class Qwen2VLFamily(Family):
             image_processor=Qwen2VLImageProcessor(size=size, **common),
             tokenizer=processor.tokenizer,
             video_processor=Qwen2VLVideoProcessor(size=bounds, **budget, **common),
-            chat_template=chat_template((layout.template, ""), layout.placeholder, image=image, video=film),
+            chat_template=source_of(processor),
         )
         if (made.image_token, made.video_token) != (layout.placeholder, layout.video_placeholder):
             raise SpecError(
@@ -147,11 +145,6 @@ class Qwen2VLFamily(Family):
                 f"has {layout.placeholder!r} and {layout.video_placeholder!r}"
             )
         return made
-
-
-def bracketed(start: str, placeholder: str, end: str) -> str:
-    """The Jinja of an image or of a film."""
-    return f"{{{{ {start + placeholder + end!r} }}}}"
 
 
 FAMILY = Qwen2VLFamily()

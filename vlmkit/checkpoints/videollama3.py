@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
-from vlmkit.checkpoints.chat import chat_template, prompt_of
+from vlmkit.checkpoints.chat import prompt_of, source_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
 from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
 from vlmkit.connectors.bilinear_mlp import BilinearMlp
@@ -135,11 +134,7 @@ class VideoLlama3(Family):
                 **common,
             ),
             tokenizer=processor.tokenizer,
-            chat_template=chat_template(
-                (layout.template, layout.after_image),
-                layout.placeholder,
-                video=f"{{{{ {json.dumps(layout.video_placeholder + layout.after_image)} }}}}",
-            ),
+            chat_template=source_of(processor),
         )
         if (made.image_token, made.video_token) != (layout.placeholder, layout.video_placeholder):
             raise SpecError(

@@ -18,7 +18,9 @@ from vlmkit.commands.picture import add_force_option, check_output, write_pictur
 def configure(parser: ArgumentParser) -> None:
     parser.add_argument("photo", metavar="PHOTO", help="a picture or a video file")
     parser.add_argument("--video", action="store_true", help="take the file for a film, such as a GIF; of a name that says so it is taken")
-    parser.add_argument("--model", metavar="NAME", default="univa-vl", help="a named model, %(default)s unless given: 'vlmkit list' knows them")
+    parser.add_argument(
+        "--model", metavar="NAME", default="univa-vl", help="a named model, %(default)s unless given: 'vlmkit list' knows them"
+    )
     add_exchange_options(parser)
     add_plugin_option(parser)
     parser.add_argument("-o", "--output", metavar="FILE.png", help="where to write the picture; PHOTO.NAME.png in this directory without")

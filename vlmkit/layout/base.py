@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from vlmkit.layout import layouts
-from vlmkit.layout.laid_out import Layout, LayoutError, Turn
+from vlmkit.layout.jinja_template import JinjaTemplate
+from vlmkit.layout.laid_out import Layout, Turn
 from vlmkit.layout.pieces import ImageTokens, Learned, Piece, Visual
+from vlmkit.layout.placing import Placing
 from vlmkit.layout.template import Template
 from vlmkit.layout.writer import Tokenizer, Writer
 from vlmkit.spec import Spec
@@ -25,7 +27,8 @@ class TokenLayout(Spec):
 
     registry = layouts
 
-    template: Template
+    template: Template | JinjaTemplate
+    """A value, or the checkpoint's own Jinja, which writes around images itself."""
     placeholder: str
     """The tokenizer's reserved token whose id fills the places of visual tokens."""
     after_image: str = ""
@@ -89,6 +92,11 @@ class TokenLayout(Spec):
         pieces = self.pieces(image)
         return sum(piece.length if isinstance(piece, Visual) else isinstance(piece, Learned) for piece in pieces)
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """What published templates write in the place of an image, and behind it what they write in that of a film, where that differs."""
+        return (self.placeholder,)
+
     def required_specials(self) -> tuple[str, ...]:
         """Special tokens that the tokenizer must have."""
         return (self.placeholder, *self.template.specials)
@@ -100,41 +108,21 @@ class TokenLayout(Spec):
         tokenizer: Tokenizer,
         *,
         add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
     ) -> Layout:
-        """Ids, labels and spans of a conversation. Raises LayoutError for roles out of place or images that do not fit."""
-        template = self.template
+        """Ids, labels and spans of a conversation; with `continue_final_message` it ends with the words of its last message, for
+        generation to go on from there. Raises LayoutError for roles out of place or images that do not fit."""
         writer = Writer(tokenizer, self.placeholder, self.learned, partial=self.partial)
-        begins_behind = self.begins_behind(turns)
-        if begins_behind is None:
-            writer.trusted(template.begin)
-        if template.default_system is not None and (not turns or turns[0].role != "system"):
-            turns = (Turn("system", (template.default_system,)), *turns)
-        used = [part for _, content in turns for part in content if isinstance(part, int)]
-        if sorted(used) != list(range(len(images))):
-            raise LayoutError(f"the conversation refers to images {used}, but {len(images)} image(s) were given")
-        if opening := self.opening(turns):
-            for number in opening:
-                writer.image(number, images[number], self.pieces(images[number]), *self.around_image(True, False))
-            turns = [Turn(role, tuple(part for part in content if part not in opening)) for role, content in turns]
-        for role, content in turns:
-            before, after = template.around(role)
-            writer.trusted(before)
-            if role == "assistant":
-                writer.begin_answer()
-                writer.plain(template.before_answer)
-            if content and isinstance(content[0], str):
-                writer.trusted(template.before_text)
-            last = len(content) - 1
-            for number, part in enumerate(content):
-                if isinstance(part, str):
-                    writer.plain(part)
-                else:
-                    before_image, after_image = self.around_image(number == 0, number == last)
-                    writer.image(part, images[part], self.pieces(images[part]), before_image, after_image)
-                    if part == begins_behind:
-                        writer.trusted(template.begin)
-            writer.end_of_turn(after)
-        if add_generation_prompt:
-            writer.trusted(template.assistant[0])
-            writer.end_prefix()
+        how = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
+        self.template.write(writer, self, turns, images, **how)
+        return writer.layout()
+
+    def lay_out_text(self, prompt: str, images: Sequence[ImageTokens], tokenizer: Tokenizer) -> Layout:
+        """Ids and spans of a whole prompt that is trusted: special tokens in it are meant, and images stand where it writes them as
+        published templates do. Raises LayoutError where images and places are not equally many."""
+        writer = Writer(tokenizer, self.placeholder, self.learned, partial=self.partial)
+        placing = Placing(writer, self, images)
+        placing.begin(self.template.begin)
+        placing.trusted(prompt + self.template.end)
+        placing.finish()
         return writer.layout()

@@ -26,6 +26,11 @@ class Bracketed(TokenLayout):
     def image_pieces(self, image: ImageTokens) -> tuple[Piece, ...]:
         return (Trusted(self.start), Visual(0, image.count, self.video_placeholder if image.is_film else None), Trusted(self.end))
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        films = () if self.video_placeholder is None else (self.start + self.video_placeholder + self.end,)
+        return (self.start + self.placeholder + self.end, *films)
+
     def required_specials(self) -> tuple[str, ...]:
         films = () if self.video_placeholder is None else (self.video_placeholder,)
         return (*super().required_specials(), self.start, self.end, *films)

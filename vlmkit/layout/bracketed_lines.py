@@ -14,5 +14,9 @@ from vlmkit.layout.bracketed import Bracketed
 class BracketedLines(Bracketed):
     """Two images that follow each other have an empty line between them."""
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        return (self.placeholder,)
+
     def around_image(self, first: bool, last: bool) -> tuple[str, str]:
         return "" if first else "\n", self.after_image if last else f"{self.after_image}\n"

@@ -19,6 +19,8 @@ class Turn(NamedTuple):
 
     role: Literal["system", "user", "assistant"]
     content: tuple[str | int, ...]
+    as_string: bool = False
+    """Whether the content was given as one string and not as a list of items: a Jinja template may tell them apart."""
 
 
 class Span(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 Pieces = tuple[str | int, ...]
 
@@ -11,8 +11,10 @@ Pieces = tuple[str | int, ...]
 class Specials(Mapping[str, int]):
     """Spelling of every special token -> its id."""
 
-    def __init__(self, ids: Mapping[str, int]) -> None:
+    def __init__(self, ids: Mapping[str, int], *, trim_before: Iterable[int] = (), trim_behind: Iterable[int] = ()) -> None:
+        """trim_before, trim_behind: ids of those beside which blanks go (Phi-3's)."""
         self._ids = dict(ids)
+        self.trim_before, self.trim_behind = frozenset(trim_before), frozenset(trim_behind)
         longest_first = sorted(filter(None, ids), key=len, reverse=True)
         self._any = re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)")
         self._split: dict[str, Pieces] = {}

@@ -55,6 +55,10 @@ class Timestamps(TokenLayout):
     def image_pieces(self, image: ImageTokens) -> tuple[Piece, ...]:
         return tuple(self._frames(image)) if image.is_film else (Visual(0, image.count),)
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        return (self.placeholder,) if self.video_placeholder is None else (self.placeholder, self.video_placeholder)
+
     def required_specials(self) -> tuple[str, ...]:
         films = () if self.video_placeholder is None else (self.video_placeholder,)
         return (*super().required_specials(), *films)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from vlmkit.layout.laid_out import Layout, LayoutError, Span
@@ -22,23 +22,32 @@ class Tokenizer(Protocol):
         """Ids of plain text; no spelling in it becomes a special token, nothing is added around it. `first`: the text
         begins the sequence."""
 
+    def encode_cut(self, text: str, places: Sequence[int], *, first: bool = True) -> tuple[list[int], list[int]]:
+        """The same ids, and for each place in the text how many of them begin before it."""
+
 
 class Writer:
-    """Collects ids. Text between special tokens is encoded as one run, as a tokenizer given the whole string would;
-    it is cut only where supervision begins or ends, which is where generation has to begin."""
+    """Collects ids. Text between special tokens is encoded as one run, as a tokenizer given the whole string would."""
 
     def __init__(self, tokenizer: Tokenizer, placeholder: str, learned: tuple[str, ...], *, partial: bool) -> None:
-        self.encode = tokenizer.encode
+        self.tokenizer = tokenizer
         self.specials = tokenizer.specials
-        self.placeholder = array("q", [self.specials[placeholder]])
+        self.placeholder = self.specials[placeholder]
         self.names = learned
         self.partial = partial
         self.ids = array("q")
         self.pending = ""
         """Text that is not encoded yet."""
+        self.awaited: list[tuple[int, Callable[[int], None]]] = []
+        """Places in it, and who wants to know how many ids stand before them."""
+        self.begun = 0
+        """How many ids the tokenizer put before the text."""
+        self.trims = False
+        """Whether blanks right behind the last special token go."""
         self.supervised: list[tuple[int, int]] = []
         self.answer: int | None = None
-        """Where the ids begin that are supervised; None: outside of an answer."""
+        """Where the ids of the last answer begin."""
+        self.in_answer = False
         self.spans: list[Span] = []
         self.extents: list[tuple[int, int]] = []
         self.learned: list[tuple[int, int]] = []
@@ -63,29 +72,54 @@ class Writer:
             if isinstance(piece, str):
                 self.plain(piece)
             else:
-                self.flush()
-                self.ids.append(piece)
+                self.special(piece, 1)
+
+    def begin(self, text: str) -> None:
+        """Special tokens that the tokenizer puts before the text, whose first word is the first of its string all the same."""
+        self.trusted(text)
+        self.begun = len(self.ids)
+
+    def special(self, token: int, count: int) -> None:
+        """A special token, so many times, with blanks beside it gone where the tokenizer drops them."""
+        if token in self.specials.trim_before:
+            self.trim(len(self.pending.rstrip()))
+        self.flush()
+        self.ids += array("q", [token]) * count
+        self.trims = token in self.specials.trim_behind
+
+    def trim(self, stop: int, start: int = 0) -> None:
+        """Keep the text that is not encoded yet from `start` to `stop`."""
+        self.pending = self.pending[start:stop]
+        self.awaited = [(min(max(place - start, 0), len(self.pending)), tell) for place, tell in self.awaited]
+
+    def here(self, tell: Callable[[int], None]) -> None:
+        """Tell how many ids stand before this place, once the text around it is encoded."""
+        if self.pending:
+            self.awaited.append((len(self.pending), tell))
+        else:
+            tell(len(self.ids))
 
     def begin_answer(self) -> None:
-        self.end_prefix()
-        self.flush()
-        self.answer = len(self.ids)
+        def begin(place: int) -> None:
+            self.answer = place
+            if self.prefix is None:
+                self.prefix = place
+
+        self.in_answer = True
+        self.here(begin)
 
     def end_answer(self) -> None:
-        self.flush()
-        assert self.answer is not None
-        if self.answer < len(self.ids):
-            self.supervised.append((self.answer, len(self.ids)))
-        self.answer = None
+        def end(place: int) -> None:
+            assert self.answer is not None
+            if self.answer < place:
+                self.supervised.append((self.answer, place))
 
-    def end_prefix(self) -> None:
-        if self.prefix is None:
-            self.flush()
-            self.prefix = len(self.ids)
+        self.in_answer = False
+        self.here(end)
 
     def end_of_turn(self, after: str) -> None:
         """The first special token that ends an assistant's turn is supervised; what separates turns is not."""
-        if self.answer is None:
+        if not self.in_answer:
             self.trusted(after)
             return
         end, between = self.specials.split_behind_first(after)
@@ -94,7 +128,7 @@ class Writer:
         self.pieces(between)
 
     def image(self, number: int, image: ImageTokens, pieces: Sequence[Piece], before: str, after: str) -> None:
-        in_answer = self.answer is not None
+        in_answer = self.in_answer
         if in_answer:
             self.end_answer()
         self.flush()
@@ -109,17 +143,16 @@ class Writer:
             elif isinstance(piece, Learned):
                 self.flush()
                 self.learned.append((len(self.ids), self.names.index(piece.name)))
-                self.ids += self.placeholder
+                self.special(self.placeholder, 1)
             elif isinstance(piece, Seen):
                 self.flush()
                 self.seen.append((len(self.ids), number))
                 seen = True
                 self.trusted(piece.text)
             else:
-                self.flush()
-                self.spans.append(Span(len(self.ids), piece.length, number, piece.start))
-                filler = self.placeholder if piece.placeholder is None else array("q", [self.specials[piece.placeholder]])
-                self.ids += filler * piece.length
+                filler = self.placeholder if piece.placeholder is None else self.specials[piece.placeholder]
+                self.special(filler, piece.length)
+                self.spans.append(Span(len(self.ids) - piece.length, piece.length, number, piece.start))
                 placed += piece.length
         if seen and placed:
             raise LayoutError(f"image {number} is looked at by cross-attention, but {placed} of its visual tokens are placed as well")
@@ -129,8 +162,7 @@ class Writer:
         # Text after the image may merge with the words that follow, so the extent ends with the last id that is certain.
         self.extents.append((begin, len(self.ids)))
         if in_answer:
-            self.flush()
-            self.answer = len(self.ids)
+            self.begin_answer()
 
     @property
     def at_boundary(self) -> bool:
@@ -143,9 +175,23 @@ class Writer:
         self.boundary, self.spaced = len(self.ids), boundary.spaced
 
     def flush(self) -> None:
+        if self.trims and self.pending:
+            self.trim(len(self.pending), len(self.pending) - len(self.pending.lstrip()))
+            self.trims = not self.pending
         if self.pending:
-            self.ids.fromlist(self.encode(self.pending, first=not self.ids))
+            before, first = len(self.ids), len(self.ids) <= self.begun
+            if self.awaited:
+                ids, counts = self.tokenizer.encode_cut(self.pending, [place for place, _ in self.awaited], first=first)
+            else:
+                ids, counts = self.tokenizer.encode(self.pending, first=first), []
+            self.ids.fromlist(ids)
             self.pending = ""
+            for count, (_, tell) in zip(counts, self.awaited, strict=True):
+                tell(before + count)
+        else:
+            for _, tell in self.awaited:
+                tell(len(self.ids))
+        self.awaited.clear()
 
     def layout(self) -> Layout:
         self.flush()

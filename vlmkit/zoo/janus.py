@@ -26,12 +26,13 @@ PROMPT = Template(
     user=("<|User|>: ", "\n\n"),
     assistant=("<|Assistant|>:", "<｜end▁of▁sentence｜>"),  # noqa: RUF001
     before_answer=" ",
-    default_system=(
+    preface=(
         "You are a helpful language and vision assistant. You are able to understand the visual content that the user provides, "
-        "and assist the user with a variety of tasks using natural language."
+        "and assist the user with a variety of tasks using natural language.\n\n"
     ),
 )
-"""A system message of one's own takes the place of the default one, as in github.com/deepseek-ai/Janus."""
+"""A system message of one's own stands behind the default one, as transformers' processor has it; in github.com/deepseek-ai/Janus it
+takes its place."""
 
 SIGLIP_L_384 = Siglip(width=1024, layers=24, heads=16, mlp=4096, patch=16, image_size=384, activation="gelu")
 """303,688,704 parameters. SigLIP itself has the tanh approximation of GELU, so that its checkpoint would not be this tower."""
