@@ -27,6 +27,10 @@ class Words(NamedTuple):
 
     turn: int
     text: str
+    before: str
+    """What of the same text stands between the mark before it, or its beginning, and this one."""
+    goes_on: bool
+    """Whether there is a mark before it."""
 
 
 class Page(Protocol):
@@ -47,26 +51,23 @@ class Marks:
         while self.opening in everything:
             self.opening += OPEN
         self.texts: list[Words] = []
-        self.behind: dict[int, str] = {}
-        """Number of a mark -> the visible string between it and the next one of the same text."""
         self._cut = re.compile(f"({'|'.join(map(re.escape, sorted(visible, key=len, reverse=True))) or '(?!)'})")
         self._mark = re.compile(f"{self.opening}([0-9]+){CLOSE}")
 
     def text(self, turn: int, text: str) -> str:
         """A text of this turn with marks in its place."""
-        inner = text.strip()
-        if not inner:
+        if not text.strip():
             return text
-        lead, trail = text[: text.index(inner[0])], text[len(text.rstrip()) :]
-        marked = ""
-        for number, piece in enumerate(self._cut.split(inner)):
-            if number % 2:
-                self.behind[len(self.texts) - 1] = piece
-                marked += piece
-            else:
-                marked += f"{self.opening}{len(self.texts)}{CLOSE}"
-                self.texts.append(Words(turn, piece))
-        return lead + marked + trail
+        marked, before, pieces = "", "", self._cut.split(text)
+        for number in range(0, len(pieces), 2):
+            piece = pieces[number]
+            inner = piece.strip()
+            lead = piece[: len(piece) - len(piece.lstrip())] if inner else ""
+            marked += f"{lead}{self.opening}{len(self.texts)}{CLOSE}"
+            self.texts.append(Words(turn, inner, before + lead, number > 0))
+            before = piece[len(lead) + len(inner) :] + "".join(pieces[number + 1 : number + 2])
+            marked += before
+        return marked
 
     def words_back(self, rendered: str) -> str:
         """The string with the words in place of their marks."""
@@ -77,17 +78,22 @@ class Marks:
         return self._mark.search(rendered, start)
 
     def places(self, rendered: str, turn: int) -> list[tuple[int, int]]:
-        """Where the marks of a turn's texts begin and end."""
-        return [mark.span() for mark in self._mark.finditer(rendered) if self.texts[int(mark[1])].turn == turn]
+        """Where the marks of a turn's texts begin, with the blanks that a text begins with, and where they end."""
+        found = []
+        for mark in self._mark.finditer(rendered):
+            words, start = self.texts[int(mark[1])], mark.start()
+            if words.turn == turn:
+                found.append((start - len(words.before) * rendered[:start].endswith(words.before), mark.end()))
+        return found
 
     def place(self, rendered: str, page: Page) -> None:
-        """Put down a stretch of the rendered string. A visible string between two marks of one text is the user's, as the marks are."""
+        """Put down a stretch of the rendered string. What stands between two marks of one text as it does in the text is the user's."""
         before, *rest = self._mark.split(rendered)
         page.trusted(before)
         numbers, between = [int(number) for number in rest[::2]], rest[1::2]
-        for number, following, after in zip(numbers, [*numbers[1:], -1], between, strict=True):
+        for place, (number, after) in enumerate(zip(numbers, between, strict=True)):
             page.plain(self.texts[number].text)
-            own = following == number + 1 and self.behind.get(number) == after
+            own = numbers[place + 1 : place + 2] == [number + 1] and self.texts[number + 1][2:] == (after, True)
             (page.plain if own else page.trusted)(after)
 
 
@@ -126,7 +132,8 @@ def render_marked(render: Render, turns: Sequence[Turn], shown: Shown, visible: 
     something else of marks than of words, even where what it looks for in texts is `visible` to it."""
     real = render(messages_of(turns, shown, lambda _, words: words))
     words = "\0".join(part for turn in turns for part in turn.content if isinstance(part, str))
-    for seen in ((), tuple(word for word in visible if word in words)):
+    looked_for = [word for word in visible if word in words]
+    for seen in ((), [word for word in looked_for if word.strip()], looked_for):
         marks = Marks(turns, seen)
         messages = messages_of(turns, shown, marks.text)
         rendered = render(messages)
