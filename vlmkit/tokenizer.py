@@ -56,29 +56,20 @@ class PlainTokenizer:
     def encode_cut(self, text: str, places: Sequence[int], *, first: bool = True) -> tuple[list[int], list[int]]:
         """The same ids, and for each place in the text how many of them begin before it."""
         ids = self._encode(text, first)
-        counts = [self._count(text, place, first, ids) for place in places]
-        if None not in counts:
-            return ids, counts  # type: ignore[return-value]
+        return ids, [self._count(text, place, first, ids) for place in places]
+
+    def _count(self, text: str, place: int, first: bool, ids: list[int]) -> int:
+        """How many ids stand before a place. Mostly the text up to there is encoded alike by itself."""
+        before = text[:place]
+        head = self._heads.get((before, first))
+        if head is None:
+            head = self._encode(before, first) if before else []
+            if len(before) <= 32 and len(self._heads) < 1024:  # a role, which stands before every answer
+                self._heads[before, first] = head
+        if ids[: len(head)] == head:
+            return len(head)
         encoder = self._first if first else self._following
-        begins = [start for start, _ in encoder.encode(text, add_special_tokens=False).offsets]
-        pairs = zip(places, counts, strict=True)
-        return ids, [sum(start < place for start in begins) if count is None else count for place, count in pairs]
-
-    def _count(self, text: str, place: int, first: bool, ids: list[int]) -> int | None:
-        """How many ids stand before a place, where the text up to there is encoded alike by itself; else None."""
-        if place in (0, len(text)):
-            return len(ids) if place else 0
-        head = self._head(text[:place], first)
-        return len(head) if ids[: len(head)] == head else None
-
-    def _head(self, text: str, first: bool) -> list[int]:
-        """Ids of a text that may be a role, which stands before every answer: those of short ones are kept."""
-        found = self._heads.get((text, first))
-        if found is None:
-            found = self._encode(text, first)
-            if len(text) <= 32 and len(self._heads) < 1024:
-                self._heads[text, first] = found
-        return found
+        return sum(start < place for start, _ in encoder.encode(text, add_special_tokens=False).offsets)
 
     def _encode(self, text: str, first: bool) -> list[int]:
         encoder = self._first if first else self._following

@@ -15,6 +15,7 @@ class Specials(Mapping[str, int]):
         """trim_before, trim_behind: ids of those beside which blanks go (Phi-3's)."""
         self._ids = dict(ids)
         self.trim_before, self.trim_behind = frozenset(trim_before), frozenset(trim_behind)
+        self.trims = bool(self.trim_before or self.trim_behind)
         longest_first = sorted(filter(None, ids), key=len, reverse=True)
         self._any = re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)")
         self._split: dict[str, Pieces] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from vlmkit.layout.laid_out import Layout, LayoutError, Span
@@ -38,14 +38,14 @@ class Writer:
         self.ids = array("q")
         self.pending = ""
         """Text that is not encoded yet."""
-        self.awaited: list[tuple[int, Callable[[int], None]]] = []
-        """Places in it, and who wants to know how many ids stand before them."""
+        self.edges: list[tuple[int, bool]] = []
+        """Places in it where an answer begins (True) or ends (False)."""
         self.begun = 0
         """How many ids the tokenizer put before the text."""
         self.trims = False
         """Whether blanks right behind the last special token go."""
         self.supervised: list[tuple[int, int]] = []
-        self.answer: int | None = None
+        self.answer = 0
         """Where the ids of the last answer begin."""
         self.in_answer = False
         self.spans: list[Span] = []
@@ -71,8 +71,11 @@ class Writer:
         for piece in pieces:
             if isinstance(piece, str):
                 self.plain(piece)
-            else:
+            elif self.specials.trims:
                 self.special(piece, 1)
+            else:
+                self.flush()
+                self.ids.append(piece)
 
     def begin(self, text: str) -> None:
         """Special tokens that the tokenizer puts before the text, whose first word is the first of its string all the same."""
@@ -90,32 +93,31 @@ class Writer:
     def trim(self, stop: int, start: int = 0) -> None:
         """Keep the text that is not encoded yet from `start` to `stop`."""
         self.pending = self.pending[start:stop]
-        self.awaited = [(min(max(place - start, 0), len(self.pending)), tell) for place, tell in self.awaited]
-
-    def here(self, tell: Callable[[int], None]) -> None:
-        """Tell how many ids stand before this place, once the text around it is encoded."""
-        if self.pending:
-            self.awaited.append((len(self.pending), tell))
-        else:
-            tell(len(self.ids))
+        self.edges = [(min(max(place - start, 0), len(self.pending)), begins) for place, begins in self.edges]
 
     def begin_answer(self) -> None:
-        def begin(place: int) -> None:
-            self.answer = place
-            if self.prefix is None:
-                self.prefix = place
-
         self.in_answer = True
-        self.here(begin)
+        self.edge(True)
 
     def end_answer(self) -> None:
-        def end(place: int) -> None:
-            assert self.answer is not None
+        self.in_answer = False
+        self.edge(False)
+
+    def edge(self, begins: bool) -> None:
+        if self.pending:
+            self.edges.append((len(self.pending), begins))
+        else:
+            self.supervise(len(self.ids), begins)
+
+    def supervise(self, place: int, begins: bool) -> None:
+        """An answer begins or ends at this place among the ids."""
+        if not begins:
             if self.answer < place:
                 self.supervised.append((self.answer, place))
-
-        self.in_answer = False
-        self.here(end)
+            return
+        self.answer = place
+        if self.prefix is None:
+            self.prefix = place
 
     def end_of_turn(self, after: str) -> None:
         """The first special token that ends an assistant's turn is supervised; what separates turns is not."""
@@ -178,20 +180,18 @@ class Writer:
         if self.trims and self.pending:
             self.trim(len(self.pending), len(self.pending) - len(self.pending.lstrip()))
             self.trims = not self.pending
-        if self.pending:
-            before, first = len(self.ids), len(self.ids) <= self.begun
-            if self.awaited:
-                ids, counts = self.tokenizer.encode_cut(self.pending, [place for place, _ in self.awaited], first=first)
-            else:
-                ids, counts = self.tokenizer.encode(self.pending, first=first), []
-            self.ids.fromlist(ids)
-            self.pending = ""
-            for count, (_, tell) in zip(counts, self.awaited, strict=True):
-                tell(before + count)
-        else:
-            for _, tell in self.awaited:
-                tell(len(self.ids))
-        self.awaited.clear()
+        before = len(self.ids)
+        if not self.edges:
+            if self.pending:
+                self.ids.fromlist(self.tokenizer.encode(self.pending, first=before <= self.begun))
+                self.pending = ""
+            return
+        ids, counts = self.tokenizer.encode_cut(self.pending, [place for place, _ in self.edges], first=before <= self.begun)
+        self.ids.fromlist(ids)
+        for count, (_, begins) in zip(counts, self.edges, strict=True):
+            self.supervise(before + count, begins)
+        self.pending = ""
+        self.edges.clear()
 
     def layout(self) -> Layout:
         self.flush()
