@@ -58,8 +58,6 @@ def read_conversation(conversation: Conversation) -> tuple[tuple[Turn, ...], lis
         role, content = message["role"], message["content"]
         if role not in _ROLES:
             raise LayoutError(f"message {number}: role {role!r} is not one of {', '.join(_ROLES)}")
-        if role == "system" and number:
-            raise LayoutError(f"message {number}: a system message stands first or nowhere")
         turns.append(Turn(role, (content,), True) if isinstance(content, str) else Turn(role, _parts(content, media, number)))
     return tuple(turns), media
 

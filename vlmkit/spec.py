@@ -253,6 +253,11 @@ def _check_union(hint: Any, value: Any, path: str, decode: bool) -> Any:
             problems.append(error)
     if len(others) == 1:
         raise problems[0]
+    if decode and isinstance(value, dict):
+        fitting = [
+            len(_fields(choice).keys() & value.keys()) if isinstance(choice, type) and issubclass(choice, Spec) else -1 for choice in others
+        ]
+        raise problems[fitting.index(max(fitting))]
     raise SpecError(f"{path}: expected {_name(hint)}, got {value!r}")
 
 

@@ -160,3 +160,16 @@ def test_words_that_a_template_rewrites_are_refused_and_not_guessed_at() -> None
     layout = layouts["run"](template=JinjaTemplate(source=source), placeholder="<|image|>")
     with pytest.raises(LayoutError, match="rewrites what the conversation says"):
         layout.lay_out(turns_of([("user", "the cat")]), (), PlainTokenizer(TOKENIZERS["byte level"], TAGS))
+
+
+def test_a_template_is_stored_and_what_does_not_fit_is_named_by_its_path() -> None:
+    layout = layouts["run"](template=JinjaTemplate(source=TRIMS, strings=("system",)), placeholder="<|image|>")
+    assert type(layout).from_json(layout.to_json()) == layout
+    said = layout.to_dict()
+    said["template"]["sources"] = said["template"].pop("source")
+    with pytest.raises(SpecError, match=r"template\.sources: unknown field, did you mean 'source'\?"):
+        type(layout).from_dict(said)
+    value = layouts["run"](template=Template(user=("Q", ""), assistant=("A", "")), placeholder="<|image|>").to_dict()
+    value["template"]["asistant"] = value["template"].pop("assistant")
+    with pytest.raises(SpecError, match=r"template\.asistant: unknown field, did you mean 'assistant'\?"):
+        type(layout).from_dict(value)

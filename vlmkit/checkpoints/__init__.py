@@ -55,12 +55,15 @@ def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str
     Raises SpecError with each family's reason where none can express the architecture, the nearest first; nothing is written
     then.
     """
+    from vlmkit.checkpoints.agreement import refuse_disagreement
+
     spec, reasons = model.config.spec, {}
     for name in dict.fromkeys(FAMILIES.values()):
         known = _family(name)
         try:
             config = known.config(spec, processor)
             published = known.processor(spec, processor)
+            refuse_disagreement(published, processor)
         except SpecError as error:
             reasons[name] = str(error)
             continue

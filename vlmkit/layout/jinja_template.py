@@ -132,12 +132,15 @@ class JinjaTemplate(Spec):
             yield Answer(start, words_end, min([len(rendered) if turn is None else turn, *following]))
 
     def _prefix(self, messages: Messages, rendered: str, asks: bool) -> int | None:
-        """Length of what the template makes of these messages, where that begins the rendered conversation."""
+        """Length of what the template makes of these messages, where that begins the rendered conversation; of a question with what the
+        processor puts behind it."""
         try:
             prefix = self.render(messages, add_generation_prompt=asks)
         except LayoutError:
             return None
-        return len(prefix) if rendered.startswith(prefix) else None
+        if not rendered.startswith(prefix):
+            return None
+        return len(prefix) + len(self.end) * (asks and rendered.startswith(self.end, len(prefix)))
 
 
 class Answer(NamedTuple):

@@ -60,7 +60,8 @@ def read_template(
         candidates = [*known, *filter(None, [reader.derived(bos)])]
         for template, after in candidates:
             value = template.replace(begin=bos if begins else jinja.begin, begin_written=begins)
-            if reader.agrees(chat_template((value, after), written, image=image)):
+            known_by_name = all(tokenizer.convert_tokens_to_ids(token) not in (None, tokenizer.unk_token_id) for token in value.specials)
+            if known_by_name and reader.agrees(chat_template((value, after), written, image=image)):
                 made = value.replace(preface=preface + value.preface, begin_written=begins and sets_off_first(tokenizer, bos))
                 return made, after if image is None else ""
     delimiters, stop = reader.between(tokenizer)
@@ -177,12 +178,12 @@ class _Reader:
         return template, after_image
 
     def between(self, tokenizer: Any) -> tuple[tuple[str, ...], str]:
-        """Added tokens around turns that the tokenizer does not call special, and what ends an answer."""
+        """Added tokens that the template writes and the tokenizer does not call special, and what ends an answer."""
         turns = (user(QUESTION), assistant(ANSWER), user(FURTHER))
         rendered = self.render(turns) or self.render(turns[:2]) or self.render(turns[:1], add_generation_prompt=True) or ""
         ordinary = [str(token) for token in tokenizer.added_tokens_decoder.values() if not token.special]
         behind = rendered.partition(ANSWER)[2].partition(FURTHER)[0]
-        return tuple(token for token in ordinary if token in rendered), behind
+        return tuple(token for token in ordinary if token in rendered + self.jinja.source), behind
 
 
 def _behind(text: str, start: str) -> str:

@@ -1,0 +1,45 @@
+"""Before a directory is written: its processor has to give vlmkit's own ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vlmkit.layout.jinja_template import JinjaTemplate
+from vlmkit.layout.laid_out import LayoutError, Turn
+from vlmkit.layout.marks import Shown, messages_of
+from vlmkit.spec import SpecError
+
+if TYPE_CHECKING:
+    from vlmkit.processor import VLMProcessor
+
+_ASKED = (Turn("user", ("What is this?",)),)
+_TOLD = (Turn("system", ("Be brief.",)), *_ASKED)
+CONVERSATIONS: tuple[tuple[tuple[Turn, ...], bool], ...] = (
+    (_ASKED, True),
+    (_TOLD, True),
+    ((*_ASKED, Turn("assistant", ("A cat.",)), Turn("user", (" Why?\n",))), True),
+    ((*_TOLD, Turn("assistant", ("A cat.",))), False),
+)
+"""Without images, whose places are the layout's; and whether an answer is asked for."""
+
+
+def refuse_disagreement(published: Any, processor: VLMProcessor) -> None:
+    """Raise SpecError with a prompt that the published processor's own template and tokenizer make other ids of than the layout does."""
+    template = processor.spec.layout.template
+    if published.chat_template is None or (isinstance(template, JinjaTemplate) and template.end):
+        return  # the words around turns are the processor's, and its family compared them
+    for turns, asks in CONVERSATIONS:
+        turns = tuple(template.readable(turn) for turn in turns) if isinstance(template, JinjaTemplate) else turns
+        try:
+            ours = list(processor.spec.layout.lay_out(turns, (), processor.plain_tokenizer, add_generation_prompt=asks).ids)
+        except LayoutError:
+            continue
+        messages = messages_of(turns, Shown((), ()), lambda _, text: text)
+        text = published.apply_chat_template(messages, add_generation_prompt=asks, tokenize=False)
+        bos = published.tokenizer.bos_token
+        theirs = published.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
+        if theirs != ours:
+            raise SpecError(
+                f"{type(published).__name__} would make {processor.tokenizer.decode(theirs)!r} of a conversation of which the layout makes "
+                f"{processor.tokenizer.decode(ours)!r}; bring a tokenizer that begins texts as the template does"
+            )
