@@ -61,6 +61,7 @@ def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str
         try:
             config = known.config(spec, processor)
             published = known.processor(spec, processor)
+            known.check(spec)
         except SpecError as error:
             reasons[name] = str(error)
             continue
