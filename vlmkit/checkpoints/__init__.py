@@ -26,6 +26,7 @@ FAMILIES = {
     "fuyu": "fuyu",
     "llava": "llava",
     "llava_next": "llava_next",
+    "mistral3": "mistral3",
     "paligemma": "paligemma",
     "qwen2_vl": "qwen2_vl",
     "video_llama_3": "videollama3",

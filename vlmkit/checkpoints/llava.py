@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
-from vlmkit.checkpoints.chat import chat_template, prompt_of
+from vlmkit.checkpoints.chat import Prompt, chat_template, prompt_of
 from vlmkit.checkpoints.family import Family, Renames
 from vlmkit.checkpoints.parts import image_policy, image_processor, strategy_of
 from vlmkit.checkpoints.projector import RENAMES, config_fields, parts_of
@@ -84,9 +84,9 @@ class Llava(Family):
         )
 
 
-def layout_of(processor: Any) -> TokenLayout:
+def layout_of(processor: Any, prompts: tuple[Prompt, ...] = PROMPTS) -> TokenLayout:
     """The layout of a LlavaProcessor, or of a PixtralProcessor, whose images have rows."""
-    template, after_image = prompt_of(processor, processor.image_token, PROMPTS)
+    template, after_image = prompt_of(processor, processor.image_token, prompts)
     if not hasattr(processor, "image_break_token"):
         return Run(template=template, placeholder=processor.image_token, after_image=after_image)
     return Rows(
