@@ -17,7 +17,7 @@ NAMES = {"patch_merger.merging_layer": "merge", "linear_1": "mlp.0", "linear_2":
 @pytest.mark.parametrize("ratio", [1, 2, 3])
 @pytest.mark.parametrize("bias", [False, True])
 def test_it_computes_what_transformers_projector_computes(ratio: int, bias: bool) -> None:
-    """Measured 5e-7, allowed 1e-5."""
+    """Measured 0, allowed 1e-5."""
     vision = {"model_type": "pixtral", "hidden_size": 8, "num_attention_heads": 2, "patch_size": 14}
     config = transformers.Mistral3Config(
         vision_config=vision,

@@ -48,7 +48,11 @@ def with_head(architecture: Architecture, reference: PreTrainedModel) -> Archite
     """The architecture with a plain head where the published class leaves out what the decoder's own class does. A warning says so."""
     if getattr(reference.config, OWN_HEAD, False) or not (lost := leaves_out(architecture)):
         return architecture
-    warnings.warn(f"{type(reference).__name__} leaves out {lost}; logits are those of the published class (plain_head)", stacklevel=4)
+    warnings.warn(
+        f"{type(reference).__name__} leaves out {lost}; logits are those of the published class (plain_head). "
+        f'"{OWN_HEAD}": true in config.json asks for the others',
+        stacklevel=4,
+    )
     return architecture.replace(language_model=architecture.language_model.replace(plain_head=True))
 
 
