@@ -73,7 +73,7 @@ def is_plain(model: PreTrainedModel) -> bool:
     head.forward = project
     try:
         with torch.no_grad():
-            found = model(input_ids=torch.zeros(1, 1, dtype=torch.long), use_cache=False).logits
+            found = model(input_ids=torch.zeros(1, 1, dtype=torch.long), use_cache=False, return_dict=True).logits
         return len(given) == 1 and torch.equal(given[0], hidden) and torch.equal(found, logits)
     except Exception:  # whatever a class of transformers raises over such a decoder
         return False

@@ -86,7 +86,12 @@ class LanguageModel(Spec):
 
     def model_class(self, config: PretrainedConfig) -> Any:
         """transformers' causal LM of this config, or its text model with a head of ours where it has none or `plain_head` asks for it.
-        Raises SpecError where there is neither, and where it cannot be told positions (Mamba, Bloom)."""
+        Raises SpecError where there is neither, where it cannot be told positions (Mamba, Bloom), and where its tokens see later ones."""
+        if (sees := getattr(config, "use_bidirectional_attention", None)) in (True, "all"):
+            raise SpecError(
+                f"language_model.config.use_bidirectional_attention: with {sees!r} every token of {self.model_type!r} sees those behind "
+                "it, which a language model that writes cannot; leave it out"
+            )
         found = causal_class(config)
         if found is None or self.plain_head:
             from vlmkit.causal_head import CausalHead, text_model_class
@@ -113,8 +118,9 @@ class LanguageModel(Spec):
 
     def _refuse_misspelled(self, config_class: Any, settings: dict[str, Any]) -> None:
         """transformers keeps settings that it does not know, and takes its default for the one that was meant."""
-        known = vars(config_class()).keys() | config_class.attribute_map.keys() | _ROPE
-        for name in settings.keys() - known:
+        own = config_class()
+        known = vars(own).keys() | config_class.attribute_map.keys() | _ROPE
+        for name in settings.keys() - known - set(dir(own)):  # a property (output_attentions) is a setting too
             if near := get_close_matches(name, known, n=1, cutoff=0.85):
                 raise SpecError(f"language_model.config.{name}: unknown setting of {self.model_type!r}, did you mean {near[0]!r}?")
 
@@ -154,7 +160,7 @@ class LanguageModel(Spec):
 
 
 _ROPE = {"rope_parameters", "rope_scaling", "rope_theta"}
-_NOT_ARCHITECTURE = {"model_type", "transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}
+_NOT_ARCHITECTURE = {"model_type", "transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype", "return_dict"}
 
 
 def causal_class(config: PretrainedConfig) -> Any:
