@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from vlmkit.registry import suggestion
 from vlmkit.spec import Settings, Spec, SpecError
@@ -28,6 +28,12 @@ class LanguageModel(Spec):
     """Hub name or directory of published weights."""
     tokenizer: str | None = None
     """Hub name or directory of the tokenizer, or "bytes" for the byte-level one that is built in code; None: as checkpoint."""
+    plain_head: bool = False
+    """Whether logits are what one linear layer without bias makes of the decoder's output, as in most vision-language classes of
+    transformers, and not what the causal class of the model type makes of it: Phi adds a bias there, Cohere and Granite scale logits,
+    Gemma 2 caps them."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"plain_head"})
 
     @classmethod
     def from_config(cls, config: PretrainedConfig, **fields: Any) -> Self:
@@ -79,19 +85,29 @@ class LanguageModel(Spec):
             raise SpecError(f"language_model.config: {self.model_type!r} does not take these settings: {reason}") from None
 
     def model_class(self, config: PretrainedConfig) -> Any:
-        """transformers' causal LM of this config, or its text model with a head of ours where it has none. Raises SpecError where there is
-        neither, and where it cannot be told positions (Mamba, Bloom)."""
+        """transformers' causal LM of this config, or its text model with a head of ours where it has none or `plain_head` asks for it.
+        Raises SpecError where there is neither, where it cannot be told positions (Mamba, Bloom), and where its tokens see later ones."""
+        if (sees := getattr(config, "use_bidirectional_attention", None)) in (True, "all"):
+            raise SpecError(
+                f"language_model.config.use_bidirectional_attention: with {sees!r} every token of {self.model_type!r} sees those behind "
+                "it, which a language model that writes cannot; leave it out"
+            )
         found = causal_class(config)
-        if found is None:
+        if found is None or self.plain_head:
             from vlmkit.causal_head import CausalHead, text_model_class
 
-            if text_model_class(config) is None:
+            if text_model_class(config) is not None:
+                return CausalHead
+            if found is None:
                 raise SpecError(f"language_model.model_type: {self.model_type!r} is no causal language model in transformers")
-            return CausalHead
         if "position_ids" not in inspect.signature(found.forward).parameters:
             raise SpecError(
                 f"language_model.model_type: {self.model_type!r} takes no position_ids, by which packed samples are kept apart and a "
                 "cache is continued; choose a language model that does, such as 'llama'"
+            )
+        if self.plain_head:
+            raise SpecError(
+                f"language_model.plain_head: transformers has no decoder of {self.model_type!r} without its own head; leave plain_head out"
             )
         return found
 
@@ -102,8 +118,9 @@ class LanguageModel(Spec):
 
     def _refuse_misspelled(self, config_class: Any, settings: dict[str, Any]) -> None:
         """transformers keeps settings that it does not know, and takes its default for the one that was meant."""
-        known = vars(config_class()).keys() | config_class.attribute_map.keys() | _ROPE
-        for name in settings.keys() - known:
+        own = config_class()
+        known = vars(own).keys() | config_class.attribute_map.keys() | _ROPE
+        for name in settings.keys() - known - set(dir(own)):  # a property (output_attentions) is a setting too
             if near := get_close_matches(name, known, n=1, cutoff=0.85):
                 raise SpecError(f"language_model.config.{name}: unknown setting of {self.model_type!r}, did you mean {near[0]!r}?")
 
@@ -143,7 +160,7 @@ class LanguageModel(Spec):
 
 
 _ROPE = {"rope_parameters", "rope_scaling", "rope_theta"}
-_NOT_ARCHITECTURE = {"model_type", "transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}
+_NOT_ARCHITECTURE = {"model_type", "transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype", "return_dict"}
 
 
 def causal_class(config: PretrainedConfig) -> Any:

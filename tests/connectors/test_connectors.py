@@ -45,6 +45,16 @@ FIELDS = {
     ),
     "joined": st.fixed_dictionaries({}, optional={"how": st.sampled_from(["channels", "sequence"])}),
     "linear": st.fixed_dictionaries({}, optional={"bias": st.booleans()}),
+    "merged_mlp": st.fixed_dictionaries(
+        {},
+        optional={
+            "ratio": st.integers(1, 3),
+            "order": st.sampled_from(["dh dw c", "c dh dw"]),
+            "norm_eps": EPS,
+            "activation": ACTIVATIONS,
+            "bias": st.booleans(),
+        },
+    ),
     "mlp": st.fixed_dictionaries(
         {},
         optional={

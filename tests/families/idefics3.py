@@ -39,9 +39,9 @@ def image_fields(size: int) -> dict[str, Any]:
     return {"size": {"longest_edge": 2 * size}, "max_image_size": {"longest_edge": size}}
 
 
-def idefics3() -> Reference:
+def idefics3(text: Any = None) -> Reference:
     vision = {**VISION, "image_size": 56, "patch_size": 14}
-    text: Any = transformers.LlamaConfig(**LANGUAGE)
+    text = text or transformers.LlamaConfig(**LANGUAGE)
     config = transformers.Idefics3Config(vision_config=vision, text_config=text, image_token_id=263, scale_factor=2)
     tokenizer = bytes_tokenizer(["<image>", "<|begin_of_text|>", END, BOUNDARY], bos_token="<|begin_of_text|>", eos_token=END)
     processor = transformers.Idefics3Processor(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import transformers
 from families.llava import inputs
@@ -27,9 +29,9 @@ def patches(inputs: dict[str, Tensor], encoder: Encoder) -> Tensor:
     return torch.cat([patchify(view, encoder.patch_size) for view in views])
 
 
-def reference() -> Reference:
+def reference(text: Any = None) -> Reference:
     vision = transformers.CLIPVisionConfig(**VISION, image_size=SIDE, patch_size=14)
-    text = transformers.LlamaConfig(**LANGUAGE)
+    text = text or transformers.LlamaConfig(**LANGUAGE)
     config = transformers.LlavaNextConfig(
         vision_config=vision, text_config=text, image_token_index=263, image_grid_pinpoints=PINPOINTS, image_seq_length=4
     )

@@ -10,6 +10,7 @@ from families.system import Reference, System, chat, dense_patches
 from families.tiny import LANGUAGE, VISION, beginning, draw
 
 from vlmkit.architecture import Parameters
+from vlmkit.checkpoints.decoder import OWN_HEAD
 from vlmkit.tokenizer import bytes_tokenizer
 
 TEMPLATE = (
@@ -37,6 +38,7 @@ def reference() -> Reference:
     vision = transformers.SiglipVisionConfig(**VISION, image_size=28, patch_size=14, vision_use_head=False)
     text = transformers.CohereConfig(**LANGUAGE | {"eos_token_id": 267})
     config = transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_index=263, vision_feature_layer=-2)
+    setattr(config, OWN_HEAD, True)  # as vlmkit exports Maya
     roles = {"bos_token": "<BOS_TOKEN>", "eos_token": "<|END_OF_TURN_TOKEN|>", "extra_special_tokens": {"image_token": "<|EXTRA_0_TOKEN|>"}}
     processor = transformers.LlavaProcessor(
         image_processor=transformers.SiglipImageProcessor(size={"height": 28, "width": 28}, resample=3),

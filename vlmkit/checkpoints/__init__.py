@@ -26,6 +26,7 @@ FAMILIES = {
     "fuyu": "fuyu",
     "llava": "llava",
     "llava_next": "llava_next",
+    "mistral3": "mistral3",
     "paligemma": "paligemma",
     "qwen2_vl": "qwen2_vl",
     "video_llama_3": "videollama3",
@@ -63,6 +64,7 @@ def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str
         try:
             config = known.config(spec, processor)
             published = known.processor(spec, processor)
+            known.check(spec)
             refuse_disagreement(published, processor)
         except SpecError as error:
             reasons[name] = str(error)

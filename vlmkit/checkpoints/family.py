@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vlmkit.architecture import Architecture
+from vlmkit.checkpoints.decoder import OWN_HEAD, is_tied, leaves_out, names_of, refuse_head, say_tied, with_head, with_tied
 from vlmkit.spec import SpecError
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class Family(ABC):
     unread: ClassVar[tuple[str, ...]] = ()
     """Modules of transformers' class that vlmkit does not build. Loading says what it leaves out, and an exported directory
     does not hold their weights."""
+    own_head: ClassVar[bool] = False
+    """Whether the published class makes logits as the language model's own causal class does; most have a linear layer, whatever the
+    language model."""
 
     @abstractmethod
     def reference(self) -> type[PreTrainedModel]:
@@ -72,10 +76,14 @@ class Family(ABC):
         reference, report = self.reference().from_pretrained(directory, dtype=dtype or "auto", output_loading_info=True)
         refuse_incomplete(directory, report, self.unread)
         theirs = self.read(reference, directory, report["missing_keys"])
-        architecture = with_tied(self.architecture(reference.config, published), reference).validate()
+        architecture = with_tied(self.architecture(reference.config, published), reference)
+        if not self.own_head:
+            architecture = with_head(architecture, reference)
+        architecture.validate()
         with initialization.no_init_weights():
             model = VLM(VLMConfig(architecture=architecture.to_dict(), dtype=reference.dtype))
-        ours = {translate(name, self.renames(architecture), to_ours=True): tensor for name, tensor in theirs.items()}
+        names = self.names(model)
+        ours = {translate(name, *reversed(names), to_ours=True): tensor for name, tensor in theirs.items()}
         take_over(model, ours, directory)
         model.generation_config = reference.generation_config
         return model.eval(), VLMProcessor(published.tokenizer, architecture=architecture.to_dict())
@@ -84,19 +92,47 @@ class Family(ABC):
         """Write a directory that transformers' own class loads, of what `self.processor` and `self.config` gave."""
         architecture = model.config.spec
         config.dtype = model.dtype
-        with torch.device("meta"):
-            reference = self.reference()(config)
+        if not self.own_head and (lost := leaves_out(architecture)):
+            setattr(config, OWN_HEAD, True)
+            warnings.warn(f"{directory}: {self.reference().__name__} leaves out {lost}; logits there will differ", stacklevel=3)
+        reference = self.empty(config, tied=is_tied(model))
         for name in self.unread:
             parent, _, module = name.rpartition(".")
             delattr(reference.get_submodule(parent), module)
         if self.unread:
             warnings.warn(f"{directory}: without weights of {', '.join(self.unread)}, which vlmkit does not build", stacklevel=3)
+        names = self.names(model)
         ours = model.state_dict()
-        theirs = {translate(name, self.renames(architecture), to_ours=False): tensor for name, tensor in ours.items()}
+        if is_tied(model) and not is_tied(reference):
+            (head, _), _ = names_of(model.language_model)
+            ours[f"{head}weight"] = ours[f"{head}weight"].clone()
+        theirs = {translate(name, *names, to_ours=False): tensor for name, tensor in ours.items()}
         take_over(reference, self.write(theirs, config), architecture.name)
         reference.generation_config = model.generation_config
         reference.save_pretrained(directory, max_shard_size="5GB")
         processor.save_pretrained(directory)
+
+    def empty(self, config: PretrainedConfig, *, tied: bool) -> PreTrainedModel:
+        """transformers' model without weights, with embeddings tied where it can tie them: it looks for `embed_tokens` in the language
+        model. The config says afterwards what it is."""
+        say_tied(config, tied)
+        try:
+            with torch.device("meta"):
+                made = self.reference()(config)
+        except AttributeError:
+            if not tied:
+                raise
+            return self.empty(config, tied=False)
+        return made if is_tied(made) or not tied else self.empty(config, tied=False)
+
+    def check(self, architecture: Architecture) -> None:
+        """Raise SpecError for a language model whose head has weights that the published class has no place for."""
+        if not self.own_head:
+            refuse_head(architecture, self.reference().__name__)
+
+    def names(self, model: VLM) -> tuple[Renames, Renames]:
+        """How weight names become the published ones: first those of the language model what most decoders call them."""
+        return names_of(model.language_model), self.renames(model.config.spec)
 
     def read(self, reference: PreTrainedModel, directory: str, missing: Container[str]) -> dict[str, Tensor]:
         """The weights that vlmkit builds. A warning counts those that it leaves in the directory."""
@@ -113,25 +149,17 @@ class Family(ABC):
         return weights
 
 
-def with_tied(architecture: Architecture, reference: PreTrainedModel) -> Architecture:
-    """The architecture with embeddings tied as the loaded weights are: where a checkpoint holds two different ones,
-    transformers keeps both, whatever the config says."""
-    tied = reference.get_output_embeddings().weight is reference.get_input_embeddings().weight
-    language_model = architecture.language_model
-    return architecture.replace(language_model=language_model.replace(config=language_model.config | {"tie_word_embeddings": tied}))
-
-
 def is_within(name: str, modules: tuple[str, ...]) -> bool:
     """Whether a weight belongs to one of the modules."""
     return any(name.startswith(f"{module}.") for module in modules)
 
 
-def translate(name: str, renames: Renames, *, to_ours: bool) -> str:
-    """A weight's name on the other side; unchanged where no prefix fits."""
-    for ours, theirs in renames:
-        before, after = (theirs, ours) if to_ours else (ours, theirs)
-        if name.startswith(before):
-            return after + name.removeprefix(before)
+def translate(name: str, *steps: Renames, to_ours: bool) -> str:
+    """A weight's name on the other side, step by step; unchanged by a step where no prefix fits."""
+    for renames in steps:
+        pairs = [(theirs, ours) if to_ours else (ours, theirs) for ours, theirs in renames]
+        before, after = next((pair for pair in pairs if name.startswith(pair[0])), ("", ""))
+        name = after + name.removeprefix(before)
     return name
 
 

@@ -13,6 +13,7 @@ from vlmkit.encoders.pixtral import Pixtral
 from vlmkit.layout.base import TokenLayout
 from vlmkit.layout.rows import Rows
 from vlmkit.layout.run import Run
+from vlmkit.layout.template import Template
 from vlmkit.preprocess.policies.edge_cap import EdgeCap
 from vlmkit.spec import SpecError
 from vlmkit.zoo.aimv2 import LLAMA_3
@@ -84,9 +85,9 @@ class Llava(Family):
         )
 
 
-def layout_of(processor: Any) -> TokenLayout:
+def layout_of(processor: Any, prompts: tuple[tuple[Template, str], ...] = PROMPTS) -> TokenLayout:
     """The layout of a LlavaProcessor, or of a PixtralProcessor, whose images have rows."""
-    template, after_image = prompt_of(processor, processor.image_token, PROMPTS)
+    template, after_image = prompt_of(processor, processor.image_token, prompts)
     if not hasattr(processor, "image_break_token"):
         return Run(template=template, placeholder=processor.image_token, after_image=after_image)
     return Rows(

@@ -29,6 +29,8 @@ NOT_LANGUAGE = ("use_bidirectional_attention", "num_image_tokens")
 
 
 class PaliGemma(Family):
+    own_head = True  # Gemma 2's cap of logits
+
     def reference(self) -> type[PreTrainedModel]:
         from transformers import PaliGemmaForConditionalGeneration
 

@@ -18,6 +18,7 @@ connectors: Registry[Connector] = Registry(
         "flamingo_resampler",
         "joined",
         "linear",
+        "merged_mlp",
         "mlp",
         "patch_merger",
         "perceiver",

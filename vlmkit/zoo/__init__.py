@@ -20,6 +20,7 @@ FAMILIES = (
     "llava",
     "llava_next",
     "maya",
+    "mistral3",
     "mllama",
     "paligemma",
     "pixtral",

@@ -2,6 +2,11 @@
 
 Sizes as llava-hf/llava-1.5-7b-hf, llava-1.5-13b-hf and bakLlava-v1-hf publish them. The paper pads an image to a square of
 its mean colour; the processor of those checkpoints cuts the middle out, which is what `vlmkit.load` then follows.
+
+Their class, LlavaForConditionalGeneration, holds any decoder and puts one linear layer behind it, whatever the decoder's own class does
+there: the scale of logits of Cohere and Granite, Gemma 2's cap and Phi's bias are left out. `vlmkit.load` gives the logits of the
+published class (`LanguageModel.plain_head`) and says so; where config.json has `"vlmkit_own_head": true`, those of the decoder's own
+class. That mark is in what vlmkit exports of a model with its decoder's own head. A bias of the head cannot be exported.
 """
 
 from __future__ import annotations

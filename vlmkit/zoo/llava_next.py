@@ -5,6 +5,10 @@ Sizes as llava-hf/llava-v1.6-vicuna-7b-hf, -mistral-7b-hf, -vicuna-13b-hf and -3
 converts liuhaotian/llava-v1.6-* names the language models, their vocabularies and prompts. From memory are the numbers that
 the language models' own config.json state and that no parameter count shows (rotary bases, lengths, ids). A system message before
 Mistral's turns is vlmkit's own way: Mistral has none.
+
+Granite Vision (arXiv:2502.09927) is of this class over Granite, which divides its logits by 8; IBM's own code to run it
+(github.com/foundation-model-stack) does so too. Today's LlavaNextForConditionalGeneration does not, and `vlmkit.load` follows the class
+of the directory: the greedy answer is the same, a temperature is not. `"vlmkit_own_head": true` in config.json asks for the division.
 """
 
 from __future__ import annotations

@@ -2,9 +2,11 @@
 
 github.com/nahidalam/maya trains LLaVA's code over a tower without a class token, and LLaVA drops the first of its features:
 an image is 255 tokens, the upper left patch is never seen. The conversation is Aya-23's own. Images stand where a token is
-that Cohere's tokenizer keeps in reserve; upstream uses a number outside the vocabulary. Where an exported directory is run
-by LlavaForConditionalGeneration, which leaves out Cohere's `logit_scale`, logits are 16 times as large: the greedy answer is
-the same, a temperature is not.
+that Cohere's tokenizer keeps in reserve; upstream uses a number outside the vocabulary.
+
+Its class for training is Cohere's own with images before it, so that logits are scaled by `logit_scale`, 0.0625, in training and here.
+Where an exported directory is run by LlavaForConditionalGeneration, which leaves that out, logits are 16 times as large: the greedy
+answer is the same, a temperature is not. vlmkit reads its own export back with the scale.
 """
 
 from __future__ import annotations

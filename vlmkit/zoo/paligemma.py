@@ -3,7 +3,7 @@ both directions. PaliGemma 2 (Steiner et al. 2024, arXiv:2412.03555): the same o
 
 Sizes as transformers' conversion scripts write google/paligemma-3b-pt-224 and google/paligemma2-3b-pt-224 and their siblings.
 The vocabulary is Gemma's 256,000 words, 1,024 locations, 128 codes of masks, <image>, and 63 rows that fill it up to a
-multiple of 64.
+multiple of 64. PaliGemmaForConditionalGeneration caps logits at 30 as Gemma 2 itself does, which LLaVA's classes leave out.
 """
 
 from __future__ import annotations
