@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
-from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
+from vlmkit.checkpoints.image_processors import normalisation, resample_number, resample_of
 from vlmkit.connectors.linear import Linear
 from vlmkit.encoders.patches import Patches
 from vlmkit.fusion.splice import Splice

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import chat_template, prompt_of
 from vlmkit.checkpoints.family import Family, Renames
-from vlmkit.checkpoints.parts import normalisation
+from vlmkit.checkpoints.image_processors import normalisation
 from vlmkit.connectors.base import Connector
 from vlmkit.encoders.base import Encoder
 from vlmkit.encoders.siglip import Siglip

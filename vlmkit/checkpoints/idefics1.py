@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.family import Family, Renames
-from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
+from vlmkit.checkpoints.image_processors import normalisation, resample_number, resample_of
 from vlmkit.connectors.flamingo_resampler import FlamingoResampler
 from vlmkit.encoders.clip import Clip
 from vlmkit.fusion.cross_attention import CrossAttention

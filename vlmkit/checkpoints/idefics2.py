@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.idefics import Idefics
-from vlmkit.checkpoints.parts import resample_number, resample_of
+from vlmkit.checkpoints.image_processors import resample_number, resample_of
 from vlmkit.connectors.perceiver import Perceiver
 from vlmkit.encoders.base import Encoder
 from vlmkit.layout.base import TokenLayout

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import Prompt, chat_template, prompt_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
-from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
+from vlmkit.checkpoints.image_processors import normalisation, resample_number, resample_of
 from vlmkit.connectors.mlp import Mlp
 from vlmkit.encoders.siglip import Siglip
 from vlmkit.fusion.splice import Splice

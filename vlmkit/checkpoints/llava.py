@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import chat_template, prompt_of
 from vlmkit.checkpoints.family import Family, Renames
-from vlmkit.checkpoints.parts import image_policy, image_processor, strategy_of
+from vlmkit.checkpoints.image_processors import image_policy, image_processor
+from vlmkit.checkpoints.parts import strategy_of
 from vlmkit.checkpoints.projector import RENAMES, config_fields, parts_of
 from vlmkit.encoders.pixtral import Pixtral
 from vlmkit.layout.base import TokenLayout

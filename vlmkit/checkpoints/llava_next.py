@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import chat_template, prompt_of
 from vlmkit.checkpoints.family import Family, Renames
-from vlmkit.checkpoints.parts import resample_number, resample_of, strategy_of
+from vlmkit.checkpoints.image_processors import resample_number, resample_of
+from vlmkit.checkpoints.parts import strategy_of
 from vlmkit.checkpoints.projector import RENAMES, config_fields, parts_of
 from vlmkit.layout.unpadded_rows import UnpaddedRows
 from vlmkit.preprocess.geometry import Size

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import chat_template, prompt_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
-from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
+from vlmkit.checkpoints.image_processors import normalisation, resample_number, resample_of
 from vlmkit.connectors.linear import Linear
 from vlmkit.encoders.mllama import Mllama
 from vlmkit.fusion.cross_attention import CrossAttention

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
-from vlmkit.checkpoints.parts import encoder_config, image_policy, image_processor, normalisation
+from vlmkit.checkpoints.image_processors import image_policy, image_processor, normalisation
+from vlmkit.checkpoints.parts import encoder_config
 from vlmkit.connectors.linear import Linear
 from vlmkit.encoders.siglip import Siglip
 from vlmkit.fusion.prefix import Prefix

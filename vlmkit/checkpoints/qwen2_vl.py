@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import chat_template, prompt_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
-from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
+from vlmkit.checkpoints.image_processors import normalisation, resample_number, resample_of
 from vlmkit.connectors.patch_merger import PatchMerger
 from vlmkit.encoders.qwen2_vl import Qwen2VL
 from vlmkit.fusion.splice import Splice
