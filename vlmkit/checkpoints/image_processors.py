@@ -157,11 +157,11 @@ def stated_normalisation(encoder: Encoder, fill: Colour | None = None) -> dict[s
     if not any(mean) and len(set(std)) == 1:
         return {"do_normalize": False, "rescale_factor": 1 / 255 / std[0], "image_mean": [(level + 0.5) / 255 for level in fill]}
     # int(255 * mean * scale) is the fill for every scale of an interval, the same for all three colours.
-    low = max((level / 255 / part for level, part in zip(fill, mean, strict=True) if part > 0), default=0.0)
-    high = min(((level + 1) / 255 / part for level, part in zip(fill, mean, strict=True) if part > 0), default=0.0)
-    scale = 255.0 if low <= 255.0 < high else (low + high) / 2
+    ends = [sorted((level / 255 / part, (level + 1) / 255 / part)) for level, part in zip(fill, mean, strict=True) if part]
+    low, high = max(end[0] for end in ends), min(end[1] for end in ends)
+    scale = 255.0 if low <= 255 < high else (low + high) / 2
     made = [part * scale for part in mean]
-    if scale <= 0 or _filled(made) != fill:
+    if _filled(made) != fill:
         raise SpecError(f"transformers' processor fills up with the mean {encoder.mean} of the encoder, but the policy with {fill}")
     return {"image_mean": made, "image_std": [part * scale for part in std], "rescale_factor": scale / 255}
 
