@@ -54,6 +54,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "letterbox": {"size": 56},
     "longest_edge_tiles": {"size": 56, "tiles": 2},
     "pad_square": {"size": 56},
+    "resize_crop": {"factor": 28, "resize": (56, 60)},
     "smart_resize": {"min_pixels": 4 * 28 * 28, "max_pixels": 8 * 28 * 28},
     "squash": {"size": 56},
 }

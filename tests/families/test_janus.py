@@ -138,7 +138,8 @@ def test_what_the_class_cannot_express_is_refused(small: tuple[VLM, VLMProcessor
     assert "splices bracketed_lines, but the layout is 'bracketed_lines' and the fusion 'prefix'" in refused(
         small, tmp_path, fusion="prefix"
     )
-    assert "letterboxes on the mean colour (127, 127, 127)" in refused(small, tmp_path, policy=spec.policy.replace(fill=(0, 0, 0)))
+    assert "fills up with the mean (0.5, 0.5, 0.5)" in refused(small, tmp_path, policy=spec.policy.replace(fill=(0, 0, 90)))
+    assert "letterboxes whole squares" in refused(small, tmp_path, policy=spec.policy.replace(size=30, view=28))
     assert "writes '\\n' as well" in refused(small, tmp_path, layout=spec.layout.replace(after_image="\n"))
     gemma = vlmkit.architecture("paligemma-tiny").language_model
     assert "runs llama, but the model type is 'gemma'" in refused(small, tmp_path, language_model=gemma)

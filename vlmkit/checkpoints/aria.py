@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import prompt_of, source_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
-from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
+from vlmkit.checkpoints.image_processors import (
+    field,
+    named,
+    normalisation,
+    refuse_others,
+    resample_number,
+    resample_of,
+    stated_normalisation,
+)
 from vlmkit.connectors.query_attention import QueryAttention
 from vlmkit.encoders.siglip import Siglip
 from vlmkit.fusion.splice import Splice
@@ -54,17 +62,13 @@ class Aria(Family):
         queries = tuple(sorted((_side(patches), count) for patches, count in config.projector_patch_to_query_dict.items()))
         written = {pixels: processor.size_conversion.get(pixels) for pixels in (side * vision.patch_size for side, _ in queries)}
         if list(written.values()) != [count for _, count in queries]:
-            raise SpecError(f"the projector gives tokens by {queries} (patches of a side, tokens), but the processor writes {written}")
-        # Whatever the image processor itself states, these are what AriaProcessor tells it.
-        asked = processor.images_kwargs
+            raise SpecError(
+                f"the projector gives tokens by {queries} (patches of a side, tokens), but the processor writes {written} "
+                f"({field(processor, 'size_conversion')})"
+            )
         return Architecture(
             name="aria",
-            policy=EdgeFit(
-                longest=asked["max_image_size"],
-                shortest=images.min_image_size,
-                factor=vision.patch_size,
-                resample=resample_of(images),
-            ),
+            policy=policy_of(processor, vision.patch_size),
             encoder=Siglip.from_config(
                 vision,
                 layer=config.vision_feature_layer,
@@ -122,11 +126,19 @@ class Aria(Family):
         images = AriaImageProcessor(
             max_image_size=policy.longest,
             min_image_size=policy.shortest,
-            image_mean=list(encoder.mean),
-            image_std=list(encoder.std),
+            **stated_normalisation(encoder),
             resample=resample_number(policy),
         )
         return AriaProcessor(images, tokenizer, chat_template=source_of(processor), size_conversion=sizes)
+
+
+def policy_of(processor: Any, patch: int) -> EdgeFit:
+    """The policy of a published processor, which tells its image processor some fields, whatever that states itself."""
+    images, told = processor.image_processor, processor.images_kwargs
+    unused = ("split_resolutions", "do_resize", "size", "do_pad", "pad_size", "crop_size")
+    refuse_others(images, ("min_image_size",), (*told, *unused))
+    with named(images, "min_image_size"):
+        return EdgeFit(longest=told["max_image_size"], shortest=images.min_image_size, factor=patch, resample=resample_of(images))
 
 
 def _side(patches: int) -> int:

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
-from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
+from vlmkit.checkpoints.image_processors import (
+    edges_of,
+    field,
+    named,
+    normalisation,
+    refuse_others,
+    resample_number,
+    resample_of,
+    square_of,
+    stated_normalisation,
+)
 from vlmkit.connectors.linear import Linear
 from vlmkit.encoders.patches import Patches
 from vlmkit.fusion.splice import Splice
@@ -35,16 +45,9 @@ class Fuyu(Family):
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
         images = processor.image_processor
-        size, value = dict(images.size), int(images.padding_value)
         return Architecture(
             name=f"fuyu-{config.text_config.model_type}",
-            policy=FitCanvas(
-                height=size["height"],
-                width=size["width"],
-                factor=dict(images.patch_size)["height"],
-                fill=(value, value, value),
-                resample=resample_of(images),
-            ),
+            policy=policy_of(images, config.patch_size),
             encoder=Patches(patch=config.patch_size, **normalisation(images)),
             connector=Linear(),
             layout=FUYU_ROWS,
@@ -85,11 +88,21 @@ class Fuyu(Family):
             size={"height": policy.height, "width": policy.width},
             patch_size={"height": policy.factor, "width": policy.factor},
             padding_value=float(policy.fill[0]),
-            image_mean=list(encoder.mean),
-            image_std=list(encoder.std),
+            **stated_normalisation(encoder),
             resample=resample_number(policy),
         )
         return FuyuProcessor(images, processor.tokenizer)
+
+
+def policy_of(images: Any, patch: int) -> FitCanvas:
+    """The policy of a published image processor. Raises SpecError where it does not cut the patches that the model expects."""
+    refuse_others(images, ("size", "patch_size", "padding_value"), ("crop_size", "pad_size"))
+    height, width = edges_of(images, "height", "width")
+    factor, value = square_of(images, "patch_size"), int(images.padding_value)
+    if factor != patch or height % patch or width % patch:
+        raise SpecError(f"{field(images, 'size', 'patch_size')}: the model expects whole patches of {patch} pixels")
+    with named(images, "size", "patch_size", "padding_value"):
+        return FitCanvas(height=height, width=width, factor=factor, fill=(value, value, value), resample=resample_of(images))
 
 
 FAMILY = Fuyu()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import prompt_of, source_of
 from vlmkit.checkpoints.family import Family, Renames
-from vlmkit.checkpoints.parts import normalisation
+from vlmkit.checkpoints.image_processors import field, named, normalisation, refuse_other_count
 from vlmkit.connectors.base import Connector
 from vlmkit.encoders.base import Encoder
 from vlmkit.encoders.siglip import Siglip
@@ -73,7 +73,7 @@ class Idefics(Family):
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
         images, vision, text = processor.image_processor, config.vision_config, LanguageModel.from_config(config.text_config)
         template, after_image = prompt_of(processor, processor.image_token, [(END_OF_UTTERANCE, "")])
-        return Architecture(
+        made = Architecture(
             name=f"{config.model_type}-{text.model_type}",
             policy=self.policy(images, vision.patch_size),
             encoder=Siglip.from_config(vision, positions="bucket", **normalisation(images)),
@@ -82,6 +82,12 @@ class Idefics(Family):
             fusion=Splice(),
             language_model=text.replace(config=text.config | {"tie_word_embeddings": config.tie_word_embeddings}),
         )
+        sized = [name for name in ("size", "max_image_size") if hasattr(images, name)]
+        if problems := made.policy.problems(vision.patch_size * made.connector.merge):
+            raise SpecError(f"{field(images, *sized)}: {problems[0]}")
+        with named(images, *sized):
+            refuse_other_count(processor, processor.image_seq_len, tokens_of_a_view(made), "image_seq_len")
+        return made
 
     def config(self, architecture: Architecture, processor: VLMProcessor) -> PretrainedConfig:
         encoder, fusion = architecture.encoder, architecture.fusion
@@ -106,7 +112,7 @@ class Idefics(Family):
         made = self.assemble(
             image_processor=images,
             tokenizer=tokenizer,
-            image_seq_len=architecture.image_tokens(policy.plan(Size(64, 64))).grids[-1].tokens,
+            image_seq_len=tokens_of_a_view(architecture),
             chat_template=source_of(processor),
         )
         if added := tokenizer.get_added_vocab().keys() - processor.tokenizer.get_added_vocab().keys():
@@ -115,3 +121,7 @@ class Idefics(Family):
         if expressed != (policy, layout.replace(after_image="")):
             raise SpecError(f"{type(made).__name__} can express {expressed}, but not {policy} with {layout}")
         return made
+
+
+def tokens_of_a_view(architecture: Architecture) -> int:
+    return architecture.image_tokens(architecture.policy.plan(Size(64, 64))).grids[-1].tokens

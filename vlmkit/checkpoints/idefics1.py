@@ -13,13 +13,13 @@ from torch import Tensor
 
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.family import Family, Renames
-from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
+from vlmkit.checkpoints.image_processors import normalisation, resample_number, stated_normalisation
+from vlmkit.checkpoints.one_view import image_policy, resize_fields
 from vlmkit.connectors.flamingo_resampler import FlamingoResampler
 from vlmkit.encoders.clip import Clip
 from vlmkit.fusion.cross_attention import CrossAttention
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.seen_fenced import SeenFenced
-from vlmkit.preprocess.policies.squash import Squash
 from vlmkit.spec import Settings, SpecError
 from vlmkit.zoo.idefics3 import END_OF_UTTERANCE
 
@@ -96,10 +96,11 @@ class Idefics1(Family):
         if not config.use_resampler:
             raise SpecError(f"{NAME} without a resampler is not built")
         starts = {"zeros": 0.0, "ones": 1.0}
+        encoder = Clip.from_config(config.vision_config, class_token="keep", keep_unused=True, **normalisation(images))
         return Architecture(
             name="idefics-llama",
-            policy=Squash(size=images.image_size, resample=resample_of(images)),
-            encoder=Clip.from_config(config.vision_config, class_token="keep", keep_unused=True, **normalisation(images)),
+            policy=image_policy(images, encoder, unused=("image_size", "image_num_channels", "transform")),
+            encoder=encoder,
             connector=FlamingoResampler(
                 latents=perceiver.resampler_n_latents,
                 depth=perceiver.resampler_depth,
@@ -174,16 +175,15 @@ class Idefics1(Family):
 
         policy, encoder, layout = architecture.policy, architecture.encoder, architecture.layout
         assert isinstance(encoder, Clip)
-        if not isinstance(policy, Squash) or policy != Squash(size=encoder.image_size, resample=policy.resample):
-            raise SpecError(f"{NAME} sees 'squash' with size={encoder.image_size}, but the policy is {policy}")
+        fields = resize_fields(policy, encoder.patch_size)
+        if fields is None:
+            raise SpecError(f"{NAME} sees one view, such as 'squash' with size={encoder.image_size}, but the policy is {policy}")
         turns = self.turns.replace(begin=processor.tokenizer.bos_token or "")
         if layout != SeenFenced(template=turns, placeholder="<image>"):
             raise SpecError(
                 f"{NAME}'s processor can express {SeenFenced(template=turns, placeholder='<image>')}, but the layout is {layout}"
             )
-        images = IdeficsImageProcessor(
-            image_size=policy.size, image_mean=list(encoder.mean), image_std=list(encoder.std), resample=resample_number(policy)
-        )
+        images = IdeficsImageProcessor(**fields, resample=resample_number(policy), **stated_normalisation(encoder))
         return IdeficsProcessor(images, processor.tokenizer)
 
     def read(self, reference: PreTrainedModel, directory: str, missing: Container[str]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.idefics import Idefics
-from vlmkit.checkpoints.parts import resample_number, resample_of
+from vlmkit.checkpoints.image_processors import edges_of, named, refuse_others, resample_number, resample_of, stated_normalisation
 from vlmkit.connectors.perceiver import Perceiver
 from vlmkit.encoders.base import Encoder
 from vlmkit.layout.base import TokenLayout
@@ -70,13 +70,12 @@ class Idefics2(Idefics):
         }
 
     def policy(self, images: Any, patch: int) -> ImagePolicy:
-        return EdgeBounds(
-            shortest=images.size["shortest_edge"],
-            longest=images.size["longest_edge"],
-            factor=patch,
-            quarters=images.do_image_splitting,
-            resample=resample_of(images),
-        )
+        refuse_others(images, ("size", "do_image_splitting"), ("do_pad", "pad_size", "crop_size"))
+        shortest, longest = edges_of(images, "shortest_edge", "longest_edge")
+        with named(images, "size"):
+            return EdgeBounds(
+                shortest=shortest, longest=longest, factor=patch, quarters=images.do_image_splitting, resample=resample_of(images)
+            )
 
     def images(self, policy: ImagePolicy, encoder: Encoder) -> Any:
         from transformers import Idefics2ImageProcessor
@@ -87,8 +86,7 @@ class Idefics2(Idefics):
             size={"shortest_edge": policy.shortest, "longest_edge": policy.longest},
             do_image_splitting=policy.quarters,
             resample=resample_number(policy),
-            image_mean=list(encoder.mean),
-            image_std=list(encoder.std),
+            **stated_normalisation(encoder),
         )
 
     def layout(self, processor: Any, template: Template | JinjaTemplate) -> TokenLayout:

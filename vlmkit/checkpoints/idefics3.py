@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.idefics import Idefics
-from vlmkit.checkpoints.parts import resample_number, resample_of
+from vlmkit.checkpoints.image_processors import edges_of, field, named, refuse_others, resample_number, resample_of, stated_normalisation
 from vlmkit.connectors.pixel_shuffle import PixelShuffle
 from vlmkit.encoders.base import Encoder
 from vlmkit.layout.base import TokenLayout
@@ -19,6 +19,10 @@ from vlmkit.spec import SpecError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+
+MAX_LONGEST = 4096
+"""Pixels of a longer side, which transformers' processor caps."""
 
 
 class Idefics3(Idefics):
@@ -41,27 +45,31 @@ class Idefics3(Idefics):
         return {"scale_factor": connector.ratio}
 
     def policy(self, images: Any, patch: int) -> ImagePolicy:
-        longest, size = images.size["longest_edge"], images.max_image_size["longest_edge"]
-        if longest % size:
-            raise SpecError(f"the image processor's longest edge of {longest} is no whole number of tiles of {size} pixels")
-        return LongestEdgeTiles(
-            size=size,
-            view=size // patch * patch if size % patch else None,
-            tiles=longest // size,
-            split=images.do_image_splitting,
-            resample=resample_of(images),
-        )
+        refuse_others(images, ("size", "max_image_size", "do_image_splitting"), ("do_pad", "pad_size", "crop_size", "return_row_col_info"))
+        (longest,), (size,) = edges_of(images, "longest_edge"), edges_of(images, "longest_edge", name="max_image_size")
+        if longest > MAX_LONGEST:
+            raise SpecError(
+                f"{field(images, 'size')}: expected up to {MAX_LONGEST} pixels, to which transformers shrinks longer edges again"
+            )
+        with named(images, "size", "max_image_size"):
+            return LongestEdgeTiles(
+                size=size,
+                view=size // patch * patch if size % patch else None,
+                tiles=max(1, longest // size),
+                longest=longest if longest % size else None,
+                split=images.do_image_splitting,
+                resample=resample_of(images),
+            )
 
     def images(self, policy: ImagePolicy, encoder: Encoder) -> Any:
         if not isinstance(policy, LongestEdgeTiles):
             raise SpecError(f"{self.name} sees 'longest_edge_tiles', but the policy is {policy.kind!r}")
         return self.image_processor_class()(
-            size={"longest_edge": policy.tiles * policy.size},
+            size={"longest_edge": policy.longest or policy.tiles * policy.size},
             max_image_size={"longest_edge": policy.size},
             do_image_splitting=policy.split,
             resample=resample_number(policy),
-            image_mean=list(encoder.mean),
-            image_std=list(encoder.std),
+            **stated_normalisation(encoder),
         )
 
     def image_processor_class(self) -> Any:

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import prompt_of, source_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
-from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
+from vlmkit.checkpoints.image_processors import (
+    mean_colour,
+    named,
+    normalisation,
+    refuse_other_count,
+    refuse_others,
+    refuse_unfit,
+    resample_number,
+    resample_of,
+    square_of,
+    stated_normalisation,
+)
 from vlmkit.connectors.mlp import Mlp
 from vlmkit.encoders.siglip import Siglip
 from vlmkit.fusion.splice import Splice
@@ -77,15 +88,13 @@ class Janus(Family):
             "activation": vision.hidden_act,
             "norm_eps": vision.layer_norm_eps,
         }
+        encoder, policy = Siglip(**(numbers | normalisation(images))), policy_of(images)
+        refuse_unfit(policy, encoder, images, "size")
+        refuse_other_count(processor, processor.num_image_tokens, encoder.native_grid.tokens, "num_image_tokens")
         return Architecture(
             name=f"janus-{config.text_config.model_type}",
-            policy=Letterbox(
-                size=images.size["height"],
-                min_side=images.min_size,
-                fill=tuple(images.background_color),
-                resample=resample_of(images),
-            ),
-            encoder=Siglip(**(numbers | normalisation(images))),
+            policy=policy,
+            encoder=encoder,
             connector=Mlp(depth=vision.depth),
             layout=BracketedLines(
                 template=template,
@@ -146,9 +155,8 @@ class Janus(Family):
         policy, encoder, layout = architecture.policy, architecture.encoder, architecture.layout
         assert isinstance(encoder, Siglip)
         assert isinstance(layout, BracketedLines)
-        background = tuple(int(value * 255) for value in encoder.mean)
-        if not isinstance(policy, Letterbox) or policy != policy.replace(fill=background, view=None, antialias=True):
-            raise SpecError(f"JanusImageProcessor letterboxes on the mean colour {background}, but the policy is {policy}")
+        if not isinstance(policy, Letterbox) or policy != policy.replace(view=None, antialias=True):
+            raise SpecError(f"JanusImageProcessor letterboxes whole squares, but the policy is {policy}")
         if layout.after_image:
             raise SpecError(f"JanusProcessor writes a line break after an image, but the layout writes {layout.after_image!r} as well")
         tokenizer = copy.deepcopy(processor.tokenizer)
@@ -158,8 +166,7 @@ class Janus(Family):
         images = JanusImageProcessor(
             size={"height": policy.size, "width": policy.size},
             min_size=policy.min_side,
-            image_mean=list(encoder.mean),
-            image_std=list(encoder.std),
+            **stated_normalisation(encoder, policy.fill),
             resample=resample_number(policy),
         )
         return JanusProcessor(
@@ -169,6 +176,13 @@ class Janus(Family):
             use_default_system_prompt=False,
             num_image_tokens=encoder.native_grid.tokens,
         )
+
+
+def policy_of(images: Any) -> Letterbox:
+    """The policy of a published image processor."""
+    refuse_others(images, ("size", "min_size"), ("pad_size", "crop_size"))
+    with named(images, "size", "min_size"):
+        return Letterbox(size=square_of(images), min_side=images.min_size, fill=mean_colour(images), resample=resample_of(images))
 
 
 FAMILY = Janus()

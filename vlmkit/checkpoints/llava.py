@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import prompt_of, source_of
 from vlmkit.checkpoints.family import Family, Renames
-from vlmkit.checkpoints.parts import image_policy, image_processor, strategy_of
+from vlmkit.checkpoints.image_processors import field, refuse_other_count
+from vlmkit.checkpoints.one_view import image_policy, image_processor
+from vlmkit.checkpoints.parts import strategy_of
 from vlmkit.checkpoints.projector import RENAMES, config_fields, parts_of
+from vlmkit.encoders.base import Encoder
 from vlmkit.encoders.pixtral import Pixtral
 from vlmkit.layout.base import TokenLayout
 from vlmkit.layout.rows import Rows
 from vlmkit.layout.run import Run
 from vlmkit.layout.template import Template
+from vlmkit.preprocess.geometry import Size
+from vlmkit.preprocess.policies.base import ImagePolicy
 from vlmkit.preprocess.policies.edge_cap import EdgeCap
 from vlmkit.spec import SpecError
 from vlmkit.zoo.aimv2 import LLAMA_3
@@ -40,11 +45,12 @@ class Llava(Family):
         return RENAMES
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
+        parts = parts_of(config, processor.image_processor)
         return Architecture(
             name=f"llava-{config.text_config.model_type}",
-            policy=image_policy(processor.image_processor),
+            policy=policy_of(processor, parts["encoder"]),
             layout=layout_of(processor),
-            **parts_of(config, processor.image_processor),
+            **parts,
         )
 
     def config(self, architecture: Architecture, processor: VLMProcessor) -> PretrainedConfig:
@@ -83,6 +89,24 @@ class Llava(Family):
             num_additional_image_tokens=getattr(encoder, "class_positions", 0),
             **common,
         )
+
+
+def policy_of(processor: Any, encoder: Encoder) -> ImagePolicy:
+    """The policy of a published processor. Raises SpecError where it writes another number of placeholders than the tower gives tokens."""
+    if hasattr(processor, "image_break_token"):
+        patch, merge = processor.patch_size, processor.spatial_merge_size
+        if not isinstance(patch, int) or patch * merge != encoder.patch_size:
+            stated = field(processor, "patch_size", "spatial_merge_size")
+            raise SpecError(f"{stated}: the tower gives a token for each patch of {encoder.patch_size} pixels")
+        return image_policy(processor.image_processor, encoder, patch=patch * merge)
+    policy = image_policy(processor.image_processor, encoder)
+    names, patch = ("patch_size", "num_additional_image_tokens", "vision_feature_select_strategy"), processor.patch_size
+    for size in (Size(64, 64), Size(48, 96)):
+        (view,) = policy.plan(size).views
+        whole = isinstance(patch, int) and (view.height // patch) * (view.width // patch)
+        written = whole + processor.num_additional_image_tokens - (processor.vision_feature_select_strategy == "default")
+        refuse_other_count(processor, written, encoder.grid_out(view.grid(encoder.patch_size)).tokens, *names)
+    return policy
 
 
 def layout_of(processor: Any, prompts: tuple[tuple[Template, str], ...] = PROMPTS) -> TokenLayout:

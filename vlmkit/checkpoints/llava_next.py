@@ -7,8 +7,20 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import prompt_of, source_of
 from vlmkit.checkpoints.family import Family, Renames
-from vlmkit.checkpoints.parts import resample_number, resample_of, strategy_of
+from vlmkit.checkpoints.image_processors import (
+    edges_of,
+    field,
+    refuse_other_count,
+    refuse_others,
+    resample_number,
+    resample_of,
+    sides_of,
+    square_of,
+    stated_normalisation,
+)
+from vlmkit.checkpoints.parts import strategy_of
 from vlmkit.checkpoints.projector import RENAMES, config_fields, parts_of
+from vlmkit.encoders.base import Encoder
 from vlmkit.layout.unpadded_rows import UnpaddedRows
 from vlmkit.preprocess.geometry import Size
 from vlmkit.preprocess.policies.anyres import AnyRes
@@ -36,11 +48,13 @@ class LlavaNext(Family):
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
         template, after_image = prompt_of(processor, processor.image_token, PROMPTS)
+        parts, policy = parts_of(config, processor.image_processor), policy_of(config, processor.image_processor)
+        refuse_other_tokens(processor, policy, parts["encoder"])
         return Architecture(
             name=f"llava-next-{config.text_config.model_type}",
-            policy=policy_of(config, processor.image_processor),
+            policy=policy,
             layout=UnpaddedRows(template=template, placeholder=processor.image_token, after_image=after_image),
-            **parts_of(config, processor.image_processor),
+            **parts,
         )
 
     def config(self, architecture: Architecture, processor: VLMProcessor) -> PretrainedConfig:
@@ -71,8 +85,7 @@ class LlavaNext(Family):
             size={"shortest_edge": policy.size},
             crop_size={"height": policy.size, "width": policy.size},
             image_grid_pinpoints=pinpoints(policy),
-            image_mean=list(encoder.mean),
-            image_std=list(encoder.std),
+            **stated_normalisation(encoder),
             resample=resample_number(policy),
         )
         return LlavaNextProcessor(
@@ -88,15 +101,27 @@ class LlavaNext(Family):
 
 def policy_of(config: PretrainedConfig, processor: Any) -> AnyRes:
     """The policy of a published image processor. Raises SpecError where its tiles are not those that the model expects."""
-    side, points = processor.crop_size["height"], [list(point) for point in config.image_grid_pinpoints]
+    refuse_others(processor, ("size", "crop_size", "image_grid_pinpoints"), ("do_resize", "do_center_crop", "do_pad", "pad_size"))
+    side = square_of(processor, "crop_size")
+    if side != (square_of(processor) if "height" in sides_of(processor) else edges_of(processor, "shortest_edge")[0]):
+        raise SpecError(f"{field(processor, 'size', 'crop_size')}: vlmkit reads tiles and the whole image in one size alone")
+    points = [list(point) for point in config.image_grid_pinpoints]
     theirs = [list(point) for point in processor.image_grid_pinpoints]
     if side != config.vision_config.image_size or points != theirs or any(length % side for point in points for length in point):
         raise SpecError(
-            f"the processor cuts tiles of {side} pixels for {theirs}, but the model expects tiles of "
+            f"{field(processor, 'size', 'crop_size', 'image_grid_pinpoints')}: the model expects tiles of "
             f"{config.vision_config.image_size} pixels for {points}"
         )
     grids = tuple((height // side, width // side) for height, width in points)
     return AnyRes(size=side, grids=grids, resample=resample_of(processor))
+
+
+def refuse_other_tokens(processor: Any, policy: AnyRes, encoder: Encoder) -> None:
+    """Raise SpecError where a published processor counts other tokens of a tile than the tower gives."""
+    names, patch, tile = ("patch_size", "num_additional_image_tokens", "vision_feature_select_strategy"), processor.patch_size, policy.size
+    whole = (tile // patch) ** 2 if isinstance(patch, int) else 0
+    written = whole + processor.num_additional_image_tokens - (processor.vision_feature_select_strategy == "default")
+    refuse_other_count(processor, written, encoder.grid_out(Size(tile, tile).grid(encoder.patch_size)).tokens, *names)
 
 
 def pinpoints(policy: AnyRes) -> list[list[int]]:

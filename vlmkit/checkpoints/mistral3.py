@@ -9,7 +9,7 @@ from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import source_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
 from vlmkit.checkpoints.llava import layout_of
-from vlmkit.checkpoints.parts import image_policy, image_processor
+from vlmkit.checkpoints.one_view import image_policy, image_processor
 from vlmkit.checkpoints.projector import config_fields, parts_of
 from vlmkit.connectors.merged_mlp import MergedMlp
 from vlmkit.connectors.mlp import Mlp
@@ -59,11 +59,9 @@ class Mistral3(Family):
                 f"the processor counts {processor.spatial_merge_size}x{processor.spatial_merge_size} patches of {processor.patch_size} "
                 f"pixels as a token, but the model merges {ratio}x{ratio} patches of {encoder.patch}"
             )
-        policy = image_policy(processor.image_processor)
         return Architecture(
             name=f"mistral3-{config.text_config.model_type}",
-            # PixtralProcessor tells its image processor by what sides are divided, whatever that says itself.
-            policy=policy.replace(factor=encoder.patch * ratio),
+            policy=image_policy(processor.image_processor, encoder, patch=encoder.patch * ratio),
             layout=layout_of(processor, PROMPTS),
             **parts
             | {"connector": MergedMlp(ratio=ratio, norm_eps=norm_eps(config.text_config), activation=mlp.activation, bias=mlp.bias)},

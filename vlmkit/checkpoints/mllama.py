@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import prompt_of, source_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
-from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
+from vlmkit.checkpoints.image_processors import (
+    field,
+    normalisation,
+    refuse_others,
+    refuse_unfit,
+    resample_number,
+    resample_of,
+    square_of,
+    stated_normalisation,
+)
 from vlmkit.connectors.linear import Linear
 from vlmkit.encoders.mllama import Mllama
 from vlmkit.fusion.cross_attention import CrossAttention
@@ -61,10 +70,11 @@ class MllamaFamily(Family):
         language_model = LanguageModel.from_config(text)
         crossing = text.cross_attention_layers
         settings = {"num_hidden_layers": text.num_hidden_layers - len(crossing), "cross_attention_layers": []}
+        encoder = Mllama.from_config(config.vision_config, **normalisation(images))
         return Architecture(
             name="mllama",
-            policy=CanvasTiles(size=images.size["height"], tiles=images.max_image_tiles, resample=resample_of(images)),
-            encoder=Mllama.from_config(config.vision_config, **normalisation(images)),
+            policy=policy_of(images, encoder),
+            encoder=encoder,
             connector=Linear(),
             layout=SeenMark(template=template, placeholder=processor.image_token, after_image=after_image),
             fusion=CrossAttention(
@@ -109,11 +119,20 @@ class MllamaFamily(Family):
         images = MllamaImageProcessor(
             size={"height": policy.size, "width": policy.size},
             max_image_tiles=policy.tiles,
-            image_mean=list(encoder.mean),
-            image_std=list(encoder.std),
+            **stated_normalisation(encoder),
             resample=resample_number(policy),
         )
         return MllamaProcessor(images, processor.tokenizer, chat_template=source_of(processor))
+
+
+def policy_of(images: Any, encoder: Mllama) -> CanvasTiles:
+    """The policy of a published image processor. Raises SpecError where its tiles are not those that the tower expects."""
+    refuse_others(images, ("size", "max_image_tiles"), ("pad_size", "crop_size"))
+    if images.max_image_tiles != encoder.tiles:
+        raise SpecError(f"{field(images, 'max_image_tiles')}: the tower tells up to {encoder.tiles} tiles of an image apart")
+    policy = CanvasTiles(size=square_of(images), tiles=images.max_image_tiles, resample=resample_of(images))
+    refuse_unfit(policy, encoder, images, "size")
+    return policy
 
 
 def numbered(architecture: Architecture) -> tuple[list[int], list[int]]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import prompt_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
-from vlmkit.checkpoints.parts import encoder_config, image_policy, image_processor, normalisation
+from vlmkit.checkpoints.image_processors import normalisation, refuse_other_count
+from vlmkit.checkpoints.one_view import image_policy, image_processor
+from vlmkit.checkpoints.parts import encoder_config
 from vlmkit.connectors.linear import Linear
 from vlmkit.encoders.siglip import Siglip
 from vlmkit.fusion.prefix import Prefix
@@ -46,13 +48,16 @@ class PaliGemma(Family):
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
         if config.vision_config.model_type != "siglip_vision_model":
             raise SpecError(f"vision tower {config.vision_config.model_type!r} is not the 'siglip_vision_model' of PaliGemma")
-        text = copy.deepcopy(config.text_config)
+        images, text = processor.image_processor, copy.deepcopy(config.text_config)
         for name in NOT_LANGUAGE:
             delattr(text, name)
+        encoder = Siglip.from_config(config.vision_config, **normalisation(images))
+        policy = image_policy(images, encoder)
+        refuse_other_count(images, images.image_seq_length, encoder.native_grid.tokens, "image_seq_length")
         return Architecture(
             name=f"paligemma-{text.model_type}",
-            policy=image_policy(processor.image_processor),
-            encoder=Siglip.from_config(config.vision_config, **normalisation(processor.image_processor)),
+            policy=policy,
+            encoder=encoder,
             connector=Linear(),
             layout=ImagesFirst(template=template_of(processor), placeholder=processor.image_token),
             fusion=Prefix(),

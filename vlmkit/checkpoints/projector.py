@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Renames
-from vlmkit.checkpoints.parts import encoder_config, encoder_from, normalisation, strategy_of
+from vlmkit.checkpoints.image_processors import normalisation
+from vlmkit.checkpoints.parts import encoder_config, encoder_from, strategy_of
 from vlmkit.connectors.mlp import Mlp
 from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel

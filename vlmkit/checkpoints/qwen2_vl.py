@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import prompt_of, source_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
-from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
+from vlmkit.checkpoints.image_processors import (
+    edges_of,
+    field,
+    named,
+    normalisation,
+    refuse_others,
+    resample_number,
+    resample_of,
+    stated_normalisation,
+)
+from vlmkit.checkpoints.video_processors import refuse_other_pixels, sampling_fields, sampling_of
 from vlmkit.connectors.patch_merger import PatchMerger
 from vlmkit.encoders.qwen2_vl import Qwen2VL
 from vlmkit.fusion.splice import Splice
@@ -43,23 +53,15 @@ class Qwen2VLFamily(Family):
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
         images, vision, text = processor.image_processor, config.vision_config, LanguageModel.from_config(config.text_config)
-        told = (images.patch_size, images.temporal_patch_size, images.merge_size)
-        expected = (vision.patch_size, vision.temporal_patch_size, vision.spatial_merge_size)
-        if told != expected:
-            raise SpecError(f"the processor has patches, frames a patch and a merge of {told}, but the model expects {expected}")
+        refuse_other_patches(images, vision)
+        refuse_other_patches(processor.video_processor, vision)
         start, end = (
             processor.tokenizer.convert_ids_to_tokens(token) for token in (config.vision_start_token_id, config.vision_end_token_id)
         )
         template, after_image = prompt_of(processor, start + processor.image_token + end, PROMPTS)
         return Architecture(
             name=f"qwen2-vl-{text.dim}",
-            policy=SmartResize(
-                factor=images.patch_size * images.merge_size,
-                min_pixels=images.size["shortest_edge"],
-                max_pixels=images.size["longest_edge"],
-                resample=resample_of(images),
-                clip=frames_of(processor.video_processor),
-            ),
+            policy=policy_of(images, processor.video_processor),
             encoder=Qwen2VL.from_config(vision, **normalisation(images)),
             connector=PatchMerger(ratio=vision.spatial_merge_size),
             layout=Bracketed(
@@ -72,6 +74,7 @@ class Qwen2VLFamily(Family):
             ),
             fusion=Splice(),
             language_model=text.replace(config=text.config | {"tie_word_embeddings": config.tie_word_embeddings}),
+            sampling=sampling_of(processor.video_processor),
         )
 
     def config(self, architecture: Architecture, processor: VLMProcessor) -> PretrainedConfig:
@@ -118,10 +121,10 @@ class Qwen2VLFamily(Family):
             "patch_size": encoder.patch_size,
             "temporal_patch_size": encoder.patch_frames,
             "merge_size": connector.ratio,
-            "image_mean": list(encoder.mean),
-            "image_std": list(encoder.std),
+            **stated_normalisation(encoder),
             "resample": resample_number(policy),
         }
+        shown = sampling_fields(architecture.sampling, encoder.patch_frames)
         size = {"shortest_edge": policy.min_pixels, "longest_edge": policy.max_pixels}
         films = (
             ClipPixels(min_pixels=policy.min_pixels, max_pixels=policy.max_pixels, total_pixels=None)
@@ -136,7 +139,7 @@ class Qwen2VLFamily(Family):
         made = Qwen2VLProcessor(
             image_processor=Qwen2VLImageProcessor(size=size, **common),
             tokenizer=processor.tokenizer,
-            video_processor=Qwen2VLVideoProcessor(size=bounds, **budget, **common),
+            video_processor=Qwen2VLVideoProcessor(size=bounds, **budget, **shown, **common),
             chat_template=source_of(processor),
         )
         if (made.image_token, made.video_token) != (layout.placeholder, layout.video_placeholder):
@@ -150,6 +153,38 @@ class Qwen2VLFamily(Family):
 FAMILY = Qwen2VLFamily()
 
 
+PATCHES = ("patch_size", "temporal_patch_size", "merge_size")
+"""Fields of both processors that the model's config states too."""
+
+
+def refuse_other_patches(processor: Any, vision: Any) -> None:
+    """Raise SpecError where an image or video processor cuts other patches than the model expects."""
+    told, expected = (
+        [getattr(processor, name) for name in PATCHES],
+        [vision.patch_size, vision.temporal_patch_size, vision.spatial_merge_size],
+    )
+    if told != expected:
+        raise SpecError(f"{field(processor, *PATCHES)}: the model expects {expected}")
+
+
+def policy_of(images: Any, videos: Any) -> SmartResize:
+    """The policy of a published image processor and of the video processor beside it."""
+    refuse_others(images, (*PATCHES, "size"), ("min_pixels", "max_pixels", "do_pad", "pad_size", "crop_size"))
+    refuse_others(
+        videos,
+        (*PATCHES, "size", "cap_pixels_per_frame", "max_video_tokens", "do_sample_frames", "fps", "num_frames", "min_frames", "max_frames"),
+        ("min_pixels", "max_pixels", "do_pad", "crop_size", "return_metadata"),
+    )
+    refuse_other_pixels(videos, images)
+    with named(videos, "size", "max_video_tokens"):
+        clip = frames_of(videos)
+    shortest, longest = edges_of(images, "shortest_edge", "longest_edge")
+    with named(images, "size"):
+        return SmartResize(
+            factor=images.patch_size * images.merge_size, min_pixels=shortest, max_pixels=longest, resample=resample_of(images), clip=clip
+        )
+
+
 CONTEXT_SHARE = 0.9
 """What of a context's tokens the published rule gives to the pixels of one film."""
 
@@ -159,8 +194,8 @@ def frames_of(processor: Any) -> ClipPixels:
     total = None
     if processor.cap_pixels_per_frame:
         total = int(processor.max_video_tokens * (processor.patch_size * processor.merge_size) ** 2 * CONTEXT_SHARE)
-    size = processor.size
-    return ClipPixels(min_pixels=size["shortest_edge"], max_pixels=size["longest_edge"], total_pixels=total, whole=total is not None)
+    shortest, longest = edges_of(processor, "shortest_edge", "longest_edge")
+    return ClipPixels(min_pixels=shortest, max_pixels=longest, total_pixels=total, whole=total is not None)
 
 
 def tokens_of(films: ClipPixels, factor: int) -> int:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import prompt_of, source_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
-from vlmkit.checkpoints.parts import normalisation, resample_number, resample_of
+from vlmkit.checkpoints.image_processors import (
+    edges_of,
+    field,
+    named,
+    normalisation,
+    refuse_others,
+    resample_number,
+    resample_of,
+    stated_normalisation,
+)
+from vlmkit.checkpoints.video_processors import refuse_other_pixels
 from vlmkit.connectors.bilinear_mlp import BilinearMlp
 from vlmkit.encoders.siglip_rotary import SiglipRotary
 from vlmkit.fusion.splice import Splice
@@ -30,6 +40,8 @@ PROMPTS = ((CHATML, "\n"), (CHATML, ""))
 UNCHANGED = 0.1
 """Up to which change transformers' processor leaves a film's token out; no config states it."""
 
+CHOSEN = ("fps", "frames", "min_frames", "max_frames")
+"""Fields of the sampling that a processor states."""
 STATED = ("template", "placeholder", "video_placeholder", "after_image", "drop_unchanged")
 """Fields of the layout that a processor or its chat template states."""
 
@@ -50,9 +62,10 @@ class VideoLlama3(Family):
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
         images, videos, text = processor.image_processor, processor.video_processor, LanguageModel.from_config(config.text_config)
         encoder = SiglipRotary.from_config(config.vision_config, **normalisation(images))
-        told = [(each.patch_size, each.temporal_patch_size) for each in (images, videos)]
-        if told != [(encoder.patch, 1)] * 2:
-            raise SpecError(f"the processor has patches and frames a patch of {told}, but the model expects {encoder.patch} and 1 frame")
+        for each in (images, videos):
+            if (each.patch_size, each.temporal_patch_size) != (encoder.patch, 1):
+                stated = field(each, "patch_size", "temporal_patch_size")
+                raise SpecError(f"{stated}: the model expects patches of {encoder.patch} pixels and 1 frame")
         template, after_image = prompt_of(processor, processor.image_token, PROMPTS)
         return Architecture(
             name=f"videollama3-{text.model_type}",
@@ -109,7 +122,7 @@ class VideoLlama3(Family):
             raise SpecError(
                 f"VideoLlama3Processor has frames that share their pixels, of factor {encoder.patch * connector.merge_clips}, but {clip}"
             )
-        if sampling is None or sampling != STARTS.replace(fps=sampling.fps, min_frames=sampling.min_frames, max_frames=sampling.max_frames):
+        if sampling is None or sampling != STARTS.replace(**{name: getattr(sampling, name) for name in CHOSEN}):
             raise SpecError(f"VideoLlama3Processor shows the first frame of each of equal parts of a film, but the sampling is {sampling}")
         if layout != VIDEOLLAMA3_7B.layout.replace(**{name: getattr(layout, name) for name in STATED}):
             raise SpecError(f"VideoLlama3Processor writes 'Time 0.0s:' before frames and commas between them, but the layout is {layout}")
@@ -117,8 +130,7 @@ class VideoLlama3(Family):
             raise SpecError(f"VideoLlama3Processor leaves out what changed by {UNCHANGED} or less, not by {layout.drop_unchanged}")
         common = {
             "patch_size": encoder.patch,
-            "image_mean": list(encoder.mean),
-            "image_std": list(encoder.std),
+            **stated_normalisation(encoder),
             "resample": resample_number(policy),
         }
         size = {"shortest_edge": policy.min_pixels, "longest_edge": policy.max_pixels}
@@ -128,7 +140,7 @@ class VideoLlama3(Family):
                 size={"shortest_edge": clip.min_pixels, "longest_edge": clip.max_pixels},
                 merge_size=connector.merge_clips,
                 use_token_compression=layout.drop_unchanged is not None,
-                fps=sampling.fps,
+                **({"fps": sampling.fps} if sampling.frames is None else {"num_frames": sampling.frames}),
                 min_frames=sampling.min_frames,
                 max_frames=sampling.max_frames,
                 **common,
@@ -145,24 +157,31 @@ class VideoLlama3(Family):
 
 
 def policy_of(images: Any, videos: Any) -> SmartResize:
-    """The policy of a published image processor and of the video processor beside it. Raises SpecError where their filters differ."""
-    if images.resample != videos.resample:
-        raise SpecError(
-            f"the processor resamples images by filter {images.resample} and videos by {videos.resample}; vlmkit has one for both"
+    """The policy of a published image processor and of the video processor beside it."""
+    cut = ("patch_size", "temporal_patch_size", "merge_size", "size")
+    refuse_others(images, cut, ("min_pixels", "max_pixels", "do_pad", "pad_size", "crop_size"))
+    chosen = ("fps", "num_frames", "min_frames", "max_frames", "do_sample_frames", "use_token_compression")
+    refuse_others(videos, (*cut, *chosen), ("min_pixels", "max_pixels", "do_pad", "crop_size"))
+    refuse_other_pixels(videos, images)
+    bounds = edges_of(videos, "shortest_edge", "longest_edge")
+    with named(videos, "size"):
+        clip = shared_pixels(videos.patch_size * videos.merge_size, *bounds)
+    shortest, longest = edges_of(images, "shortest_edge", "longest_edge")
+    with named(images, "size"):
+        return SmartResize(
+            factor=images.patch_size * images.merge_size, min_pixels=shortest, max_pixels=longest, resample=resample_of(images), clip=clip
         )
-    return SmartResize(
-        factor=images.patch_size * images.merge_size,
-        min_pixels=images.size["shortest_edge"],
-        max_pixels=images.size["longest_edge"],
-        resample=resample_of(images),
-        clip=shared_pixels(videos.patch_size * videos.merge_size, videos.size["shortest_edge"], videos.size["longest_edge"]),
-    )
 
 
 def sampling_of(videos: Any) -> Sampling:
     """Which frames a published video processor shows when it is told to choose; one a second, as the model's authors do, where it does
     not say how many."""
-    return STARTS.replace(fps=float(videos.fps or STARTS.fps), min_frames=videos.min_frames, max_frames=videos.max_frames)
+    if videos.fps is not None and videos.num_frames is not None:
+        raise SpecError(f"{field(videos, 'fps', 'num_frames')}: expected one of them")
+    with named(videos, "fps", "num_frames", "min_frames", "max_frames"):
+        return STARTS.replace(
+            fps=float(videos.fps or STARTS.fps), frames=videos.num_frames, min_frames=videos.min_frames, max_frames=videos.max_frames
+        )
 
 
 FAMILY = VideoLlama3()

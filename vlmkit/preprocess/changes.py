@@ -43,7 +43,7 @@ def changed(patches: Tensor, grid: Grid, merged: Grid, std: Sequence[float], thr
     if (merged.frames, merged.rows * rows, merged.columns * columns, merged.prefix) != (grid.frames, grid.rows, grid.columns, 0):
         raise GridError(f"tokens of a {merged} grid do not cover blocks of the {grid} patches of a film: none says which changed")
     frames = patches.view(grid.frames, merged.rows, rows, merged.columns, columns, 3, -1)
-    weights = 1 / torch.tensor(std, dtype=torch.float64)
+    weights = 1 / torch.tensor(std, dtype=torch.float64).abs()
     values = frames[0].numel() // (merged.rows * merged.columns)
     kept = torch.ones(grid.frames, merged.rows * merged.columns, dtype=torch.bool)
     for number in range(1, grid.frames):

@@ -22,8 +22,8 @@ PIL = Idefics3ImageProcessorPil()
 IDEFICS3 = Idefics3ImageProcessor()
 
 
-def views(processor, picture, size, tiles, split):
-    fields = dict(size={"longest_edge": tiles * size}, max_image_size={"longest_edge": size}, do_image_splitting=split)
+def views(processor, picture, size, tiles, split, longest=None):
+    fields = dict(size={"longest_edge": longest or tiles * size}, max_image_size={"longest_edge": size}, do_image_splitting=split)
     return views_of(processed(processor, picture, **fields)["pixel_values"][0])
 
 
@@ -37,6 +37,18 @@ def test_pixels_are_those_of_idefics3(shape, noise, size, tiles, split):
         assert "size must be a dictionary" in str(refused)
         reject()
     assert difference(seen(LongestEdgeTiles(size=size, tiles=tiles, split=split), picture), theirs) == 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(shapes, st.booleans(), st.integers(20, 70), st.integers(10, 300), st.booleans())
+def test_a_longest_edge_need_not_be_whole_tiles(shape, noise, size, longest, split):
+    picture = image(shape, noise)
+    try:
+        theirs = views(PIL, picture, size, 1, split, longest)
+    except ValueError as refused:
+        assert "size must be a dictionary" in str(refused)
+        reject()
+    assert difference(seen(LongestEdgeTiles(size=size, longest=longest, split=split), picture), theirs) == 0
 
 
 @pytest.mark.parametrize("shape", [(480, 640), (1, 1000), (1500, 640)])

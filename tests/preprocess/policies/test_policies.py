@@ -26,7 +26,7 @@ def square(**optional: st.SearchStrategy) -> st.SearchStrategy:
 FIELDS = {
     "anyres": square(grids=st.lists(st.tuples(few, few), min_size=1, max_size=9).map(tuple), fill=colours),
     "canvas_tiles": square(tiles=few, fill=colours),
-    "center_crop": square(max_aspect_ratio=st.integers(1, 300)),
+    "center_crop": square(max_aspect_ratio=st.none() | st.integers(1, 300)),
     "edge_bounds": st.integers(1, 40).flatmap(
         lambda factor: st.fixed_dictionaries(
             {"factor": st.just(factor), "shortest": st.integers(factor, 400), "longest": st.integers(400, 1000), "quarters": st.booleans()}
@@ -44,8 +44,15 @@ FIELDS = {
         {}, optional={"height": st.integers(1, 1600), "width": st.integers(1, 1600), "factor": st.integers(1, 64), "fill": colours}
     ),
     "letterbox": square(min_side=st.just(1), fill=colours),
-    "longest_edge_tiles": square(tiles=few, split=st.booleans()),
+    "longest_edge_tiles": square(tiles=few, split=st.booleans()) | square(longest=st.integers(1, 2000), split=st.booleans()),
     "pad_square": square(fill=st.just("mean") | colours),
+    "resize_crop": st.fixed_dictionaries(
+        {"factor": st.integers(1, 40)},
+        optional={
+            "resize": st.none() | st.integers(1, 400) | st.tuples(st.integers(1, 400), st.integers(1, 400)),
+            "crop": st.none() | st.tuples(st.integers(40, 400), st.integers(40, 400)),
+        },
+    ),
     "smart_resize": st.fixed_dictionaries(
         {}, optional={"factor": st.integers(1, 64), "min_pixels": st.integers(1, 50_000), "max_aspect_ratio": st.integers(1, 300)}
     ),
@@ -54,11 +61,12 @@ FIELDS = {
 """Drawn fields of every policy; a new policy adds its line here."""
 ROOM = {
     "edge_fit": {"longest": 2 * math.lcm(*range(1, 41))},
+    "resize_crop": {"crop": None},
     "smart_resize": {"max_pixels": 10**9},
     "edge_bounds": {"shortest": 10**4, "longest": 10**4},
 }
 """Fields that let another field grow."""
-REFUSING = {"center_crop", "edge_bounds", "edge_cap", "fit_canvas", "smart_resize"}
+REFUSING = {"center_crop", "edge_bounds", "edge_cap", "fit_canvas", "resize_crop", "smart_resize"}
 """Policies that refuse some of the drawn sizes. Which ones, is tested beside each."""
 COMMON = {"resample": st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]), "antialias": st.booleans()}
 
@@ -96,7 +104,7 @@ def test_views_cover_the_canvas_once(policy, size):
         return
     assert plan.source == size
     assert len(plan.views) == sum(len(render.tiles) for render in plan.renders) > 0
-    cut_off = getattr(policy, "view", None) is not None or policy.kind in ("edge_bounds", "edge_fit")
+    cut_off = getattr(policy, "view", None) is not None or policy.kind in ("edge_bounds", "edge_fit", "resize_crop")
     for render in plan.renders:
         assert all(type(number) is int for number in (render.top, render.left, *render.fill))
         for tile in render.tiles:

@@ -23,6 +23,7 @@ policies: Registry[ImagePolicy] = Registry(
         "letterbox",
         "longest_edge_tiles",
         "pad_square",
+        "resize_crop",
         "smart_resize",
         "squash",
     ),

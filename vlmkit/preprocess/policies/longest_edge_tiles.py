@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vlmkit.preprocess.geometry import ImagePlan, Render, Size
 from vlmkit.preprocess.policies import policies
@@ -29,10 +30,16 @@ class LongestEdgeTiles(SquarePolicy):
     split: bool = True
     """False leaves the tiles out: one view of the whole image, by way of the first size. With one tile there is one view
     too."""
+    longest: int | None = None
+    """Pixels of the longer side at first, in place of `tiles` whole ones; it is stretched to whole ones after that."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"longest"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("tiles", 1)
+        if self.longest is not None:
+            self.require("longest", 1)
 
     def plan(self, size: Size) -> ImagePlan:
         square, fitted = Size(self.size, self.size), self._fitted(size)
@@ -51,7 +58,7 @@ class LongestEdgeTiles(SquarePolicy):
 
     def _fitted(self, size: Size) -> Size:
         """The longer side filled, the other one rounded down and made even: 3 x 1000 -> 4 x 1456."""
-        long, aspect = self.tiles * self.size, size.width / size.height
+        long, aspect = self.longest or self.tiles * self.size, size.width / size.height
         wide = size.width >= size.height
         short = int(long / aspect) if wide else int(long * aspect)
         short = max(short + short % 2, 1)
