@@ -7,11 +7,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from families.system import Reference, System
 from torch import Tensor
 
@@ -96,31 +94,30 @@ VALUES: dict[str, tuple[Any, ...]] = {
 """What each field is changed to, where it is not so already."""
 
 
+PARTS = ("image_processor", "video_processor")
+APART = ("processor_class", "tokenizer", "chat_template", "image_token")
+"""What of a processor's settings is no field of images or films."""
 CALLERS = {("videollama3-tiny", "do_sample_frames")}
 """Where vlmkit serves what the reference does not: how many frames a second is the caller's then, or one."""
 
 
 @dataclass
 class Walked:
-    """A system's reference in a directory, whose processor's fields can be changed."""
+    """A system's reference, whose processor's fields can be changed."""
 
     system: System
-    directory: Path
-
     settings: dict[str, Any]
-    """What is saved there."""
+    """As processor_config.json states them."""
 
     @classmethod
-    def of(cls, system: System, directory: Path) -> Walked:
-        reference_of(system).processor.save_pretrained(directory)
-        return cls(system, directory, json.loads((directory / "processor_config.json").read_text()))
+    def of(cls, system: System) -> Walked:
+        return cls(system, written(reference_of(system).processor))
 
     def fields(self, part: str) -> list[str]:
         """Those that a part of the processor takes, and those that it writes; of the processor itself for "", and of two parts, joined by
         a plus, those that have to be alike."""
         if not part:
-            apart = ("image_processor", "video_processor", "processor_class", "image_token")
-            return [name for name in self.settings if name not in apart]
+            return [name for name in self.settings if name not in (*PARTS, *APART)]
         if "+" in part:
             return list(NORMALISED)
         processor = getattr(reference_of(self.system).processor, part)
@@ -128,12 +125,28 @@ class Walked:
         return sorted(taken - {"image_processor_type", "video_processor_type", "processor_class"})
 
     def changed(self, part: str, field: str, value: Any) -> Any:
-        """The reference's processor of the directory, which differs in a field now."""
+        """The reference's processor where a field is another."""
         settings = copy.deepcopy(self.settings)
         for each in part.split("+"):
             (settings[each] if each else settings)[field] = value
-        (self.directory / "processor_config.json").write_text(json.dumps(settings))
-        return reference_of(self.system).read_processor(transformers.AutoProcessor, self.directory)
+        return read(reference_of(self.system).processor, settings)
+
+
+def written(processor: Any) -> dict[str, Any]:
+    """A processor's processor_config.json."""
+    settings: dict[str, Any] = json.loads(processor.to_json_string())
+    for part in PARTS:
+        if hasattr(processor, part):
+            settings[part] = json.loads(getattr(processor, part).to_json_string())
+    return settings
+
+
+def read(processor: Any, settings: dict[str, Any]) -> Any:
+    """A processor of other settings. Its tokenizer is the same one: reading that is what takes time."""
+    parts = {part: type(getattr(processor, part)).from_dict(settings[part]) for part in PARTS if part in settings}
+    rest = {name: value for name, value in settings.items() if name not in (*PARTS, "processor_class", "tokenizer")}
+    template = {} if processor.chat_template is None else {"chat_template": processor.chat_template}
+    return type(processor)(tokenizer=processor.tokenizer, **parts, **rest, **template)
 
 
 @cache
@@ -160,10 +173,13 @@ def apart(ours: Tensor, theirs: Tensor, spec: vlmkit.Architecture) -> float:
     return float(((normalised(ours, spec) - theirs) * std * 255).abs().max())
 
 
-def exported_processor(system: System, spec: vlmkit.Architecture, processor: VLMProcessor, directory: Path) -> Any:
+def exported_processor(system: System, spec: vlmkit.Architecture, processor: VLMProcessor) -> Any:
     """The reference's processor of what vlmkit writes."""
-    family_of(reference_of(system).model.config.model_type).processor(spec, processor).save_pretrained(directory)
-    return reference_of(system).read_processor(transformers.AutoProcessor, directory)
+    made = family_of(reference_of(system).model.config.model_type).processor(spec, processor)
+    kind = reference_of(system).processor.image_processor
+    settings = written(made)
+    made.image_processor = type(kind).from_dict(settings["image_processor"])
+    return made
 
 
 def values_of(walked: Walked, part: str, field: str) -> list[Any]:
@@ -179,7 +195,6 @@ def values_of(walked: Walked, part: str, field: str) -> list[Any]:
 def walk(
     walked: Walked,
     part: str,
-    exports: Path,
     compare: Callable[[Walked, Any, vlmkit.Architecture], bool],
     compare_exported: Callable[[Walked, Any, Any, vlmkit.Architecture], None],
     only: str | None = None,
@@ -203,7 +218,7 @@ def walk(
                     assert (walked.system.tiny, field) in CALLERS, "the reference serves nothing, and vlmkit does not refuse it"
                 if spec != unchanged:
                     ours = VLMProcessor(theirs.tokenizer, architecture=spec.to_dict())
-                    compare_exported(walked, theirs, exported_processor(walked.system, spec, ours, exports), spec)
+                    compare_exported(walked, theirs, exported_processor(walked.system, spec, ours), spec)
                 seen.add((field, "without effect" if spec == unchanged else "honoured"))
             except vlmkit.SpecError as error:
                 seen.add((field, "refused"))

@@ -22,9 +22,8 @@ RATE = 2.0
 
 
 @pytest.fixture(scope="module", params=SYSTEMS, ids=str)
-def walked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Walked:
-    system, directory = SYSTEMS[request.param], tmp_path_factory.mktemp("published")
-    return Walked.of(system, directory)
+def walked(request: pytest.FixtureRequest) -> Walked:
+    return Walked.of(SYSTEMS[request.param])
 
 
 def asked(film: Any, processor: Any) -> list[dict[str, Any]]:
@@ -70,20 +69,20 @@ def compare_exported(walked: Walked, theirs: Any, exported: Any, spec: vlmkit.Ar
         assert torch.allclose(found[1], expected[1], rtol=1e-4, atol=1e-4)
 
 
-def test_every_field_is_honoured_or_without_effect_or_refused_by_name(walked: Walked, tmp_path: Any) -> None:
-    walk(walked, "video_processor", tmp_path, compare, compare_exported)
+def test_every_field_is_honoured_or_without_effect_or_refused_by_name(walked: Walked) -> None:
+    walk(walked, "video_processor", compare, compare_exported)
     assert len(walked.fields("video_processor")) == {"qwen2-vl-tiny": 31, "videollama3-tiny": 30}[walked.system.tiny]
 
 
-def test_fields_that_images_and_films_share_are_honoured_where_both_state_them(walked: Walked, tmp_path: Any) -> None:
-    seen = walk(walked, "image_processor+video_processor", tmp_path, compare, compare_exported)
+def test_fields_that_images_and_films_share_are_honoured_where_both_state_them(walked: Walked) -> None:
+    seen = walk(walked, "image_processor+video_processor", compare, compare_exported)
     assert {(name, "honoured") for name in NORMALISED} <= seen
 
 
 @pytest.mark.parametrize("chosen", [{"fps": 1, "min_frames": 2}, {"fps": 0.5}, {"num_frames": 2}, {"fps": 2, "max_frames": 4}], ids=str)
-def test_frames_that_a_processor_chooses_are_chosen_alike(walked: Walked, tmp_path: Any, chosen: dict[str, Any]) -> None:
+def test_frames_that_a_processor_chooses_are_chosen_alike(walked: Walked, chosen: dict[str, Any]) -> None:
     """By a number of frames and by frames a second, within bounds of its own."""
     videos = walked.settings["video_processor"] | chosen
-    told = Walked(walked.system, walked.directory, {**walked.settings, "video_processor": videos})
-    seen = walk(told, "video_processor", tmp_path, compare, compare_exported, only="do_sample_frames")
+    told = Walked(walked.system, {**walked.settings, "video_processor": videos})
+    seen = walk(told, "video_processor", compare, compare_exported, only="do_sample_frames")
     assert seen == {("do_sample_frames", "honoured")}
