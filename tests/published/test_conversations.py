@@ -33,7 +33,8 @@ def test_at_least_fourteen_makes_and_ten_kinds() -> None:
 def test_ids_are_the_references(make: Make, kind: Kind, published: Get) -> None:
     found = published(make)
     for asks in kind.asks:
-        assert not difference(found.reference, found.processor, kind.conversation, **asks), asks
+        wrong = difference(found.reference, found.processor, kind.conversation, **asks)
+        assert not wrong, asks
 
 
 @every_make
