@@ -34,7 +34,13 @@ def own_ids(processor: VLMProcessor, conversation: Conversation, **asks: bool) -
 
 
 def difference(reference: Any, processor: VLMProcessor, conversation: Conversation, **asks: bool) -> str:
-    """What is wrong with vlmkit's ids, in words; nothing where they are the reference's, or where both refuse."""
+    """What is wrong with vlmkit's ids, in words; nothing where they are the reference's, or where both refuse.
+
+    Templates that know lists of items alone write nothing of a message that is a string. vlmkit then writes what the reference writes
+    of the same words as an item, or refuses.
+    """
+    if (items := as_items(conversation)) != conversation and loses(reference, conversation):
+        conversation = items
     try:
         expected = reference_ids(reference, conversation, **asks)
     except Refused as refused:
@@ -77,6 +83,16 @@ def loses(processor: Any, conversation: Conversation, **asks: bool) -> bool:
 def texts_of(message: dict[str, Any]) -> list[str]:
     content = message["content"]
     return [content] if isinstance(content, str) else [item["text"] for item in content if item["type"] == "text"]
+
+
+def as_items(conversation: Conversation) -> Conversation:
+    """Every text as an item."""
+    return [
+        message | {"content": [{"type": "text", "text": text} for text in texts_of(message)]}
+        if isinstance(message["content"], str)
+        else message
+        for message in conversation
+    ]
 
 
 def images_of(conversation: Conversation) -> list[Any]:

@@ -29,8 +29,8 @@ class Make:
     """`model_type` of its language model."""
     processor: Mapping[str, Any] = field(default_factory=dict)
     """Further settings of its processor."""
-    supervised: Mapping[str, str] = field(default_factory=dict)
-    """Kind of conversation -> what is supervised of it, decoded, written by hand: the answers and the ends of their turns."""
+    supervised: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Kind of conversation -> what is supervised of it, written by hand: each answer with the end of its turn."""
 
     @property
     def name(self) -> str:
@@ -317,9 +317,9 @@ QWEN_2_VL = (
 )
 
 
-def answers(end: str, before: str = "") -> dict[str, str]:
-    """What is supervised where an answer stands behind the role's text and ends with `end`."""
-    return {"three turns": f"{before}A boat.{end}{before}The sun.{end}", "answered": f"{before}The first one.{end}"}
+def answers(end: str) -> dict[str, tuple[str, ...]]:
+    """What is supervised where each answer ends with `end`; a blank before it is another test's."""
+    return {"three turns": (f"A boat.{end}", f"The sun.{end}"), "answered": (f"The first one.{end}",)}
 
 
 IM = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
@@ -338,12 +338,12 @@ def janus() -> Any:
 
 MAKES: tuple[Make, ...] = (
     Make("Vicuna 0", VICUNA_0, lambda: sentencepiece("<image>", scheme="normalizer")),
-    Make("Vicuna 1, images first", IMAGES_FIRST, lambda: sentencepiece("<image>", scheme="normalizer"), supervised=answers("", " ")),
+    Make("Vicuna 1, images first", IMAGES_FIRST, lambda: sentencepiece("<image>", scheme="normalizer"), supervised=answers("")),
     Make("Vicuna 1, images first, legacy", IMAGES_FIRST, lambda: llama("<image>", legacy=True)),
     Make("Vicuna 1, images first, not legacy", IMAGES_FIRST, lambda: llama("<image>", legacy=False)),
-    Make("Vicuna 1.5", VICUNA_1_5, lambda: llama("<image>", legacy=False), supervised=answers("</s>", " ")),
+    Make("Vicuna 1.5", VICUNA_1_5, lambda: llama("<image>", legacy=False), supervised=answers("</s>")),
     Make("Vicuna 1.5, LLaVA-NeXT", VICUNA_1_5, lambda: sentencepiece("<image>", scheme="always"), "llava_next"),
-    Make("Mistral v1", MISTRAL_V1, lambda: llama("<image>", legacy=True), language="mistral", supervised=answers("</s>", " ")),
+    Make("Mistral v1", MISTRAL_V1, lambda: llama("<image>", legacy=True), language="mistral", supervised=answers("</s>")),
     Make("Mistral v1, LLaVA-NeXT", MISTRAL_V1, lambda: llama("<image>", legacy=False), "llava_next", language="mistral"),
     Make("Mistral v2", MISTRAL_V2, lambda: sentencepiece("<image>", scheme="first"), language="mistral"),
     Make("Mistral v3", MISTRAL_V3, lambda: llama("<image>", "[INST]", "[/INST]", legacy=False), language="mistral"),

@@ -114,7 +114,7 @@ def test_supervised_are_the_answers_and_the_ends_of_their_turns(make: Make, publ
                 end = end.replace(token, "")
             assert not end.strip(), text
         if title in make.supervised:
-            assert "".join(text.lstrip(" ") for text in texts) == make.supervised[title].replace("> ", ">").lstrip(" ")
+            assert tuple(text.lstrip(" ") for text in texts) == make.supervised[title]
 
 
 @every_make
