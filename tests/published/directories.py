@@ -36,6 +36,8 @@ LANGUAGES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "llama": (transformers.LlamaConfig, {}),
     "mistral": (transformers.MistralConfig, {"sliding_window": None}),
     "qwen2": (transformers.Qwen2Config, {}),
+    "qwen3": (transformers.Qwen3Config, {"head_dim": 8}),
+    "glm4": (transformers.Glm4Config, {"head_dim": 8}),
     "gemma": (transformers.GemmaConfig, {"head_dim": 8}),
     "gemma2": (transformers.Gemma2Config, {"head_dim": 8, "query_pre_attn_scalar": 8}),
     "phi3": (transformers.Phi3Config, {}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from published.kinds import Conversation
+from published.kinds import Conversation, assistant, user
 
 import vlmkit
 from vlmkit.processor import VLMProcessor
@@ -110,6 +110,8 @@ def shown(processor: Any, ids: list[int]) -> str:
 
 
 def control(processor: Any) -> set[int]:
-    """Ids that no typed text may give: special tokens, and added ones that the template writes."""
+    """Ids that no typed text may give: special tokens, and added ones that the template writes around turns. Those around thoughts are
+    an answer's own words."""
     added = processor.tokenizer.added_tokens_decoder
-    return {number for number, token in added.items() if token.special or token.content in (processor.chat_template or "")}
+    written = rendered(processor, [user("q"), assistant("a"), user("q")]) or ""
+    return {number for number, token in added.items() if token.special or token.content in written}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from published.words import byte_level, llama, ordinary, sentencepiece, stripping
+from published.words import byte_level, llama, ordinary, sentencepiece, stripping, unigram
 
 
 @dataclass(frozen=True)
@@ -260,6 +260,62 @@ GRANITE = (
     "{%- endif %}{%- endfor %}"
 )
 
+QWEN_3 = (
+    LINES
+    + "{%- if messages[0].role == 'system' %}{{- '<|im_start|>system\\n' + words(messages[0].content) + '<|im_end|>\\n' }}{%- endif %}"
+    "{%- for message in messages %}{%- set content = words(message.content) %}"
+    "{%- if message.role == 'user' or (message.role == 'system' and not loop.first) %}"
+    "{{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>' + '\\n' }}{%- elif message.role == 'assistant' %}"
+    "{%- set reasoning = '' %}{%- if '</think>' in content %}"
+    "{%- set reasoning = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}"
+    "{%- set content = content.split('</think>')[-1].lstrip('\\n') %}{%- endif %}"
+    "{%- if loop.last and reasoning %}"
+    "{{- '<|im_start|>' + message.role + '\\n<think>\\n' + reasoning.strip('\\n') + '\\n</think>\\n\\n' + content.lstrip('\\n') }}"
+    "{%- else %}{{- '<|im_start|>' + message.role + '\\n' + content }}{%- endif %}{{- '<|im_end|>\\n' }}{%- endif %}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- if enable_thinking is defined and enable_thinking is false %}"
+    "{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}"
+)
+"""What an answer thought stays in the last one alone."""
+
+DEEPSEEK_R1 = (
+    LINES + "{{ bos_token }}{% for message in messages %}{% set content = words(message['content']) %}"
+    "{% if message['role'] == 'user' %}{{ '" + USER + "' + content }}{% elif message['role'] == 'assistant' %}"
+    "{% if '</think>' in content %}{% set content = content.split('</think>')[-1] %}{% endif %}"
+    "{{ '" + ASSISTANT + "' + content + eos_token }}{% else %}{{ content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '" + ASSISTANT + "<think>\\n' }}{% endif %}"
+)
+"""The prompt for an answer begins with what an answer that stands there does not show."""
+
+GLM_4 = (
+    LINES + "[gMASK]<sop>{% for message in messages %}{% if message['role'] == 'user' %}<|user|>\n{{ words(message['content']) }}"
+    "{% elif message['role'] == 'assistant' %}<|assistant|>\n{{ words(message['content']) | trim }}"
+    "{% elif message['role'] == 'system' %}<|system|>\n{{ words(message['content']) }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+"""An answer ends where the next role begins."""
+
+KIMI = (
+    WORDS.replace("'<image>'", "'<|media_start|>image<|media_content|><image><|media_end|>'") + "{%- for message in messages -%}"
+    "{%- if loop.first and messages[0]['role'] != 'system' -%}{{ '<|im_system|>system<|im_middle|>You are a helpful assistant<|im_end|>' }}"
+    "{%- endif -%}{%- if message['role'] == 'system' -%}{{ '<|im_system|>' }}{%- elif message['role'] == 'user' -%}{{ '<|im_user|>' }}"
+    "{%- else -%}{{ '<|im_assistant|>' }}{%- endif -%}"
+    "{{ message['role'] + '<|im_middle|>' + words(message['content']) + '<|im_end|>' }}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_assistant|>assistant<|im_middle|>' }}{%- endif -%}"
+)
+
+OPENCHAT = (
+    LINES + "{{ bos_token }}{% for message in messages %}"
+    "{{ 'GPT4 Correct ' + message['role'].title() + ': ' + words(message['content']) + '<|end_of_turn|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'GPT4 Correct Assistant:' }}{% endif %}"
+)
+
+GENERATION = (
+    LINES + "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ '<|im_start|>assistant\\n' }}{% generation %}"
+    "{{ words(message['content']) + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}{% else %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + words(message['content']) + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
 IDEFICS = (
     "{% for message in messages %}{{ message['role'].capitalize() }}{% if message['content'][0]['type'] == 'image' %}{{ ':' }}"
     "{% else %}{{ ': ' }}{% endif %}{% for line in message['content'] %}{% if line['type'] == 'text' %}{{ line['text'] }}"
@@ -330,6 +386,12 @@ TURNS = ("<BOS_TOKEN>", *(f"<|{name}_TOKEN|>" for name in ("START_OF_TURN", "END
 VISION = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 
 
+def deepseek() -> Any:
+    """Its marks of roles are added tokens that are not special, as are those around thoughts."""
+    ordinary_ones = (ordinary(token) for token in (USER, ASSISTANT, "<think>", "</think>"))
+    return byte_level("<image>", BEGIN, END, *ordinary_ones, begins=BEGIN, bos_token=BEGIN, eos_token=END)
+
+
 def janus() -> Any:
     image = {"image_token": "<image_placeholder>", "boi_token": "<begin_of_image>", "eoi_token": "<end_of_image>"}
     marks = (*image.values(), "<|User|>", "<|Assistant|>", BEGIN, END)
@@ -386,6 +448,20 @@ MAKES: tuple[Make, ...] = (
     ),
     Make("ChatML", CHATML, lambda: byte_level("<image>", *IM, **CHATML_ROLES), language="qwen2", supervised=answers("<|im_end|>")),
     Make("Qwen 2.5", QWEN_2_5, lambda: byte_level("<image>", *IM, **CHATML_ROLES), language="qwen2", supervised=answers("<|im_end|>")),
+    Make(
+        "Qwen 3",
+        QWEN_3,
+        lambda: byte_level("<image>", *IM, *map(ordinary, ("<think>", "</think>")), **CHATML_ROLES),
+        language="qwen3",
+        supervised=answers("<|im_end|>"),
+    ),
+    Make(
+        "ChatML with generation blocks",
+        GENERATION,
+        lambda: byte_level("<image>", *IM, splits="llama3", **CHATML_ROLES),
+        language="qwen2",
+        supervised=answers("<|im_end|>"),
+    ),
     Make("Qwen2-VL", QWEN_2_VL, lambda: byte_level(*IM, *VISION, **CHATML_ROLES), "qwen2_vl", "<|image_pad|>"),
     Make("Yi", YI, lambda: llama("<image>", *IM, legacy=True, **CHATML_ROLES), "llava_next"),
     Make(
@@ -428,14 +504,8 @@ MAKES: tuple[Make, ...] = (
         supervised=answers("<|END_OF_TURN_TOKEN|>"),
     ),
     Make("DeepSeek LLM", DEEPSEEK_LLM, lambda: byte_level("<image>", BEGIN, END, begins=BEGIN, bos_token=BEGIN, eos_token=END)),
-    Make(
-        "DeepSeek V3",
-        DEEPSEEK_V3,
-        lambda: byte_level(
-            "<image>", BEGIN, END, ordinary(USER), ordinary(ASSISTANT), ordinary("<think>"), begins=BEGIN, bos_token=BEGIN, eos_token=END
-        ),
-        supervised=answers(END),
-    ),
+    Make("DeepSeek V3", DEEPSEEK_V3, deepseek, supervised=answers(END)),
+    Make("DeepSeek R1", DEEPSEEK_R1, deepseek, supervised=answers(END)),
     Make(
         "OLMo 2",
         OLMO_2,
@@ -443,6 +513,39 @@ MAKES: tuple[Make, ...] = (
         language="olmo2",
         supervised=answers("<|endoftext|>"),
     ),
+    Make(
+        "GLM 4",
+        GLM_4,
+        lambda: byte_level(
+            "<image>",
+            *("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|endoftext|>"),
+            splits="llama3",
+            eos_token="<|endoftext|>",
+        ),
+        language="glm4",
+    ),
+    Make(
+        "Kimi-VL",
+        KIMI,
+        lambda: byte_level(
+            "<image>",
+            *("[BOS]", "[EOS]", "<|im_end|>", "<|im_user|>", "<|im_assistant|>", "<|im_system|>", "<|im_middle|>"),
+            *("<|media_start|>", "<|media_content|>", "<|media_end|>"),
+            bos_token="[BOS]",
+            eos_token="[EOS]",
+        ),
+        "llava_next",
+        supervised=answers("<|im_end|>"),
+    ),
+    Make(
+        "OpenChat",
+        OPENCHAT,
+        lambda: llama("<image>", "<|end_of_turn|>", legacy=True, eos_token="<|end_of_turn|>"),
+        language="mistral",
+        supervised=answers("<|end_of_turn|>"),
+    ),
+    Make("Vicuna 1.5, unigram", VICUNA_1_5, lambda: unigram("<image>"), supervised=answers("</s>")),
+    Make("Yi, blanks before words", YI, lambda: byte_level("<image>", *IM, blank=True, **CHATML_ROLES)),
     Make("Zephyr", ZEPHYR, lambda: sentencepiece("<image>", ordinary("<box>"), scheme="normalizer"), language="mistral"),
     Make("Own sentences", OWN_SENTENCES, lambda: byte_level("<image>", "</s>", ordinary("<think>"), ordinary("<box>"), eos_token="</s>")),
     Make(

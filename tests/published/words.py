@@ -35,9 +35,14 @@ def ordinary(text: str) -> AddedToken:
     return AddedToken(text, special=False, normalized=False)
 
 
-def byte_level(*added: Added, begins: str | None = None, splits: Literal["gpt2", "llama3"] = "gpt2", **roles: Any) -> Any:
-    """Byte-level BPE (GPT-2; with Llama 3's expression for words). `begins`: the token that the post-processor puts first."""
+def byte_level(
+    *added: Added, begins: str | None = None, splits: Literal["gpt2", "llama3"] = "gpt2", blank: bool = False, **roles: Any
+) -> Any:
+    """Byte-level BPE (GPT-2; with Llama 3's expression for words). `begins`: the token that the post-processor puts first. `blank`: with
+    a blank before every stretch between special tokens, where there is none."""
     tokenizer = Tokenizer.from_str(_byte_level(splits))
+    if blank:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     return _finished(tokenizer, added, begins, roles)
 
 
@@ -64,6 +69,19 @@ def sentencepiece(
     return _finished(
         tokenizer, ("<unk>", "<s>", "</s>", *added), begins, {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"} | roles
     )
+
+
+def unigram(*added: Added, **roles: Any) -> Any:
+    """A unigram model over the same words, the longer the likelier, with bytes for what is unknown."""
+    words: dict[str, int] = json.loads(_sentencepiece())["model"]["vocab"]
+    scores = [(word, 0.0 if place < 3 else -20.0 if place < 259 else -10.0 + len(word) / 4 - place / 1000) for word, place in words.items()]
+    tokenizer = Tokenizer(models.Unigram(scores, unk_id=0, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(content=" ", left=1)]
+    )
+    named = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    return _finished(tokenizer, ("<unk>", "<s>", "</s>", *added), "<s>", named | roles)
 
 
 def llama(*added: Added, legacy: bool, begins: bool = True, **roles: Any) -> Any:
