@@ -1,28 +1,17 @@
-"""Directories of makes: written, and loaded by vlmkit, once a process."""
+"""Directories of makes, written and loaded once a process; `--write-published`: what the tests saw becomes docs/published.json."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from published.directories import read, write
-from published.makes import Make
+from published.directories import Published, read, write
+from published.makes import MAKES, Make
+from published.record import FILE, SEEN, merge
+from published.record import write as write_table
 
 import vlmkit
-from vlmkit.model import VLM
-from vlmkit.processor import VLMProcessor
-
-
-class Published(NamedTuple):
-    """A directory, with what transformers and vlmkit read from it."""
-
-    directory: Path
-    reference: Any
-    """transformers' processor."""
-    model: VLM
-    processor: VLMProcessor
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +32,20 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Make], Publ
         return found
 
     return of
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-published", action="store_true", help=f"write {FILE.name} from the tests of makes that ran to the end")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A process of xdist has ended: its cells."""
+    merge(getattr(node, "workeroutput", {}).get("published", {}))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["published"] = SEEN
+    elif session.config.getoption("write_published", default=False):
+        write_table([make.title for make in MAKES])

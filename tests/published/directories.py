@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import transformers
 from families import idefics2, idefics3, janus, llava_next, mllama, pixtral, qwen2_vl
@@ -14,6 +14,8 @@ from published.makes import Make
 from torch import Tensor
 
 from vlmkit.encoders.base import Encoder
+from vlmkit.model import VLM
+from vlmkit.processor import VLMProcessor
 
 SIDE = 28
 SQUARE = {"height": SIDE, "width": SIDE}
@@ -46,6 +48,16 @@ LANGUAGES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "granite": (transformers.GraniteConfig, {}),
 }
 """`model_type` -> config class and what it wants beside the numbers of all."""
+
+
+class Published(NamedTuple):
+    """A directory, with what transformers and vlmkit read from it."""
+
+    directory: Path
+    reference: Any
+    """transformers' processor."""
+    model: VLM
+    processor: VLMProcessor
 
 
 def write(make: Make, directory: Path) -> None:

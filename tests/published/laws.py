@@ -75,9 +75,9 @@ def rendered(processor: Any, conversation: Conversation, **asks: bool) -> str | 
 
 
 def loses(processor: Any, conversation: Conversation, **asks: bool) -> bool:
-    """Whether the reference's template leaves words of the conversation out without a word: vlmkit may refuse it then."""
+    """Whether the reference's template leaves a whole text of the conversation out without a word: vlmkit may refuse it then."""
     text = rendered(processor, conversation, **asks) or ""
-    return any(words.strip() not in text for message in conversation for words in texts_of(message))
+    return any(words.split()[-1:] and words.split()[-1] not in text for message in conversation for words in texts_of(message))
 
 
 def texts_of(message: dict[str, Any]) -> list[str]:

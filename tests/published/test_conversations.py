@@ -9,10 +9,11 @@ from contextlib import suppress
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from published.conftest import Published
+from published.directories import Published
 from published.kinds import FIRST, KINDS, Conversation, Kind, assistant, user
 from published.laws import Refused, control, difference, images_of, own_ids, reference_ids
 from published.makes import MAKES, Make
+from published.record import record, record_kind
 
 import vlmkit
 
@@ -35,6 +36,14 @@ def test_ids_are_the_references(make: Make, kind: Kind, published: Get) -> None:
     for asks in kind.asks:
         wrong = difference(found.reference, found.processor, kind.conversation, **asks)
         assert not wrong, asks
+    record_kind(make, kind.title, "same" if taken(found, kind) else "refused")
+
+
+def taken(found: Published, kind: Kind) -> bool:
+    try:
+        return bool(own_ids(found.processor, kind.conversation, **kind.asks[0]))
+    except (vlmkit.LayoutError, vlmkit.SpecError):
+        return False
 
 
 @every_make
@@ -70,6 +79,7 @@ def test_typed_special_tokens_stay_text(make: Make, published: Get) -> None:
     for word, spelling in sorted(zip(harmless, typed, strict=True), key=lambda pair: -len(pair[0])):
         text = text.replace(word, spelling)
     assert tokenizer.decode(ids) == text
+    record(make, typed=len(typed))
 
 
 @every_make
@@ -115,6 +125,7 @@ def test_supervised_are_the_answers_and_the_ends_of_their_turns(make: Make, publ
             assert not end.strip(), text
         if title in make.supervised:
             assert tuple(text.lstrip(" ") for text in texts) == make.supervised[title]
+    record(make, supervised=True)
 
 
 @every_make
