@@ -275,7 +275,7 @@ PROBLEMS: dict[str, tuple[Callable[[Path], Path], dict[str, Any], tuple[str, ...
         lambda path: save_config(path, chatting(bytes_tokenizer(), None)),
         {"layout": part(vlmkit.layouts, "run", template=STRANGE)},
         (
-            r"no special token '<\|begin\|>', '<\|ask\|>', '<\|answer\|>', '<\|over\|>', which the layout's template spells and has no "
+            r"no special token '<\|begin\|>', '<\|ask\|>', '<\|answer\|>', '<\|over\|>', which the layout's template spells; it has no "
             r"chat template of its own.*give it a chat template",
         ),
     ),

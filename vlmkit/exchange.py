@@ -76,7 +76,7 @@ def problems(layout: TokenLayout, language_model: LanguageModel) -> Iterator[str
     fields = special_fields(layout)
     turns = [token for token, number in ids.items() if number is None and token not in fields.values()]
     if turns:
-        without = "" if tokenizer.chat_template is not None else " and has no chat template of its own, so that the layout kept its turns"
+        without = "" if tokenizer.chat_template is not None else "; it has no chat template of its own, so the layout kept its turns"
         yield (
             f"{where} has no special token {', '.join(map(repr, turns))}, which the layout's template spells{without}; give it a chat "
             "template (tokenizer.chat_template, saved with it), or pass layout= with a template in its tokens"

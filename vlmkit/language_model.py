@@ -99,14 +99,17 @@ class LanguageModel(Spec):
         name, revision = self.named_tokenizer
         if name is None:
             raise SpecError("the language model names no tokenizer; pass tokenizer=")
-        if revision is None:
+        if name == "bytes":
             return load_tokenizer(name, required)
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(name, revision=revision)
+            tokenizer = load_tokenizer(name) if revision is None else AutoTokenizer.from_pretrained(name, revision=revision)
+            if not getattr(tokenizer, "is_fast", False):  # where mistral-common is installed, transformers prefers it over tokenizer.json
+                return AutoTokenizer.from_pretrained(name, revision=revision or "main", mistral_format=False)
+            return tokenizer
         except (OSError, ValueError) as error:
-            raise SpecError(f"tokenizer {name!r}, revision {revision!r}, cannot be loaded ({first_line(error)})") from None
+            raise SpecError(f"tokenizer {name!r} cannot be loaded ({first_line(error)})") from None
 
     def problems(self) -> Iterator[str]:
         """Why no model can be built of it, in words."""
