@@ -356,6 +356,25 @@ def test_a_chat_template_that_cannot_be_followed_is_refused_unless_a_layout_is_g
     architecture().replace(language_model=source, layout=part(vlmkit.layouts, "run")).validate()
 
 
+def test_a_chat_template_that_knows_of_images_says_what_stands_for_them(tmp_path: Path, quiet: None) -> None:
+    """Also where the layout's own token is there too."""
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+        "{% for item in m['content'] %}{% if item['type'] == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}{% else %}"
+        "{{ item['text'] }}{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    tokens = ("<image>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+    source = save_config(tmp_path, chatting(bytes_tokenizer(tokens), template))
+    run = architecture().replace(language_model=source).validate().layout
+    assert run.placeholder == "<|image_pad|>"
+    bracketed = architecture(layout="bracketed").replace(language_model=source).validate()
+    assert special_fields(bracketed.layout) == {"placeholder": "<|image_pad|>", "start": "<|vision_start|>", "end": "<|vision_end|>"}
+    for layout in (run, bracketed.layout):
+        processor = vlmkit.build_processor(bracketed.replace(layout=layout))
+        assert "<|image_pad|>" in processor.tokenizer.decode(processor([user(picture(), "What?")])["input_ids"][0])
+
+
 PUBLISHED: dict[str, tuple[tuple[str, ...], dict[str, str | None]]] = {
     "Qwen2.5": (
         (

@@ -2,7 +2,7 @@
 
 Turns are written as the tokenizer's chat template says, and every special token of the layout becomes one that the tokenizer has: the same
 where it is spelled the same, else an unused one (`vlmkit.layout.unused`), which a warning names. What is not to be had is a problem of the
-architecture, said before anything is built.
+architecture, said before anything is built. A chat template that knows of images says itself what stands for them.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import dataclasses
 import functools
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.layout.template import MARK, Template
-from vlmkit.layout.unused import unused_for
+from vlmkit.layout.unused import named_for, unused_for
 from vlmkit.spec import SpecError
 
 if TYPE_CHECKING:
@@ -44,9 +44,10 @@ def followed(layout: TokenLayout, language_model: LanguageModel) -> TokenLayout:
             raise SpecError(f"{_named(language_model)}: {error}; pass layout= with a template of your own") from None
     added = {spelling: number for spelling, number in tokenizer.get_added_vocab().items() if number < rows}
     fields = special_fields(layout)
+    shown = {spelling: added[spelling] for spelling in _shown(tokenizer, added)}
+    chosen = {token: found for field, token in fields.items() if (found := named_for(field, shown)) not in (None, token)}
     here = {token for token in fields.values() if (number := _id(tokenizer, token)) is not None and number < rows}
-    taken = {*here, *layout.template.specials, *_with_roles(tokenizer)}
-    chosen: dict[str, str] = {}
+    taken = {*here, *chosen.values(), *layout.template.specials, *_with_roles(tokenizer)}
     for field, token in fields.items():
         if token in here or token in chosen:
             continue
@@ -136,6 +137,20 @@ def _id(tokenizer: Any, token: str) -> int | None:
 def _with_roles(tokenizer: Any) -> set[str]:
     """The tokens that begin, end, pad and so on."""
     return {str(token) for token in tokenizer.special_tokens_map.values() if isinstance(token, str)}
+
+
+def _shown(tokenizer: Any, added: Mapping[str, int]) -> set[str]:
+    """The added tokens that its chat template writes for an image, where it knows of images."""
+    if tokenizer.chat_template is None:
+        return set()
+    texts = []
+    for items in ([{"type": "image"}], []):
+        message = {"role": "user", "content": [*items, {"type": "text", "text": "?"}]}
+        try:
+            texts.append(str(tokenizer.apply_chat_template([message], tokenize=False)))
+        except Exception:  # whatever a program from elsewhere raises: it reads texts alone
+            return set()
+    return {spelling for spelling in added if spelling in texts[0] and spelling not in texts[1]}
 
 
 def _named(language_model: LanguageModel) -> str:

@@ -40,12 +40,22 @@ def unused_for(field: str, tokens: Mapping[str, int], taken: Container[str], wri
 
     tokens: those added to the vocabulary, spelling -> id. taken: those that are no choice.
     """
-    roles = {spelling: _role(spelling, tokens) for spelling in tokens if spelling not in taken}
-    named = [spelling for spelling, role in roles.items() if role is not None and role == _FIELDS.get(field)]
-    if named:
-        return min(named, key=lambda spelling: (_word(spelling), tokens[spelling]))
-    reserved = [spelling for spelling, role in roles.items() if role is None and _RESERVED.search(spelling) and spelling not in written]
+    named = named_for(field, tokens, taken)
+    if named is not None:
+        return named
+    reserved = [
+        spelling
+        for spelling in tokens
+        if spelling not in taken and spelling not in written and _RESERVED.search(spelling) and _role(spelling, tokens) is None
+    ]
     return min(reserved, key=tokens.__getitem__, default=None)
+
+
+def named_for(field: str, tokens: Mapping[str, int], taken: Container[str] = ()) -> str | None:
+    """The token that is called after what stands in a field of a layout; None where there is none."""
+    role = _FIELDS.get(field)
+    named = [spelling for spelling in tokens if spelling not in taken and role is not None and _role(spelling, tokens) == role]
+    return min(named, key=lambda spelling: (_word(spelling), tokens[spelling]), default=None)
 
 
 def _role(spelling: str, tokens: Container[str]) -> str | None:
