@@ -15,6 +15,7 @@ import transformers
 
 import vlmkit
 from tests.tiny import DECODER, architecture, assistant, draw, part, picture, user
+from vlmkit.cli import main
 from vlmkit.exchange import special_fields
 from vlmkit.layout.template import CHATML, Template
 from vlmkit.layout.unused import unused_for
@@ -373,6 +374,23 @@ def test_a_chat_template_that_knows_of_images_says_what_stands_for_them(tmp_path
     for layout in (run, bracketed.layout):
         processor = vlmkit.build_processor(bracketed.replace(layout=layout))
         assert "<|image_pad|>" in processor.tokenizer.decode(processor([user(picture(), "What?")])["input_ids"][0])
+
+
+def test_the_command_line_exchanges_it_and_says_what_the_layout_takes(words: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tokens", "--size", "640x480", "--model", "llava-1.5-7b", "--language-model", str(words), "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)[0]["models"][0]["model"] == "llava-1.5-7b+small-llama"
+    assert "takes '<|image|>' as its placeholder (was '<image>')" in told.err
+    assert main(["plan", "--size", "640x480", "--model", "idefics2-8b", "--language-model", str(words)]) == 0
+    assert "as its boundary (was '<fake_token_around_image>')" in capsys.readouterr().err
+    given = vlmkit.LanguageModel.from_pretrained(words).to_json()
+    assert main(["tokens", "--size", "640x480", "--model", "llava-1.5-7b", "--language-model", given]) == 0
+    assert "llava-1.5-7b+llama" in capsys.readouterr().out
+
+
+def test_the_command_line_refuses_what_is_no_language_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tokens", "--size", "640x480", "--model", "llava-1.5-7b", "--language-model", str(tmp_path)]) == 2
+    assert "no config.json there; name a directory that save_pretrained of a model wrote" in capsys.readouterr().err
 
 
 PUBLISHED: dict[str, tuple[tuple[str, ...], dict[str, str | None]]] = {
