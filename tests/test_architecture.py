@@ -114,7 +114,7 @@ def test_a_part_is_replaced_by_a_spec_or_by_its_name() -> None:
         ({"connector": "mpl"}, r"unknown connector 'mpl'; did you mean 'mlp'"),
         ({"connector": 3}, r"Architecture\.connector: expected a connector, got 3"),
         ({"policy": "squash"}, r"policy 'squash' has no default for size; pass the spec instead of its name"),
-        ({"language_model": "olmo3"}, r"Architecture\.language_model: expected LanguageModel, got 'olmo3'"),
+        ({"language_model": "olmo3"}, r"language model 'olmo3' is no directory here, and the hub gives no config of it"),
         ({"connector": vlmkit.policies["squash"](size=56)}, r"Architecture\.connector: expected a connector, got Squash"),
     ],
 )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from vlmkit.connectors.base import Connector
 from vlmkit.encoders.base import Encoder
+from vlmkit.exchange import followed
+from vlmkit.exchange import problems as problems_of_words
 from vlmkit.features import Grid, GridError
 from vlmkit.fusion.base import Fusion
 from vlmkit.language_model import LanguageModel
@@ -115,10 +119,17 @@ class Architecture(Spec):
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some parts exchanged: `replace(connector=vlmkit.connectors["mlp"](depth=3))`, or a part by its
-        name where its defaults will do: `replace(connector="mlp")`, or as `to_dict` writes it."""
+        name where its defaults will do: `replace(connector="mlp")`, or as `to_dict` writes it.
+
+        A language model also by its directory or hub name: `replace(language_model="a/directory")`. The layout follows the tokenizer of
+        one that can be read here, unless `layout` is given: its turns, and the special tokens around an image (`vlmkit.exchange`).
+        Raises SpecError for a language model that cannot be read.
+        """
         for name, value in changes.items():
             family = _FAMILIES.get(name)
-            if family is not None and isinstance(value, dict):
+            if name == "language_model" and isinstance(value, str | os.PathLike):
+                changes[name] = LanguageModel.from_pretrained(value)
+            elif family is not None and isinstance(value, dict):
                 changes[name] = family.from_dict(value, name)
             elif name == "sampling" and isinstance(value, dict):
                 changes[name] = Sampling.from_dict(value, name)
@@ -129,7 +140,11 @@ class Architecture(Spec):
                 )
             elif family is not None and family.registry is not None and isinstance(value, str):
                 changes[name] = _by_defaults(family.registry[value])
-        return super().replace(**changes)
+        changed = super().replace(**changes)
+        words = changed.language_model
+        if "layout" in changes or not words.is_here or words.named_tokenizer == self.language_model.named_tokenizer:
+            return changed
+        return dataclasses.replace(changed, layout=followed(changed.layout, words))
 
     def plan(self, size: Size) -> ImagePlan:
         """How an image of this size is cut into views. Raises ImageSizeError for a size that the policy cannot serve."""
@@ -179,13 +194,16 @@ class Architecture(Spec):
             raise ImageSizeError(f"tokens of an image of {size} or of a clip, not of both")
         return self.layout.places(self.image_tokens(self.plan_clip(clip)))
 
-    def problems(self) -> list[str]:
-        """Everything that keeps the parts from working together, in words; empty where they fit. Needs no weights."""
-        return list(dict.fromkeys(self._problems()))
+    def problems(self, *, words: bool = True) -> list[str]:
+        """Everything that keeps the parts from working together, in words; empty where they fit. Needs no weights.
 
-    def validate(self) -> Self:
-        """This architecture. Raises ArchitectureError with every problem where its parts do not fit."""
-        if problems := self.problems():
+        A language model that lies here is looked at too, and where `words` its tokenizer; one that only a hub has is not looked up.
+        """
+        return list(dict.fromkeys((*self._problems(), *self._problems_of_language(words))))
+
+    def validate(self, *, words: bool = True) -> Self:
+        """This architecture. Raises ArchitectureError with every one of its `problems` where it has any."""
+        if problems := self.problems(words=words):
             raise ArchitectureError(f"{self.name}: " + "\n".join(problems))
         return self
 
@@ -221,6 +239,20 @@ class Architecture(Spec):
         yield from self.fusion.problems(self.layout)
         if not unaligned:
             yield from self._probe()
+
+    def _problems_of_language(self, words: bool) -> Iterator[str]:
+        language_model = self.language_model
+        if not language_model.is_here:
+            return
+        found = list(language_model.problems())
+        yield from found
+        if self.fusion.needs_visible and not found:  # the only fusions that put layers between those of the language model
+            try:
+                _parameters(self)
+            except SpecError as error:
+                yield str(error)
+        if words:
+            yield from problems_of_words(self.layout, language_model)
 
     def _probe(self) -> Iterator[str]:
         for size in PROBES:

@@ -77,10 +77,9 @@ def build_processor(
         return saved
     spec = resolve(model).replace(**parts) if parts else resolve(model)
     if tokenizer is None:
-        language_model = spec.language_model
-        tokenizer = language_model.tokenizer or language_model.checkpoint
-        if tokenizer is None:
+        if spec.language_model.named_tokenizer[0] is None:
             raise SpecError(f"{spec.name} names no tokenizer; pass tokenizer=")
+        tokenizer = spec.language_model.load_tokenizer(spec.layout.required_specials())
     if isinstance(tokenizer, str):
         tokenizer = load_tokenizer(tokenizer, spec.layout.required_specials())
     return VLMProcessor(tokenizer, architecture=spec.to_dict())
@@ -183,7 +182,11 @@ def _pretrained(config: Any) -> VLM:
     model.connector = spec.build_connector()
     checkpoint = spec.language_model.checkpoint
     model.language_model, info = spec.language_model.model_class(config.text_config).from_pretrained(
-        checkpoint, config=config.text_config, dtype=config.dtype, output_loading_info=True
+        checkpoint,
+        config=config.text_config,
+        dtype=config.dtype,
+        output_loading_info=True,
+        **({} if spec.language_model.revision is None else {"revision": spec.language_model.revision}),
     )
     if differing := sorted({str(key) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info.get(name, ())}):
         raise SpecError(f"{checkpoint} is not the language model of {spec.name}; they differ in {_some(differing)}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -13,7 +14,7 @@ from vlmkit.registry import suggestion
 from vlmkit.spec import Settings, Spec, SpecError
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,24 @@ class LanguageModel(Spec):
     """Whether logits are what one linear layer without bias makes of the decoder's output, as in most vision-language classes of
     transformers, and not what the causal class of the model type makes of it: Phi adds a bias there, Cohere and Granite scale logits,
     Gemma 2 caps them."""
+    revision: str | None = None
+    """The commit, branch or tag of the hub's repositories that are named; None: the newest."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"plain_head"})
+    later: ClassVar[frozenset[str]] = frozenset({"plain_head", "revision"})
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str], *, revision: str | None = None, trust_remote_code: bool = False) -> Self:
+        """Describe the language model of a directory or a hub name. Only config.json is read; `build(..., weights="pretrained")` reads
+        the weights, and the tokenizer is the one beside them. A hub name is pinned to the commit that was read.
+
+        Raises SpecError where there is no config to be had, where it is of a model that sees images, and where it is of no causal language
+        model.
+        """
+        config, pinned = read_config(name, revision, trust_remote_code)
+        place = os.path.abspath(os.path.expanduser(name)) if pinned is None else os.fspath(name)
+        found = cls.from_config(config, checkpoint=place, tokenizer=place, revision=pinned)
+        found.causal_class(found.transformers_config())
+        return found
 
     @classmethod
     def from_config(cls, config: PretrainedConfig, **fields: Any) -> Self:
@@ -66,6 +83,56 @@ class LanguageModel(Spec):
         shares = (value.get("mrope_section") for value in rotary if isinstance(value, Mapping))
         return "three" if any(len(share or ()) == 3 for share in shares) else "plain"
 
+    @property
+    def named_tokenizer(self) -> tuple[str | None, str | None]:
+        """Where its tokenizer is, and the revision there."""
+        beside = self.tokenizer in (None, self.checkpoint)
+        return self.checkpoint if beside else self.tokenizer, self.revision if beside else None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its tokenizer can be looked at before anything is built: in a directory of this machine, or in a repository whose
+        commit was read before. Named models say a hub's name alone, and are not looked up."""
+        name, revision = self.named_tokenizer
+        return name is not None and name != "bytes" and (revision is not None or os.path.isdir(name))
+
+    def load_tokenizer(self, required: tuple[str, ...] = ()) -> PreTrainedTokenizerBase:
+        """Its tokenizer; "bytes" with the special tokens that are required. Raises SpecError where there is none to be had."""
+        from vlmkit.tokenizer import load_tokenizer
+
+        name, revision = self.named_tokenizer
+        if name is None:
+            raise SpecError("the language model names no tokenizer; pass tokenizer=")
+        if name == "bytes":
+            return load_tokenizer(name, required)
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = load_tokenizer(name) if revision is None else AutoTokenizer.from_pretrained(name, revision=revision)
+            if not getattr(tokenizer, "is_fast", False):  # where mistral-common is installed, transformers prefers it over tokenizer.json
+                return AutoTokenizer.from_pretrained(name, revision=revision or "main", mistral_format=False)
+            return tokenizer
+        except (OSError, ValueError) as error:
+            raise SpecError(f"tokenizer {name!r} cannot be loaded ({first_line(error)})") from None
+
+    def problems(self) -> Iterator[str]:
+        """Why no model can be built of it, in words."""
+        try:
+            config = self.transformers_config()
+            self.model_class(config)
+        except SpecError as error:
+            yield str(error)
+            return
+        pad, rows = self.config.get("pad_token_id"), self.config.get("vocab_size")
+        if isinstance(pad, int) and isinstance(rows, int) and pad >= rows:
+            yield f"language_model.config.pad_token_id: {pad} is beyond the vocabulary of {rows}; name a token of it, or None"
+        if quantized := self.config.get("quantization_config"):
+            method = quantized.get("quant_method", "unknown") if isinstance(quantized, Mapping) else "unknown"
+            yield (
+                f"language_model.config.quantization_config: the weights are quantized ({method}), and vlmkit builds language models in "
+                "floating point; name the checkpoint that they were made of"
+            )
+
     def transformers_config(self) -> PretrainedConfig:
         """The transformers config. Raises SpecError for an architecture that transformers does not have."""
         from huggingface_hub.errors import StrictDataclassError
@@ -84,14 +151,9 @@ class LanguageModel(Spec):
             reason = " ".join(str(error).split())
             raise SpecError(f"language_model.config: {self.model_type!r} does not take these settings: {reason}") from None
 
-    def model_class(self, config: PretrainedConfig) -> Any:
+    def causal_class(self, config: PretrainedConfig) -> Any:
         """transformers' causal LM of this config, or its text model with a head of ours where it has none or `plain_head` asks for it.
-        Raises SpecError where there is neither, where it cannot be told positions (Mamba, Bloom), and where its tokens see later ones."""
-        if (sees := getattr(config, "use_bidirectional_attention", None)) in (True, "all"):
-            raise SpecError(
-                f"language_model.config.use_bidirectional_attention: with {sees!r} every token of {self.model_type!r} sees those behind "
-                "it, which a language model that writes cannot; leave it out"
-            )
+        Raises SpecError where there is neither."""
         found = causal_class(config)
         if found is None or self.plain_head:
             from vlmkit.causal_head import CausalHead, text_model_class
@@ -100,7 +162,20 @@ class LanguageModel(Spec):
                 return CausalHead
             if found is None:
                 raise SpecError(f"language_model.model_type: {self.model_type!r} is no causal language model in transformers")
-        if "position_ids" not in inspect.signature(found.forward).parameters:
+        return found
+
+    def model_class(self, config: PretrainedConfig) -> Any:
+        """As `causal_class`. Raises SpecError also where the model cannot be told positions (Mamba, Bloom), and where its tokens see later
+        ones."""
+        from vlmkit.causal_head import CausalHead
+
+        if (sees := getattr(config, "use_bidirectional_attention", None)) in (True, "all"):
+            raise SpecError(
+                f"language_model.config.use_bidirectional_attention: with {sees!r} every token of {self.model_type!r} sees those behind "
+                "it, which a language model that writes cannot; leave it out"
+            )
+        found = self.causal_class(config)
+        if found is not CausalHead and "position_ids" not in inspect.signature(found.forward).parameters:
             raise SpecError(
                 f"language_model.model_type: {self.model_type!r} takes no position_ids, by which packed samples are kept apart and a "
                 "cache is continued; choose a language model that does, such as 'llama'"
@@ -172,3 +247,62 @@ def causal_class(config: PretrainedConfig) -> Any:
     modeling = importlib.import_module(type(config).__module__.replace(".configuration_", ".modeling_"))
     beside = (each for name, each in vars(modeling).items() if name.endswith("ForCausalLM"))
     return next((each for each in beside if each.config_class is type(config)), None)
+
+
+def read_config(name: str | os.PathLike[str], revision: str | None = None, trust_remote_code: bool = False) -> tuple[Any, str | None]:
+    """The config of a language model in a directory or on a hub, and the commit of the latter that it is of. Raises SpecError."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
+    place = os.fspath(name)
+    local = os.path.isdir(os.path.expanduser(place))
+    if local:
+        place = os.path.abspath(os.path.expanduser(place))
+        if not os.path.isfile(os.path.join(place, "config.json")):
+            raise SpecError(f"language model {place!r}: no config.json there; name a directory that save_pretrained of a model wrote")
+    try:
+        values, _ = PreTrainedConfig.get_config_dict(place, revision=revision)
+        model_type = values.get("model_type")
+        _refuse_sighted(place, values)
+        if model_type not in CONFIG_MAPPING:
+            near = suggestion(str(model_type), CONFIG_MAPPING)
+            raise SpecError(f"language model {place!r} is of type {model_type!r}, which transformers does not have;{near}")
+        pinned = None if local else _commit(place, revision)
+        config = AutoConfig.from_pretrained(place, revision=pinned, trust_remote_code=trust_remote_code)
+    except SpecError:
+        raise
+    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
+        if local:
+            raise SpecError(f"language model {place!r}: its config.json cannot be read ({first_line(error)})") from None
+        if place.startswith((".", "/", "~")) or place.count("/") > 1:
+            raise SpecError(f"language model {place!r}: there is no such directory, and it is no hub name such as 'owner/name'") from None
+        at = "" if revision is None else f", revision {revision!r},"
+        raise SpecError(
+            f"language model {place!r}{at} is no directory here, and the hub gives no config of it ({first_line(error)}); give the path of "
+            f"a directory, or fetch it where there is a network: hf download {place}"
+        ) from None
+    return config, pinned
+
+
+def _commit(name: str, revision: str | None) -> str:
+    """The commit that a branch or tag of a hub is at: huggingface_hub keeps the files of each in a directory called after it."""
+    from transformers.utils import cached_file
+
+    kept = os.path.dirname(cached_file(name, "config.json", revision=revision))
+    return os.path.basename(kept) if os.path.basename(os.path.dirname(kept)) == "snapshots" else revision or "main"
+
+
+def _refuse_sighted(place: str, values: Mapping[str, Any]) -> None:
+    """Of a model that sees images the language model is a part, whose weights have other names in its files."""
+    text = values.get("text_config")
+    if values.get("model_type") == "vlmkit" or text or "vision_config" in values:
+        inside = f", with a language model of type {text['model_type']!r} inside" if text and "model_type" in text else ""
+        raise SpecError(
+            f"language model {place!r} is a whole model of type {values.get('model_type')!r} that sees images{inside}; take its language "
+            f"model out first: model, processor = vlmkit.load({place!r}); model.language_model.save_pretrained(directory); "
+            "processor.tokenizer.save_pretrained(directory)"
+        )
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -59,7 +59,7 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
 
     def __init__(self, config: VLMConfig) -> None:
         super().__init__(config)
-        self.spec = spec = config.spec.validate()
+        self.spec = spec = config.spec.validate(words=False)
         self.encoder: Any = self.one_or_several([tower.encoder.build() for tower in spec.towers])
         self.connector = spec.build_connector()
         self.language_model = spec.language_model.build(config.text_config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,7 +170,7 @@ def test_a_directory_that_states_it_gives_the_references_logits(stated: dict[str
     for seed, size in enumerate(SIZES[:2]):
         row = [user("What?", picture(size.height, size.width, seed))]
         with torch.no_grad():
-            expected = reference.model(**{**reference.inputs(theirs, row)}).logits
+            expected = reference.model(**reference.inputs(theirs, row)).logits
             found = model(**processor([row], add_generation_prompt=True)).logits
         seen.append(found[0, -1])
         print(float((found - expected).abs().max()), float(expected.abs().max()))

@@ -22,10 +22,10 @@ def reference(text: Any = None, **changes: Any) -> Reference:
     roles = {"bos_token": "<s>", "eos_token": "</s>", "extra_special_tokens": {"image_token": "[IMG]"}}
     processor = transformers.PixtralProcessor(
         image_processor=transformers.PixtralImageProcessor(size={"longest_edge": 112}, patch_size={"height": 14, "width": 14}),
-        tokenizer=bytes_tokenizer(SPECIALS, **roles),
+        tokenizer=bytes_tokenizer([*SPECIALS, "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"], **roles),
         patch_size=14,
         spatial_merge_size=fields["spatial_merge_size"],
-        chat_template=TEMPLATE,
+        chat_template=TEMPLATE.replace("message.content + '\n\n'", "'[SYSTEM_PROMPT]' + message.content + '[/SYSTEM_PROMPT]'"),
     )
     return Reference(draw(transformers.Mistral3ForConditionalGeneration(config)), processor, chat, patches)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import source_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
+from vlmkit.checkpoints.image_processors import field
 from vlmkit.checkpoints.llava import layout_of
 from vlmkit.checkpoints.one_view import image_policy, image_processor
 from vlmkit.checkpoints.projector import config_fields, parts_of
@@ -56,8 +57,8 @@ class Mistral3(Family):
             raise SpecError(f"{NAME} reads one layer of a 'pixtral' tower, but the encoder is {encoder}")
         if (processor.patch_size, processor.spatial_merge_size) != (encoder.patch, ratio):
             raise SpecError(
-                f"the processor counts {processor.spatial_merge_size}x{processor.spatial_merge_size} patches of {processor.patch_size} "
-                f"pixels as a token, but the model merges {ratio}x{ratio} patches of {encoder.patch}"
+                f"{field(processor, 'patch_size', 'spatial_merge_size')}: the model merges {ratio}x{ratio} patches of {encoder.patch} "
+                "pixels"
             )
         return Architecture(
             name=f"mistral3-{config.text_config.model_type}",

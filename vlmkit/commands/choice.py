@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
+import warnings
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
@@ -11,6 +14,7 @@ from vlmkit.architecture import Architecture, VisionTower
 from vlmkit.commands import UsageError
 from vlmkit.connectors.base import Connector
 from vlmkit.encoders.base import Encoder
+from vlmkit.language_model import LanguageModel
 from vlmkit.plugins import load_plugin
 from vlmkit.preprocess.policies.base import ImagePolicy
 from vlmkit.registry import suggestion
@@ -49,6 +53,15 @@ def add_exchange_options(parser: ArgumentParser) -> None:
     )
 
 
+def add_language_model_option(parser: ArgumentParser) -> None:
+    """For commands that take any model; a recipe is made for the language model that it names."""
+    parser.add_argument(
+        "--language-model",
+        metavar="DIR",
+        help="exchange the language model for that of a directory or a hub name, with its tokenizer and chat template; or its JSON",
+    )
+
+
 _EXAMPLES = {"policy": "squash:size=392", "encoder": "siglip", "connector": "mlp or mlp:depth=3"}
 
 
@@ -84,13 +97,38 @@ def match(pattern: str, family: str, known: list[str]) -> list[str]:
 def exchange(model: Architecture, arguments: Namespace) -> Architecture:
     """The model with the parts that were asked for; its name says which: univa-vl+mlp."""
     given = {family: text for family in EXCHANGEABLE if (text := getattr(arguments, family)) is not None}
-    if not given and not arguments.beside:
+    words = getattr(arguments, "language_model", None)
+    if not given and not arguments.beside and words is None:
         return model
-    parts = {family: read_part(family, text) for family, text in given.items()}
-    name = "+".join([model.name, *map(_label, given.values()), *(f"beside={_label(text)}" for text in arguments.beside)])
-    exchanged = model.replace(**parts, name=name)
+    parts: dict[str, Any] = {family: read_part(family, text) for family, text in given.items()}
+    labels = [*map(_label, given.values()), *(f"beside={_label(text)}" for text in arguments.beside)]
+    if words is not None:
+        parts["language_model"] = read_language_model(words)
+        labels.append(parts["language_model"].model_type if _is_json(words) else os.path.basename(os.path.normpath(words)))
+    exchanged = _noted(model, **parts, name="+".join([model.name, *labels]))
     towers = tuple(read_tower(text, exchanged.policy) for text in arguments.beside)
     return exchanged.replace(beside=towers) if towers else exchanged
+
+
+def _noted(model: Architecture, **parts: Any) -> Architecture:
+    """The model with parts exchanged; what a layout takes for a language model's sake is said on stderr. Raises UsageError."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            exchanged = model.replace(**parts)
+        except SpecError as error:
+            raise UsageError(f"{model.name}: {error}") from None
+    for each in said:
+        print(f"{model.name}: {each.message}", file=sys.stderr)
+    return exchanged
+
+
+def read_language_model(text: str) -> LanguageModel:
+    """A directory, a hub name, or '{"model_type": ..., "config": {...}}'. Raises UsageError for what is none of it."""
+    try:
+        return LanguageModel.from_json(text, "language_model") if _is_json(text) else LanguageModel.from_pretrained(text)
+    except SpecError as error:
+        raise UsageError(f"--language-model {text}: {error}") from None
 
 
 def _label(text: str) -> str:

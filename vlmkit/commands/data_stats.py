@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.commands import UsageError
-from vlmkit.commands.choice import EXCHANGEABLE, add_exchange_options, add_plugin_option, chosen, load_plugins
+from vlmkit.commands.choice import EXCHANGEABLE, add_exchange_options, add_language_model_option, add_plugin_option, chosen, load_plugins
 from vlmkit.commands.data_pack import positive
 from vlmkit.commands.data_show import default_output
 from vlmkit.commands.picture import add_force_option, check_output, write_picture
@@ -29,6 +29,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("shards", metavar="SHARDS", help="directory that 'vlmkit data pack' wrote")
     parser.add_argument("--model", metavar="NAME", help="count tokens under this model: 'vlmkit list' knows them")
     add_exchange_options(parser)
+    add_language_model_option(parser)
     parser.add_argument("--tokenizer", metavar="NAME_OR_DIRECTORY", help="count words by this tokenizer in place of the model's own")
     parser.add_argument("--length", metavar="N", type=positive, default=4096, help="of packed rows, in tokens (4096)")
     parser.add_argument("--samples", metavar="N", type=positive, default=2000, help="samples whose words are counted (2000)")
@@ -40,9 +41,9 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     load_plugins(arguments)
-    for option in () if arguments.model else ("tokenizer", *EXCHANGEABLE, "beside"):
+    for option in () if arguments.model else ("tokenizer", *EXCHANGEABLE, "language_model", "beside"):
         if getattr(arguments, option) not in (None, []):
-            raise UsageError(f"--{option} is about a model: name it with --model")
+            raise UsageError(f"--{option.replace('_', '-')} is about a model: name it with --model")
     model = chosen(arguments) if arguments.model else None
     directory = Path(arguments.shards)
     drawing = arguments.output or not arguments.json

@@ -14,7 +14,7 @@ from typing import Any
 
 from vlmkit.architecture import Architecture, VisionTower
 from vlmkit.commands import UsageError
-from vlmkit.commands.choice import add_exchange_options, add_plugin_option, chosen
+from vlmkit.commands.choice import add_exchange_options, add_language_model_option, add_plugin_option, chosen
 from vlmkit.commands.photo import across, add_size_option, named_sizes
 from vlmkit.commands.tokens import grid_across, grid_json
 from vlmkit.layout.pieces import ImageTokens
@@ -26,6 +26,7 @@ def configure(parser: ArgumentParser) -> None:
     add_size_option(parser)
     parser.add_argument("--model", metavar="NAME", required=True, help="a named model: 'vlmkit list' knows them")
     add_exchange_options(parser)
+    add_language_model_option(parser)
     add_plugin_option(parser)
     parser.add_argument("--json", action="store_true", help="print the plan as JSON, heights and widths by name")
 

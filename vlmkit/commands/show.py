@@ -10,7 +10,7 @@ import re
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from vlmkit.commands.choice import add_exchange_options, add_plugin_option, chosen
+from vlmkit.commands.choice import add_exchange_options, add_language_model_option, add_plugin_option, chosen
 from vlmkit.commands.film import is_film
 from vlmkit.commands.picture import add_force_option, check_output, write_picture
 
@@ -22,6 +22,7 @@ def configure(parser: ArgumentParser) -> None:
         "--model", metavar="NAME", default="univa-vl", help="a named model, %(default)s unless given: 'vlmkit list' knows them"
     )
     add_exchange_options(parser)
+    add_language_model_option(parser)
     add_plugin_option(parser)
     parser.add_argument("-o", "--output", metavar="FILE.png", help="where to write the picture; PHOTO.NAME.png in this directory without")
     add_force_option(parser)

@@ -14,7 +14,7 @@ from typing import Any
 
 from vlmkit.architecture import Architecture
 from vlmkit.commands import UsageError
-from vlmkit.commands.choice import add_exchange_options, add_plugin_option, matching
+from vlmkit.commands.choice import add_exchange_options, add_language_model_option, add_plugin_option, matching
 from vlmkit.commands.film import add_video_option, named_clips
 from vlmkit.commands.photo import across, add_size_option, named_sizes
 from vlmkit.commands.picture import add_force_option, check_output, write_picture
@@ -38,6 +38,7 @@ def configure(parser: ArgumentParser) -> None:
     add_video_option(parser)
     parser.add_argument("--model", metavar="PATTERN", default="*", help="only models that match, such as 'univa*'")
     add_exchange_options(parser)
+    add_language_model_option(parser)
     add_plugin_option(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON in place of tables")
