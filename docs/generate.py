@@ -6,7 +6,8 @@
 Only what comes with vlmkit is listed. docs/catalogue.md: every kind with the first paragraph of its file, its fields with their
 docstrings and the papers that the file cites; every named model with its parts, its parameters and what images cost.
 docs/systems.md and the table of README.md: what the tests saw (docs/systems.json, which `pytest tests/families
---write-systems` writes). docs/systems/: a page a family with its pictures; mkdocs.yml lists them.
+--write-systems` writes). docs/published.md: the same of published makes (docs/published.json, `pytest tests/published
+--write-published`). docs/systems/: a page a family with its pictures; mkdocs.yml lists them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import makes
 import pictures
 import systems
 from pieces import (
@@ -82,6 +84,7 @@ def files() -> dict[Path, bytes]:
     pages = {
         ROOT / "docs" / "catalogue.md": catalogue(),
         ROOT / "docs" / "systems.md": systems.page(),
+        ROOT / "docs" / "published.md": makes.page(),
         ROOT / "README.md": readme(),
         ROOT / "mkdocs.yml": navigation(),
         **systems.family_pages(),

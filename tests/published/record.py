@@ -15,7 +15,7 @@ from published.makes import Make
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "published.json"
 COLUMNS = (
-    *("kinds", "typed", "supervised", "reference", "tokenizer", "logits", "pixels"),
+    *("reference", "tokenizer", "kinds", "typed", "supervised", "logits", "pixels"),
     *("greedy", "beams", "loss", "round_trip", "exports"),
 )
 """Cells of a row, each by the test that found it."""
@@ -30,7 +30,7 @@ def record(make: Make, **columns: Any) -> None:
 
 
 def record_kind(make: Make, kind: str, found: str) -> None:
-    """How a kind of conversation came out: "same" ids, or "refused" by both."""
+    """How a kind of conversation came out: "same" ids, "refused" by both, or vlmkit's "own"."""
     record(make, kinds={**SEEN.get(make.title, {}).get("kinds", {}), kind: found})
 
 

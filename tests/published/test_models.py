@@ -14,7 +14,7 @@ from published.directories import PATCHES, Published, read
 from published.kinds import KINDS, Conversation
 from published.laws import Refused, images_of, own_ids, reference_ids, reference_inputs
 from published.makes import MAKES, Make
-from published.record import described, record
+from published.record import record
 from torch import Tensor
 
 import vlmkit
@@ -69,8 +69,8 @@ def test_logits_equal_the_references_at_every_position(make: Make, published: Ge
             logits = found.model(**batch_of(make, found, conversation, inputs, add_generation_prompt=True)).logits
         assert logits.shape == expected.shape
         worst = max(worst, float((logits - expected).abs().max()))
-    assert worst <= 1e-4, worst  # measured 4e-6
-    record(make, logits=worst, reference=type(reference_model(make)).__name__, tokenizer=described(found.reference.tokenizer))
+    assert worst <= 1e-4, worst  # measured 7e-6
+    record(make, logits=worst)
 
 
 @every_make

@@ -90,6 +90,7 @@ def llama(*added: Added, legacy: bool, begins: bool = True, **roles: Any) -> Any
     merges = [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in model["merges"]]
     tokenizer = transformers.LlamaTokenizer(vocab=model["vocab"], merges=merges, legacy=legacy, add_bos_token=begins, **roles)
     tokenizer.add_tokens([_special(token) for token in added])
+    tokenizer.init_kwargs["legacy"] = legacy  # published files state it
     return tokenizer
 
 
