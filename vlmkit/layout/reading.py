@@ -178,12 +178,12 @@ class _Reader:
         return template, after_image
 
     def between(self, tokenizer: Any) -> tuple[tuple[str, ...], str]:
-        """Added tokens that the template writes and the tokenizer does not call special, and what ends an answer."""
+        """Added tokens around turns that the tokenizer does not call special, and what ends an answer."""
         turns = (user(QUESTION), assistant(ANSWER), user(FURTHER))
         rendered = self.render(turns) or self.render(turns[:2]) or self.render(turns[:1], add_generation_prompt=True) or ""
         ordinary = [str(token) for token in tokenizer.added_tokens_decoder.values() if not token.special]
         behind = rendered.partition(ANSWER)[2].partition(FURTHER)[0]
-        return tuple(token for token in ordinary if token in rendered + self.jinja.source), behind
+        return tuple(token for token in ordinary if token in rendered), behind
 
 
 def _behind(text: str, start: str) -> str:
