@@ -55,7 +55,7 @@ def is_plain(model: PreTrainedModel) -> bool:
 
     The model is asked, not a list of settings: it runs over a decoder that answers with drawn numbers and a head that answers with
     drawn logits, and is plain where the head was given the ones and the model returned the others. It may lie on the meta device. One
-    that cannot be asked so counts as not plain (OPT). Its decoder and its head are of no use afterwards.
+    that cannot be asked so counts as not plain. Its decoder and its head are of no use afterwards.
     """
     head, (_, decoder) = model.get_output_embeddings(), decoder_of(model)
     if type(head) is not nn.Linear or head.bias is not None:
@@ -69,7 +69,10 @@ def is_plain(model: PreTrainedModel) -> bool:
         given.append(read)
         return logits
 
-    decoder.forward = lambda *args, **kwargs: _Answer((hidden,))
+    embeddings = model.get_input_embeddings()
+    for part in decoder.modules():  # some classes call a part of their decoder (OPT)
+        if part is not embeddings and any(module is embeddings for module in part.modules()):
+            part.forward = lambda *args, **kwargs: _Answer((hidden,))
     head.forward = project
     try:
         with torch.no_grad():

@@ -74,8 +74,8 @@ DECODERS: dict[str, dict[str, Any]] = {
     | MIXED
     | LATENT,
 }
-NOT_PLAIN = {"phi", "gptj", "codegen", "cohere", "cohere2", "granite", "gemma2", "nanochat", "opt"}
-"""Those whose own class does more behind the decoder; OPT's cannot be asked."""
+NOT_PLAIN = {"phi", "gptj", "codegen", "cohere", "cohere2", "granite", "gemma2", "nanochat"}
+"""Those whose own class does more behind the decoder."""
 
 CLASSES: dict[str, Callable[[Any], Reference]] = {
     "llava": lambda text: llava.reference(text, do_pad=True),

@@ -1,6 +1,6 @@
 """The language model inside of a published model: a decoder without its head, and one linear layer beside it.
 
-Since version 4.52 most vision-language classes of transformers are made so, whatever the language model. What the decoder's own causal
+Most vision-language classes of today's transformers are made so, whatever the language model. What the decoder's own causal
 class does behind it is left out there: Phi's bias of the head, the scale of logits of Cohere and Granite, Gemma 2's cap. Three things
 follow. A directory is read as its class computes it, with `LanguageModel.plain_head` where that differs from the own class. A model
 with its own head is exported with a word and a mark in the config, by which vlmkit reads it back as it was. A head with weights of
