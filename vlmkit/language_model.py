@@ -180,7 +180,7 @@ class LanguageModel(Spec):
                 f"language_model.model_type: {self.model_type!r} takes no position_ids, by which packed samples are kept apart and a "
                 "cache is continued; choose a language model that does, such as 'llama'"
             )
-        if self.plain_head:
+        if self.plain_head and found is not CausalHead:
             raise SpecError(
                 f"language_model.plain_head: transformers has no decoder of {self.model_type!r} without its own head; leave plain_head out"
             )

@@ -53,7 +53,9 @@ def test_a_changed_field_is_the_references(changes: dict[str, Any], tmp_path: Pa
 def test_a_processor_that_counts_other_tokens_than_the_model_makes_is_refused(tmp_path: Path) -> None:
     published = reference()
     published.processor.spatial_merge_size = 1
-    with pytest.raises(SpecError, match="patch_size=14, spatial_merge_size=1 of PixtralProcessor: the model merges 2x2 patches of 14 pixels"):
+    with pytest.raises(
+        SpecError, match="patch_size=14, spatial_merge_size=1 of PixtralProcessor: the model merges 2x2 patches of 14 pixels"
+    ):
         published.taken_over(tmp_path)
 
 

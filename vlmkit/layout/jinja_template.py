@@ -123,11 +123,12 @@ class JinjaTemplate(Spec):
             if message["role"] != "assistant":
                 continue
             prompt, turn = (self._prefix(messages[:count], rendered, count == number) for count in (number, number + 1))
-            places = [*marks.places(rendered, number), *(match.span() for match in placing.cut.finditer(rendered, prompt or 0, turn or 0))]
-            if not places and (prompt is None or turn is None):
+            words = marks.places(rendered, number)
+            if prompt is None and not words:
                 continue
-            start = min(first for first, _ in places) if prompt is None else prompt
-            words_end = max([start, *(last for _, last in places)])
+            start = words[0][0] if prompt is None else prompt
+            images = [match.span() for match in placing.cut.finditer(rendered, start, start if turn is None else turn)]
+            words_end = max([start, *(last for _, last in (*words, *images))])
             following = [match.start() for match in (marks.find(rendered, words_end), placing.cut.search(rendered, words_end)) if match]
             yield Answer(start, words_end, min([len(rendered) if turn is None else turn, *following]))
 
