@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from published.directories import Published
 from published.kinds import FIRST, KINDS, Conversation, Kind, assistant, user
-from published.laws import Refused, control, difference, images_of, loses, own_ids, reference_ids
+from published.laws import Refused, compared, control, images_of, own_ids, reference_ids
 from published.makes import MAKES, Make
 from published.record import described, record, record_kind
 
@@ -34,24 +34,10 @@ def test_at_least_fourteen_makes_and_ten_kinds() -> None:
 @every_make
 def test_ids_are_the_references(make: Make, kind: Kind, published: Get) -> None:
     found = published(make)
-    for asks in kind.asks:
-        wrong = difference(found.reference, found.processor, kind.conversation, **asks)
+    outcomes = [compared(found.reference, found.processor, kind.conversation, **asks) for asks in kind.asks]
+    for asks, (_, wrong) in zip(kind.asks, outcomes, strict=True):
         assert not wrong, asks
-    record_kind(make, kind.title, outcome(found, kind))
-
-
-def outcome(found: Published, kind: Kind) -> str:
-    """For the table: "same" ids, "refused" by both, or vlmkit's "own" where the reference takes only a part of it."""
-    asks = kind.asks[0]
-    try:
-        reference_ids(found.reference, kind.conversation, **asks)
-    except Refused:
-        try:
-            own_ids(found.processor, kind.conversation, **asks)
-        except (vlmkit.LayoutError, vlmkit.SpecError):
-            return "refused"
-        return "own"
-    return "own" if loses(found.reference, kind.conversation) else "same"
+    record_kind(make, kind.title, outcomes[0].outcome)
 
 
 @every_make
