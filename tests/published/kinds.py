@@ -17,13 +17,17 @@ class Kind:
     title: str
     conversation: Conversation
     continues: bool = False
+    twice: bool = False
+    """Whether it is asked for without a prompt for an answer as well, where it ends with a question."""
 
     @property
     def asks(self) -> tuple[dict[str, bool], ...]:
-        """How it is asked for: with and without a prompt for an answer, or with its end open."""
+        """How it is asked for: with a prompt for an answer, without one, or with its end open."""
         if self.continues:
             return ({"continue_final_message": True},)
-        return ({"add_generation_prompt": True}, {"add_generation_prompt": False})
+        if self.twice or self.conversation[-1]["role"] == "assistant":
+            return ({"add_generation_prompt": True}, {"add_generation_prompt": False})
+        return ({"add_generation_prompt": True},)
 
 
 FIRST, SECOND = ({"type": "image", "image": picture(40, 52, 0)}, {"type": "image", "image": picture(64, 33, 1)})
@@ -57,17 +61,17 @@ TURNS = [
 ]
 
 KINDS: tuple[Kind, ...] = (
-    Kind("words first", [user("Look at this:", FIRST, "What is in it?")]),
+    Kind("words first", [user("Look at this:", FIRST, "What is in it?")], twice=True),
     Kind("image last", [user("What is this?", FIRST)]),
     Kind("two images", [user(FIRST, "Which is larger, this one or", SECOND, "that one?")]),
-    Kind("three turns", TURNS),
-    Kind("system", [SYSTEM, *TURNS[:3]]),
+    Kind("three turns", TURNS, twice=True),
+    Kind("system", [SYSTEM, *TURNS[:3]], twice=True),
     Kind("unicode", [user(FIRST, "¿Qué es? 你好 🙂 e\u0301 Straße\u00a0ﬁ\u200d\tx"), assistant("„Überholverbot“ 😀.")]),
     Kind("continued", [user(FIRST, "Which is larger?"), assistant("The first")], continues=True),
     Kind("only an image", [user(FIRST)]),
-    Kind("only text", [user("Who are you?")]),
+    Kind("only text", [user("Who are you?")], twice=True),
     Kind("answered", [user(FIRST, "Which is larger?"), assistant("The first one.")]),
-    Kind("blanks", [user(FIRST, "  two   blanks \n"), assistant(" A cat. \n"), user("\n\nand\tnow ? ")]),
+    Kind("blanks", [user(FIRST, "  two   blanks \n"), assistant(" A cat. \n"), user("\n\nand\tnow ? ")], twice=True),
     Kind("strings", [plain("system", "Answer in one word."), plain("user", "Who are you?"), plain("assistant", "A model.")]),
     Kind("two questions running", [user(FIRST, "What is this?"), user("Who are you?")]),
     Kind("answer first", [assistant("I am a model."), user(FIRST, "What is this?")]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 from published.kinds import Conversation, assistant, user
 
@@ -33,37 +33,52 @@ def own_ids(processor: VLMProcessor, conversation: Conversation, **asks: bool) -
     return list(processor.apply_chat_template(conversation, **asks)["input_ids"][0].tolist())
 
 
-def difference(reference: Any, processor: VLMProcessor, conversation: Conversation, **asks: bool) -> str:
-    """What is wrong with vlmkit's ids, in words; nothing where they are the reference's, or where both refuse.
+class Compared(NamedTuple):
+    """What became of a conversation, and what is wrong with it, in words; nothing where the law holds."""
+
+    outcome: str
+    """"same" ids, "refused" by both, or vlmkit's "own" where the reference takes only a part of it."""
+    wrong: str = ""
+
+
+def compared(reference: Any, processor: VLMProcessor, conversation: Conversation, **asks: bool) -> Compared:
+    """vlmkit's ids beside the reference's.
 
     Templates that know lists of items alone write nothing of a message that is a string. vlmkit then writes what the reference writes
     of the same words as an item, or refuses.
     """
+    outcome = "same"
     if (items := as_items(conversation)) != conversation and loses(reference, conversation):
-        conversation = items
+        conversation, outcome = items, "own"
     try:
         expected = reference_ids(reference, conversation, **asks)
     except Refused as refused:
-        if not images_of(conversation) and rendered(reference, conversation, **asks) is not None:
-            return ""  # The template writes it; its class takes nothing without an image (PaliGemma).
-        try:
-            found = own_ids(processor, conversation, **asks)
-        except (vlmkit.LayoutError, vlmkit.SpecError) as error:
-            return "" if clear(str(error)) else f"refused, but with {str(error)!r}"
-        except Exception as error:
-            return f"the reference refuses ({str(refused)[:200]}), vlmkit raises {type(error).__name__}: {str(error)[:200]}"
-        return f"the reference refuses ({str(refused)[:200]}), vlmkit writes {reference.tokenizer.decode(found)!r}"
+        return where_refused(refused, reference, processor, conversation, **asks)
     try:
         found = own_ids(processor, conversation, **asks)
     except (vlmkit.LayoutError, vlmkit.SpecError) as error:
         if loses(reference, conversation, **asks) and clear(str(error)):
-            return ""
-        return f"the reference writes {shown(reference, expected)}, vlmkit refuses: {str(error)[:200]}"
+            return Compared("own")
+        return Compared("", f"the reference writes {shown(reference, expected)}, vlmkit refuses: {str(error)[:200]}")
     except Exception as error:
-        return f"the reference writes {shown(reference, expected)}, vlmkit raises {type(error).__name__}: {str(error)[:200]}"
+        return Compared("", f"the reference writes {shown(reference, expected)}, vlmkit raises {type(error).__name__}: {str(error)[:200]}")
     if found == expected:
-        return ""
-    return f"the reference writes {shown(reference, expected)}, vlmkit {shown(reference, found)}"
+        return Compared(outcome)
+    return Compared("", f"the reference writes {shown(reference, expected)}, vlmkit {shown(reference, found)}")
+
+
+def where_refused(refused: Refused, reference: Any, processor: VLMProcessor, conversation: Conversation, **asks: bool) -> Compared:
+    """vlmkit refuses as well, unless the template does write it, and its class takes nothing without an image (PaliGemma)."""
+    theirs = f"the reference refuses ({str(refused)[:200]}), vlmkit"
+    try:
+        found = own_ids(processor, conversation, **asks)
+    except (vlmkit.LayoutError, vlmkit.SpecError) as error:
+        return Compared("refused", "" if clear(str(error)) else f"{theirs} with {str(error)!r}")
+    except Exception as error:
+        return Compared("", f"{theirs} raises {type(error).__name__}: {str(error)[:200]}")
+    if not images_of(conversation) and rendered(reference, conversation, **asks) is not None:
+        return Compared("own")
+    return Compared("", f"{theirs} writes {shown(reference, found)}")
 
 
 def rendered(processor: Any, conversation: Conversation, **asks: bool) -> str | None:

@@ -20,12 +20,13 @@ COLUMNS = (
 )
 """Cells of a row, each by the test that found it."""
 
+VERSIONS = {package: version(package) for package in ("torch", "transformers")}
 SEEN: dict[str, dict[str, Any]] = {}
 
 
 def record(make: Make, **columns: Any) -> None:
     """Cells of a make's row. A cell exists only because its test ran to the end."""
-    row = SEEN.setdefault(make.title, {"versions": {package: version(package) for package in ("torch", "transformers")}})
+    row = SEEN.setdefault(make.title, {"versions": VERSIONS})
     row |= {name: float(f"{value:.1e}") if isinstance(value, float) else value for name, value in columns.items()}
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from published.directories import Published
 from published.kinds import FIRST, KINDS, Conversation, Kind, assistant, user
-from published.laws import Refused, control, difference, images_of, loses, own_ids, reference_ids
+from published.laws import Refused, compared, control, images_of, own_ids, reference_ids
 from published.makes import MAKES, Make
 from published.record import described, record, record_kind
 
@@ -34,24 +34,10 @@ def test_at_least_fourteen_makes_and_ten_kinds() -> None:
 @every_make
 def test_ids_are_the_references(make: Make, kind: Kind, published: Get) -> None:
     found = published(make)
-    for asks in kind.asks:
-        wrong = difference(found.reference, found.processor, kind.conversation, **asks)
+    outcomes = [compared(found.reference, found.processor, kind.conversation, **asks) for asks in kind.asks]
+    for asks, (_, wrong) in zip(kind.asks, outcomes, strict=True):
         assert not wrong, asks
-    record_kind(make, kind.title, outcome(found, kind))
-
-
-def outcome(found: Published, kind: Kind) -> str:
-    """For the table: "same" ids, "refused" by both, or vlmkit's "own" where the reference takes only a part of it."""
-    asks = kind.asks[0]
-    try:
-        reference_ids(found.reference, kind.conversation, **asks)
-    except Refused:
-        try:
-            own_ids(found.processor, kind.conversation, **asks)
-        except (vlmkit.LayoutError, vlmkit.SpecError):
-            return "refused"
-        return "own"
-    return "own" if loses(found.reference, kind.conversation) else "same"
+    record_kind(make, kind.title, outcomes[0].outcome)
 
 
 @every_make
@@ -109,14 +95,18 @@ def test_no_text_becomes_a_special_token(make: Make, published: Get) -> None:
         return Counter(number for number in ids if number in special)
 
     harmless = counted("q", "a")
+    laid_out = 0
 
     @settings(max_examples=15, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(words, words)
     def attempt(question: str, answer: str) -> None:
+        nonlocal laid_out
         with suppress(vlmkit.LayoutError, vlmkit.SpecError):
             assert counted(f"q{question}q", f"a{answer}a") == harmless
+            laid_out += 1
 
     attempt()
+    assert laid_out >= 8, "most texts are laid out, or the test tells nothing"
 
 
 @every_make
