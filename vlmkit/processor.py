@@ -25,7 +25,7 @@ from vlmkit.preprocess.pixels import render, render_clip
 from vlmkit.preprocess.sampling import Sampling
 from vlmkit.preprocess.video import open_video
 from vlmkit.spec import SpecError
-from vlmkit.tokenizer import PlainTokenizer, check_specials
+from vlmkit.tokenizer import PlainTokenizer, check_specials, with_all_told
 
 
 class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
@@ -34,7 +34,7 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
     def __init__(self, tokenizer: PreTrainedTokenizerBase, architecture: dict[str, Any] | None = None) -> None:
         if architecture is None:
             raise SpecError("a processor needs its architecture: VLMProcessor(tokenizer, architecture=arch.to_dict())")
-        super().__init__(tokenizer)
+        super().__init__(with_all_told(tokenizer))
         self.architecture = architecture
         self.spec = Architecture.from_dict(architecture)
         required = self.spec.layout.required_specials()

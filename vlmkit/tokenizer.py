@@ -155,6 +155,15 @@ def load_tokenizer(name: str, required: Iterable[str] = ()) -> PreTrainedTokeniz
         raise SpecError(f"tokenizer {name!r} cannot be loaded ({reason}); pass tokenizer= with one that you have") from None
 
 
+def with_all_told(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer such that what is saved of it is what it is: one that was read itself forgets `legacy`, by which Llama's sets off every
+    word behind a special token or only the first of a string (transformers 5.24)."""
+    legacy = getattr(tokenizer, "legacy", None)
+    if legacy is not None:
+        tokenizer.init_kwargs["legacy"] = legacy
+    return tokenizer
+
+
 def check_specials(tokenizer: PlainTokenizer, required: tuple[str, ...], vocabulary: int) -> dict[str, Any]:
     """The ids of required special tokens. Raises SpecError naming those that the tokenizer does not have as one token."""
     missing = [token for token in required if token not in tokenizer.specials]
