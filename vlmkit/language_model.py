@@ -219,7 +219,7 @@ class LanguageModel(Spec):
 
 
 _ROPE = {"rope_parameters", "rope_scaling", "rope_theta"}
-_NOT_ARCHITECTURE = {"model_type", "transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}
+_NOT_ARCHITECTURE = {"model_type", "auto_map", "transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}
 
 
 def causal_class(config: PretrainedConfig) -> Any:
