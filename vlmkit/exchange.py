@@ -123,7 +123,7 @@ def tokenizer_of(language_model: LanguageModel) -> Any:
     return _load(language_model, _stamps(name) if name is not None and os.path.isdir(name) else ())
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=2)
 def _load(language_model: LanguageModel, stamps: tuple[tuple[str, int, int], ...]) -> Any:
     return language_model.load_tokenizer()
 

@@ -235,7 +235,9 @@ class LanguageModel(Spec):
 
 
 _ROPE = {"rope_parameters", "rope_scaling", "rope_theta"}
-_NOT_ARCHITECTURE = {"model_type", "transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype", "return_dict"}
+_NOT_ARCHITECTURE = {
+    *("model_type", "auto_map", "transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype", "return_dict"),
+}
 
 
 def causal_class(config: PretrainedConfig) -> Any:

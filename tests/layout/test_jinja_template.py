@@ -150,6 +150,20 @@ def test_a_template_that_says_what_a_value_says_is_a_value() -> None:
     assert isinstance(read_template(looks, TOKENIZERS["byte level"], written="<|image|>")[0], JinjaTemplate)
 
 
+def test_images_stand_in_the_words_where_a_language_models_own_template_reads_texts_alone() -> None:
+    source = (
+        "{% for m in messages %}<|im_start|>{{ m.content if m.content is string else m.content | selectattr('type', 'equalto', 'text') | "
+        "map(attribute='text') | join }}<|im_end|>{% endfor %}"
+    )
+    template, after_image = read_template(source, TOKENIZERS["byte level"], written="<|image|>", after_image="\n")
+    assert isinstance(template, Template)
+    assert (template.user, after_image) == (("<|im_start|>", "<|im_end|>"), "\n")
+    odd = source.replace("m.content if m.content is string", "(m.content | trim) if m.content is string")
+    template, after_image = read_template(odd, TOKENIZERS["byte level"], written="<|image|>", after_image="\n")
+    assert isinstance(template, JinjaTemplate)
+    assert (template.strings, after_image) == (("user",), "\n")
+
+
 def test_a_template_that_shows_no_words_is_refused() -> None:
     with pytest.raises(SpecError, match="shows no words of a user's message"):
         read_template("{{ bos_token }}", TOKENIZERS["byte level"], written="<|image|>")

@@ -21,7 +21,6 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import vlmkit
-from vlmkit.checkpoints.chat import chat_template
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.template import CHATML, Template
 from vlmkit.spec import Settings
@@ -156,11 +155,23 @@ MAKES = {
 }
 
 
+def of_texts(template: Template) -> str:
+    """The template in Jinja, as language models have theirs: the content of a message is a text."""
+
+    def by_role(side: int) -> str:
+        system, user, answer = (json.dumps(around[side]) for around in (template.system, template.user, template.assistant))
+        return f"{{{{ {system} if m['role'] == 'system' else {user} if m['role'] == 'user' else {answer} }}}}"
+
+    begin, prompt = json.dumps(template.begin), json.dumps(template.assistant[0])
+    turn = f"{by_role(0)}{{{{ m['content'] + '' }}}}{by_role(1)}"
+    return f"{{{{ {begin} }}}}{{% for m in messages %}}{turn}{{% endfor %}}{{% if add_generation_prompt %}}{{{{ {prompt} }}}}{{% endif %}}"
+
+
 def save(make: Make, directory: Path, *, chats: bool = True) -> Encode:
     """The directory of a language model: config and tokenizer, no weights. What encodes as the maker does."""
     tokenizer, theirs = make.read()
     if chats:
-        tokenizer.chat_template = chat_template((make.template, ""), "", begin=True)
+        tokenizer.chat_template = of_texts(make.template)
     tokenizer.save_pretrained(directory)
     config = {"model_type": make.language_model.model_type} | make.language_model.config.to_dict()
     (directory / "config.json").write_text(json.dumps(config))

@@ -54,7 +54,7 @@ def read_template(
         begin=around.before if begin is None else begin,
         end=end if begin is not None else around.behind,
     )
-    reader = _Reader(with_forms(jinja), written, after_image)
+    reader = _Reader(with_forms(jinja, written), written, after_image)
     begins = bool(bos) and reader.starts_with(bos)
     if not jinja.end:
         candidates = [*known, *filter(None, [reader.derived(bos)])]
@@ -88,7 +88,7 @@ def sets_off_first(tokenizer: Any, begin: str) -> bool:
     return bool(behind[1:] != alone)
 
 
-def with_forms(jinja: JinjaTemplate) -> JinjaTemplate:
+def with_forms(jinja: JinjaTemplate, written: str) -> JinjaTemplate:
     """The template with the forms of content in which each role's words come out of it. Raises SpecError where a user's never do."""
     asking: tuple[tuple[list[Turn], Turn, list[Turn]], ...] = (
         ([], user(QUESTION), []),
@@ -97,7 +97,9 @@ def with_forms(jinja: JinjaTemplate) -> JinjaTemplate:
     )
     for before, turn, behind in asking:
         role = turn.role
-        items, string = (_shows(jinja, [*before, turn._replace(as_string=form), *behind]) for form in (False, True))
+        items, string = (QUESTION in _shown(jinja, [*before, turn._replace(as_string=form), *behind]) for form in (False, True))
+        if role == "user" and string:  # of items a language model's own template may read the texts alone
+            items = items and written in _shown(jinja, [user(0, QUESTION)])
         if role == "user" and not (items or string):
             raise SpecError("the chat template shows no words of a user's message, neither of a text nor of a list of items")
         if items != string:
@@ -105,12 +107,13 @@ def with_forms(jinja: JinjaTemplate) -> JinjaTemplate:
     return jinja
 
 
-def _shows(jinja: JinjaTemplate, turns: Sequence[Turn]) -> bool:
+def _shown(jinja: JinjaTemplate, turns: Sequence[Turn]) -> str:
+    """What the template makes of a conversation; nothing where it refuses it, or writes a list of items as Python does."""
     try:
-        rendered = jinja.render(messages_of([jinja.readable(turn) for turn in turns], Shown((), ()), lambda _, text: text))
+        rendered = jinja.render(messages_of([jinja.readable(turn) for turn in turns], Shown(["image"], [""]), lambda _, text: text))
     except LayoutError:
-        return False
-    return QUESTION in rendered and "'text'" not in rendered
+        return ""
+    return "" if "'text'" in rendered else rendered
 
 
 class _Reader:
