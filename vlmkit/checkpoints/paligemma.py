@@ -41,6 +41,10 @@ class PaliGemma(Family):
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
         if config.vision_config.model_type != "siglip_vision_model":
             raise SpecError(f"vision tower {config.vision_config.model_type!r} is not the 'siglip_vision_model' of PaliGemma")
+        if config.projection_dim != config.text_config.hidden_size:
+            raise SpecError(
+                f"projection_dim: visual tokens are {config.projection_dim} wide, but the language model {config.text_config.hidden_size}"
+            )
         if processor.chat_template is not None:
             raise SpecError("the processor has a chat template, but PaliGemma's prompts have no turns; remove it from the directory")
         text = copy.deepcopy(config.text_config)
