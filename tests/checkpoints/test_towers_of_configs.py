@@ -269,7 +269,14 @@ def test_fields_without_effect_have_none(title: str, tmp_path: File) -> None:
     assert (logits_of(vlmkit.load(tmp_path), reference) - theirs).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize(("title", "path"), [(title, path) for title in COUNTS for path in sorted_out(title)[2]], ids=str)
+def refusals() -> list[Any]:
+    """Those of colours and placeholders, which all systems share, take their time."""
+    every = [(title, path) for title in COUNTS for path in sorted_out(title)[2]]
+    shared = {False: (), True: pytest.mark.slow}
+    return [pytest.param(*one, marks=shared[one[1][-1] in ALWAYS_REFUSED and one[0] != "LLaVA-1.5"], id=str(one)) for one in every]
+
+
+@pytest.mark.parametrize(("title", "path"), refusals())
 def test_fields_that_are_refused_are_named(title: str, path: Path, tmp_path: File) -> None:
     value = sorted_out(title)[2][path]
     reference = changed(title, {path: value})

@@ -39,7 +39,11 @@ def test_every_activation_of_transformers_is_known() -> None:
     assert ACT2CLS.keys() == NAMES
 
 
-@pytest.mark.parametrize("name", sorted(ACT2CLS))
+OFTEN = ("gelu_new", "quick_gelu", "prelu", "xielu")
+"""Tried in every run; the others take their time."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in sorted(ACT2CLS)])
 def test_activations_of_towers_and_projectors(name: str, tmp_path: File) -> None:
     model, _ = agree(changed("LLaVA-1.5", {ACT: name, PROJECTOR: name}), tmp_path)
     spec = model.config.spec
@@ -72,7 +76,7 @@ def test_an_activation_that_transformers_lacks_is_an_error_with_the_nearest_name
         vlmkit.architecture("llava-1.5-tiny").replace(connector={"kind": "mlp", "activation": 3})
 
 
-@pytest.mark.parametrize("layer", [0, -4, 3, [0, -2], [-4, -1, -1]], ids=str)
+@pytest.mark.parametrize("layer", [0, [-4, 3, 3], *(pytest.param(one, marks=pytest.mark.slow) for one in (-4, 3, [0, -2]))], ids=str)
 @pytest.mark.parametrize("title", ["LLaVA-1.5", "Maya", "AIMv2", "Pixtral"])
 def test_layers_down_to_the_embeddings(title: str, layer: int | list[int], tmp_path: File) -> None:
     """transformers 5.24 takes a single layer 0 for no layer at all, and fails, unless all of them are asked for."""
