@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from checkpoints.fields import Path, base_of, changed, fields_of, logits_of, logits_of_reference
+from checkpoints.told_otherwise import Path, base_of, changed, fields_of, logits_of, logits_of_reference
 
 import vlmkit
 from vlmkit.checkpoints import export

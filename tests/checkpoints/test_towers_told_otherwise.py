@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints.fields import Path, changed, logits_of, logits_of_reference
+from checkpoints.told_otherwise import Path, changed, logits_of, logits_of_reference
 from families.system import Reference
 from safetensors.torch import load_file, save_file
 from transformers.activations import ACT2CLS
