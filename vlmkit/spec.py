@@ -1,8 +1,8 @@
 """Frozen, typed, strictly decoded descriptions of parts, and their exact JSON.
 
 A spec holds scalars, Literals, tuples, nested specs and `Settings` (another library's own keyword arguments), nothing
-else. Types are checked when a spec is made and when it is decoded by the same code, so a spec that exists is a spec that
-can be written and read back.
+else; `Annotated[str, refuse]` is a string that `refuse(value, path)` may raise SpecError for. Types are checked when a spec is
+made and when it is decoded by the same code, so a spec that exists is a spec that can be written and read back.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from vlmkit.registry import Registry, suggestion
 
@@ -141,7 +141,7 @@ class Spec:
 
 
 def _resolve_fields(cls: type[Any]) -> dict[str, Any]:
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
@@ -210,6 +210,12 @@ def _decode_spec(cls: type[Any], data: Any, path: str) -> Any:
 def _check(hint: Any, value: Any, path: str, *, decode: bool = False) -> Any:
     """The value as the hint wants it, or SpecError. With `decode`, JSON lists become tuples and objects become specs."""
     origin = get_origin(hint)
+    if origin is Annotated:
+        plain, *refusals = get_args(hint)
+        value = _check(plain, value, path, decode=decode)
+        for refuse in refusals:
+            refuse(value, path)
+        return value
     if origin is Literal:
         if not any(type(value) is type(choice) and value == choice for choice in get_args(hint)):
             choices = ", ".join(repr(choice) for choice in get_args(hint))

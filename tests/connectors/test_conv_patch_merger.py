@@ -102,7 +102,7 @@ def test_an_odd_grid_is_refused_with_both_numbers():
         ConvPatchMerger().grid_out(Grid(1, 27, 27))
 
 
-@pytest.mark.parametrize("fields", [dict(kernel=0), dict(norm_eps=-1e-5), dict(activation="tanh")])
+@pytest.mark.parametrize("fields", [dict(kernel=0), dict(norm_eps=-1e-5), dict(activation="tangent")])
 def test_nonsense_is_refused(fields):
     with pytest.raises(SpecError, match="conv_patch_merger"):
         ConvPatchMerger(**fields)

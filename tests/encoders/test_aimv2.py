@@ -58,9 +58,13 @@ def test_sines_and_cosines_serve_every_grid_and_need_no_table():
 
 
 @pytest.mark.parametrize("bias", ["qkv_bias", "mlp_bias"])
-def test_a_config_with_biases_is_refused(bias):
-    with pytest.raises(SpecError, match=f"no {bias}"):
-        Aimv2.from_config(Aimv2VisionConfig(**NUMBERS, **{bias: True}))
+def test_a_config_with_biases_has_a_tower_with_them(bias):
+    model = theirs(**{bias: True})
+    tower = ours(model)
+    assert tower.spec == Aimv2.from_config(theirs().config).replace(**{bias: True})
+    with torch.no_grad():
+        out = model(images(NATIVE))
+    assert (features(tower, NATIVE) - out.last_hidden_state).abs().max() < 1e-5
 
 
 def test_numbers_of_the_published_model():

@@ -141,7 +141,7 @@ def test_a_checkpoint_is_read_and_one_that_does_not_fit_is_refused(both, tmp_pat
 
 def test_the_published_towers_numbers_are_the_defaults():
     assert encoders["mllama"].from_config(MllamaVisionConfig(image_size=560)) == encoders["mllama"]()
-    with pytest.raises(SpecError, match=r"mllama\.tiles: with 4 the canvases are"):
+    with pytest.raises(SpecError, match=r"supported_aspect_ratios: with max_num_tiles=4 the canvases are"):
         encoders["mllama"].from_config(MllamaVisionConfig(supported_aspect_ratios=[[1, 1], [2, 1]]))
 
 

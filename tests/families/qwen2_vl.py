@@ -30,13 +30,14 @@ SPECIALS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|
 PIXELS = {"shortest_edge": 4 * 28 * 28, "longest_edge": 16 * 28 * 28}
 
 
-def patches(inputs: dict[str, Tensor], encoder: Encoder) -> Tensor:
-    """The published order goes by the 2x2 blocks that are merged later; vlmkit's by rows."""
+def patches(inputs: dict[str, Tensor], encoder: Encoder, merge: int = 2) -> Tensor:
+    """The published order goes by the blocks, 2x2 each, that are merged later; vlmkit's by rows."""
     views = []
     for (frames, rows, columns), piece in zip(
         inputs["image_grid_thw"].tolist(), inputs["pixel_values"].split(inputs["image_grid_thw"].prod(dim=1).tolist()), strict=True
     ):
-        views.append(rearrange(piece, "(f h w dh dw) c -> (f h dh w dw) c", f=frames, h=rows // 2, w=columns // 2, dh=2, dw=2))
+        blocks = {"f": frames, "h": rows // merge, "w": columns // merge, "dh": merge, "dw": merge}
+        views.append(rearrange(piece, "(f h w dh dw) c -> (f h dh w dw) c", **blocks))
     return torch.cat(views)
 
 

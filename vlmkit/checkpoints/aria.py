@@ -60,6 +60,12 @@ class Aria(Family):
         placeholder = processor.image_token
         template, after_image = prompt_of(processor, START + placeholder + END, [(CHATML, "")])
         queries = tuple(sorted((_side(patches), count) for patches, count in config.projector_patch_to_query_dict.items()))
+        most = max(count for _, count in queries)
+        if config.max_value_projector_patch_to_query_dict != most:
+            raise SpecError(
+                f"max_value_projector_patch_to_query_dict: projector_patch_to_query_dict has at most {most} queries, not "
+                f"{config.max_value_projector_patch_to_query_dict}"
+            )
         written = {pixels: processor.size_conversion.get(pixels) for pixels in (side * vision.patch_size for side, _ in queries)}
         if list(written.values()) != [count for _, count in queries]:
             raise SpecError(

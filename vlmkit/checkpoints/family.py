@@ -33,6 +33,9 @@ class Family(ABC):
     directories (shards, older names, tied weights), and vlmkit takes the tensors over without copying them.
     """
 
+    pooling: ClassVar[tuple[str, ...]] = ("model.vision_tower.head",)
+    """Modules that towers of transformers' class may have, and their config or weights may say so or not: pooling heads, which no
+    feature depends on. vlmkit does not build them, loading says what it leaves out, and an exported config says that there is none."""
     unread: ClassVar[tuple[str, ...]] = ()
     """Modules of transformers' class that vlmkit does not build. Loading says what it leaves out, and an exported directory
     does not hold their weights."""
@@ -74,7 +77,9 @@ class Family(ABC):
 
         published = AutoProcessor.from_pretrained(directory)
         reference, report = self.reference().from_pretrained(directory, dtype=dtype or "auto", output_loading_info=True)
-        refuse_incomplete(directory, report, self.unread)
+        refuse_incomplete(directory, report, (*self.unread, *self.pooling))
+        refuse_other_placeholders(reference.config, published)
+        say_left_out(directory, self.weights_left_out(reference, report))
         theirs = self.read(reference, directory, report["missing_keys"])
         architecture = with_tied(self.architecture(reference.config, published), reference)
         if not self.own_head:
@@ -135,14 +140,17 @@ class Family(ABC):
         return names_of(model.language_model), self.renames(model.config.spec)
 
     def read(self, reference: PreTrainedModel, directory: str, missing: Container[str]) -> dict[str, Tensor]:
-        """The weights that vlmkit builds. A warning counts those that it leaves in the directory."""
+        """The weights that vlmkit builds."""
         weights: dict[str, Tensor] = reference.state_dict()
-        there = {name: tensor.numel() for name, tensor in weights.items() if name not in missing}
-        left = {module: sum(size for name, size in there.items() if is_within(name, (module,))) for module in self.unread}
-        if any(left.values()):
-            counted = ", ".join(f"{module} ({size:,} values)" for module, size in left.items())
-            warnings.warn(f"{directory}: {counted} are not read, for vlmkit does not build them", stacklevel=3)
-        return {name: tensor for name, tensor in weights.items() if not is_within(name, self.unread)}
+        return {name: tensor for name, tensor in weights.items() if not is_within(name, (*self.unread, *self.pooling))}
+
+    def weights_left_out(self, reference: PreTrainedModel, report: dict[str, Any]) -> dict[str, int]:
+        """Modules that are not built, each with the number of its values in the directory: 0 where transformers did not read them
+        either, for its config does not speak of them."""
+        there = {name: tensor.numel() for name, tensor in reference.state_dict().items() if name not in report["missing_keys"]}
+        there |= dict.fromkeys(map(str, report["unexpected_keys"]), 0)
+        sizes = {module: [size for name, size in there.items() if is_within(name, (module,))] for module in (*self.unread, *self.pooling)}
+        return {module: sum(found) for module, found in sizes.items() if found}
 
     def write(self, weights: dict[str, Tensor], config: PretrainedConfig) -> dict[str, Tensor]:
         """What `read` gives, as the published class of this config has it: the same, but where a family cuts tensors otherwise."""
@@ -179,6 +187,27 @@ def take_over(model: PreTrainedModel, weights: dict[str, Tensor], source: str) -
         raise SpecError(f"{source} does not fit: {some(problems)}")
     model.load_state_dict(weights, assign=True)
     model.tie_weights()
+
+
+def say_left_out(directory: str, modules: dict[str, int]) -> None:
+    """Warn of modules that are not built, with the numbers of their values where those are known."""
+    if modules:
+        counted = ", ".join(f"{module} ({size:,} values)" if size else module for module, size in modules.items())
+        warnings.warn(f"{directory}: {counted} are not read, for vlmkit does not build them", stacklevel=4)
+
+
+def refuse_other_placeholders(config: PretrainedConfig, processor: Any) -> None:
+    """Raise SpecError where the processor writes another token for an image or a film than the model looks for: transformers' class then
+    finds no place for its features."""
+    told = config.to_dict()
+    for kind in ("image", "video"):
+        name = next((name for name in (f"{kind}_token_id", f"{kind}_token_index") if name in told), None)
+        written = getattr(processor, f"{kind}_token", None)
+        if name is None or written is None:
+            continue
+        found = processor.tokenizer.convert_tokens_to_ids(str(written))
+        if found != told[name]:
+            raise SpecError(f"{name}: the config says {told[name]}, but the processor writes {str(written)!r}, which is token {found}")
 
 
 def refuse_incomplete(directory: str, report: dict[str, Any], unread: tuple[str, ...] = ()) -> None:

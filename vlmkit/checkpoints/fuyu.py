@@ -44,6 +44,8 @@ class Fuyu(Family):
         )
 
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
+        if config.num_channels != 3:
+            raise SpecError(f"num_channels: FuyuForCausalLM is given pixels of 3 colours, but the config says {config.num_channels}")
         images = processor.image_processor
         return Architecture(
             name=f"fuyu-{config.text_config.model_type}",

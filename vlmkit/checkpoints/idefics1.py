@@ -94,7 +94,7 @@ class Idefics1(Family):
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
         images, perceiver = processor.image_processor, config.perceiver_config
         if not config.use_resampler:
-            raise SpecError(f"{NAME} without a resampler is not built")
+            raise SpecError(f"use_resampler: {NAME} without a resampler is not built")
         starts = {"zeros": 0.0, "ones": 1.0}
         encoder = Clip.from_config(config.vision_config, class_token="keep", keep_unused=True, **normalisation(images))
         return Architecture(
@@ -112,6 +112,7 @@ class Idefics1(Family):
             fusion=CrossAttention(
                 before=config.cross_layer_interval,
                 visual_dim=config.vision_config.embed_dim,
+                activation=config.hidden_act,
                 qk_norm=config.qk_layer_norms,
                 gate="vector" if config.alpha_type == "vector" else "scalar",
                 gate_start=starts.get(config.alpha_initializer, 0.0),
@@ -134,11 +135,12 @@ class Idefics1(Family):
             raise SpecError(f"{NAME} looks at images whose marks are 'seen_fenced', but the layout is {layout.kind!r}")
         varied = ("before", "qk_norm", "gate", "gate_start", "gate_spread")
         plain = isinstance(fusion, CrossAttention) and fusion == CrossAttention(
-            visual_dim=encoder.dim_out, **{name: getattr(fusion, name) for name in varied}
+            visual_dim=encoder.dim_out, activation=text.hidden_act, **{name: getattr(fusion, name) for name in varied}
         )
         if not plain or not isinstance(fusion, CrossAttention) or not isinstance(fusion.before, int):
             raise SpecError(
-                f"{NAME} has cross_attention before every n-th layer, over features {encoder.dim_out} wide, but the fusion is {fusion}"
+                f"{NAME} has cross_attention before every n-th layer, over features {encoder.dim_out} wide, with the language model's "
+                f"activation {text.hidden_act!r}, but the fusion is {fusion}"
             )
         if text.model_type != "llama" or text.num_key_value_heads != text.num_attention_heads:
             raise SpecError(f"{NAME} has 'llama' with a head of keys and values for each of queries, but the language model is {text}")

@@ -35,7 +35,10 @@ class Idefics2(Idefics):
     def connector(self, config: PretrainedConfig) -> Perceiver:
         perceiver, text = config.perceiver_config, config.text_config
         if perceiver.hidden_act != text.hidden_act:
-            raise SpecError(f"the perceiver's activation is {perceiver.hidden_act!r}, that of the layer before it {text.hidden_act!r}")
+            raise SpecError(
+                f"hidden_act: the perceiver's activation is {perceiver.hidden_act!r}, that of the layer before it, which is the language "
+                f"model's, {text.hidden_act!r}; vlmkit's 'perceiver' has one"
+            )
         return Perceiver(
             latents=perceiver.resampler_n_latents,
             depth=perceiver.resampler_depth,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from vlmkit.activations import LEARNED, THEIRS
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.chat import prompt_of, source_of
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Family, Renames
@@ -21,6 +22,7 @@ from vlmkit.checkpoints.image_processors import (
     stated_normalisation,
 )
 from vlmkit.connectors.mlp import Mlp
+from vlmkit.encoders.hf import named_theirs
 from vlmkit.encoders.siglip import Siglip
 from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
@@ -40,8 +42,9 @@ PROMPTS = ((PROMPT.replace(preface=""), ""), (PROMPT, ""))
 """Published processors write the default system message themselves, exported ones leave it to their template."""
 IMAGE = "{{% if not loop.first %}}{{{{ '\\n' }}}}{{% endif %}}{}{{% if not loop.last %}}{{{{ '\\n' }}}}{{% endif %}}"
 """An image in Jinja, on a line of its own."""
-PLAIN = {"use_qk_norm": False, "attention_bias": True, "hidden_act": "gelu"}
-"""Settings of the published tower that vlmkit's has no other choice for."""
+PLAIN = {"num_channels": 3, "use_qk_norm": False, "attention_bias": True}
+"""Settings of the published tower that vlmkit's has no other choice for. With norms of queries and keys transformers' own class fails:
+each is as wide as all heads together, and is given one."""
 
 
 class Janus(Family):
@@ -66,6 +69,7 @@ class Janus(Family):
             *((f"{ours}.{n}.self_attn.out_proj.", f"{theirs}.{n}.self_attn.projection_layer.") for ours, theirs, n in blocks),
             ("encoder.", "model.vision_model."),
             ("connector.layers.0.", "model.aligner.fc1."),
+            *((("connector.layers.1.", "model.aligner.activation_fn."),) if connector.activation in LEARNED else ()),
             *((f"connector.layers.{2 * n}.", f"model.aligner.hidden_layers.{n - 1}.") for n in range(1, connector.depth)),
             *LANGUAGE_MODEL,
         )
@@ -76,6 +80,10 @@ class Janus(Family):
         vision, images = config.vision_config, processor.image_processor
         if wrong := [f"{name}={getattr(vision, name)}" for name, value in PLAIN.items() if getattr(vision, name) != value]:
             raise SpecError(f"vlmkit builds Janus's tower with {PLAIN}, but the checkpoint has {', '.join(wrong)}")
+        if vision.projection_dim != config.text_config.hidden_size:
+            raise SpecError(
+                f"projection_dim: visual tokens are {vision.projection_dim} wide, but the language model {config.text_config.hidden_size}"
+            )
         preface = DEFAULT_SYSTEM_PROMPT if processor.use_default_system_prompt else ""
         template, _ = prompt_of(processor, processor.image_token, PROMPTS, IMAGE.format(processor.image_token), preface=preface)
         numbers: dict[str, Any] = {
@@ -88,14 +96,14 @@ class Janus(Family):
             "activation": vision.hidden_act,
             "norm_eps": vision.layer_norm_eps,
         }
-        encoder, policy = Siglip(**(numbers | normalisation(images))), policy_of(images)
+        encoder, policy = named_theirs(Siglip, Siglip.names, **(numbers | normalisation(images))), policy_of(images)
         refuse_unfit(policy, encoder, images, "size")
         refuse_other_count(processor, processor.num_image_tokens, encoder.native_grid.tokens, "num_image_tokens")
         return Architecture(
             name=f"janus-{config.text_config.model_type}",
             policy=policy,
             encoder=encoder,
-            connector=Mlp(depth=vision.depth),
+            connector=aligner(vision),
             layout=BracketedLines(
                 template=template,
                 placeholder=processor.image_token,
@@ -115,11 +123,12 @@ class Janus(Family):
         from transformers import JanusConfig
 
         encoder, connector, language_model = architecture.encoder, architecture.connector, architecture.language_model
-        published = {"layer": -1, "final_norm": True, "first_patch": "keep", "positions": "fixed", "activation": "gelu"}
+        published = {"layer": -1, "final_norm": True, "first_patch": "keep", "positions": "fixed"}
         if not isinstance(encoder, Siglip) or encoder != encoder.replace(**published):
             raise SpecError(f"JanusForConditionalGeneration has siglip with {published}, but the encoder is {encoder}")
-        if not isinstance(connector, Mlp) or connector != Mlp(depth=connector.depth):
-            raise SpecError(f"JanusForConditionalGeneration has a plain mlp, but the connector is {connector}")
+        act = THEIRS.get(encoder.activation, encoder.activation)
+        if not isinstance(connector, Mlp) or connector != Mlp(depth=connector.depth, activation=act):
+            raise SpecError(f"JanusForConditionalGeneration has a plain mlp with the tower's activation {act!r}, but it is {connector}")
         if not isinstance(architecture.layout, BracketedLines) or not isinstance(architecture.fusion, Splice):
             raise SpecError(
                 f"JanusForConditionalGeneration splices bracketed_lines, but the layout is {architecture.layout.kind!r} and the fusion "
@@ -183,6 +192,13 @@ def policy_of(images: Any) -> Letterbox:
     refuse_others(images, ("size", "min_size"), ("pad_size", "crop_size"))
     with named(images, "size", "min_size"):
         return Letterbox(size=square_of(images), min_side=images.min_size, fill=mean_colour(images), resample=resample_of(images))
+
+
+def aligner(vision: PretrainedConfig) -> Mlp:
+    """The connector of a published vision config. Raises SpecError for an activation with weights that stands in several places."""
+    if vision.hidden_act in LEARNED and vision.depth > 2:
+        raise SpecError(f"hidden_act: {vision.hidden_act!r} has weights, which the {vision.depth - 1} places of the aligner share")
+    return Mlp(depth=vision.depth, activation=THEIRS.get(vision.hidden_act, vision.hidden_act))
 
 
 FAMILY = Janus()

@@ -20,7 +20,8 @@ from vlmkit.checkpoints.image_processors import (
 )
 from vlmkit.checkpoints.parts import strategy_of
 from vlmkit.checkpoints.projector import RENAMES, config_fields, parts_of
-from vlmkit.encoders.base import Encoder
+from vlmkit.encoders.base import Encoder, ViT
+from vlmkit.features import Grid
 from vlmkit.layout.unpadded_rows import UnpaddedRows
 from vlmkit.preprocess.geometry import Size
 from vlmkit.preprocess.policies.anyres import AnyRes
@@ -49,6 +50,7 @@ class LlavaNext(Family):
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
         template, after_image = prompt_of(processor, processor.image_token, PROMPTS)
         parts, policy = parts_of(config, processor.image_processor), policy_of(config, processor.image_processor)
+        refuse_other_grids(parts["encoder"])
         refuse_other_tokens(processor, policy, parts["encoder"])
         return Architecture(
             name=f"llava-next-{config.text_config.model_type}",
@@ -68,12 +70,9 @@ class LlavaNext(Family):
         if not isinstance(policy, AnyRes) or policy != AnyRes(size=policy.size, grids=policy.grids, resample=policy.resample):
             raise SpecError(f"{name} sees whole tiles of 'anyres' with black beside the image, but the policy is {policy}")
         side, own = policy.size, getattr(encoder, "image_size", None)
-        tile = Size(side, side).grid(encoder.patch_size)
-        if own != side or encoder.grid_out(tile) != tile:
-            raise SpecError(
-                f"{name} has a token for each of the {tile} patches of a tile as large as the tower's own images, but tiles have "
-                f"{side} pixels, the {encoder.kind!r} tower's images {own}, and it gives {encoder.grid_out(tile)} tokens"
-            )
+        if own != side:
+            raise SpecError(f"{name} has tiles as large as the tower's own images, but tiles have {side} pixels, the images {own}")
+        refuse_other_grids(encoder, Size(side, side).grid(encoder.patch_size))
         return LlavaNextConfig(image_grid_pinpoints=pinpoints(policy), **fields)
 
     def processor(self, architecture: Architecture, processor: VLMProcessor) -> Any:
@@ -127,6 +126,17 @@ def refuse_other_tokens(processor: Any, policy: AnyRes, encoder: Encoder) -> Non
 def pinpoints(policy: AnyRes) -> list[list[int]]:
     """Grids of tiles by their pixels, as transformers names them."""
     return [[rows * policy.size, columns * policy.size] for rows, columns in policy.grids]
+
+
+def refuse_other_grids(encoder: Encoder, tile: Grid | None = None) -> None:
+    """Raise SpecError for a tower that gives anything but a token for each patch of a tile: the published class lays tiles side by side
+    again, and fails where a class token is kept, or a patch dropped."""
+    tile = encoder.native_grid if tile is None and isinstance(encoder, ViT) else tile
+    if tile is not None and encoder.grid_out(tile) != tile:
+        raise SpecError(
+            f"vision_feature_select_strategy: LlavaNextForConditionalGeneration has a token for each of the {tile} patches of a tile, but "
+            f"with {strategy_of(encoder)!r} the {encoder.kind!r} tower gives {encoder.grid_out(tile)} tokens"
+        )
 
 
 FAMILY = LlavaNext()

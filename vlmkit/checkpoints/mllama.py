@@ -78,7 +78,10 @@ class MllamaFamily(Family):
             connector=Linear(),
             layout=SeenMark(template=template, placeholder=processor.image_token, after_image=after_image),
             fusion=CrossAttention(
-                before=tuple(at - number for number, at in enumerate(crossing)), looks_at_none="everything", feeds="seeing"
+                before=tuple(at - number for number, at in enumerate(crossing)),
+                activation=text.hidden_act,
+                looks_at_none="everything",
+                feeds="seeing",
             ),
             language_model=language_model.replace(config=language_model.config | settings),
         )
@@ -87,6 +90,7 @@ class MllamaFamily(Family):
         from transformers import MllamaConfig
 
         encoder, fusion, layout = architecture.encoder, architecture.fusion, architecture.layout
+        text = architecture.language_model.transformers_config()
         if not isinstance(encoder, Mllama):
             raise SpecError(f"{NAME} has an 'mllama' tower, but the encoder is {encoder.kind!r}")
         if architecture.connector != Linear():
@@ -94,10 +98,12 @@ class MllamaFamily(Family):
         if not isinstance(layout, SeenMark):
             raise SpecError(f"{NAME} looks at images whose marks are 'seen', but the layout is {layout.kind!r}")
         if not isinstance(fusion, CrossAttention) or fusion != CrossAttention(
-            before=fusion.before, looks_at_none="everything", feeds="seeing"
+            before=fusion.before, activation=text.hidden_act, looks_at_none="everything", feeds="seeing"
         ):
-            raise SpecError(f"{NAME} has cross_attention(looks_at_none='everything', feeds='seeing'), but the fusion is {fusion}")
-        text = architecture.language_model.transformers_config()
+            raise SpecError(
+                f"{NAME} has cross_attention(looks_at_none='everything', feeds='seeing') with the language model's activation "
+                f"{text.hidden_act!r}, but the fusion is {fusion}"
+            )
         if text.model_type != "mllama_text_model" or text.cross_attention_layers:
             raise SpecError(f"{NAME} has 'mllama_text_model' without cross_attention_layers, but the language model is {text.model_type!r}")
         own, crossing = numbered(architecture)

@@ -48,6 +48,10 @@ class PaliGemma(Family):
     def architecture(self, config: PretrainedConfig, processor: Any) -> Architecture:
         if config.vision_config.model_type != "siglip_vision_model":
             raise SpecError(f"vision tower {config.vision_config.model_type!r} is not the 'siglip_vision_model' of PaliGemma")
+        if config.projection_dim != config.text_config.hidden_size:
+            raise SpecError(
+                f"projection_dim: visual tokens are {config.projection_dim} wide, but the language model {config.text_config.hidden_size}"
+            )
         images, text = processor.image_processor, copy.deepcopy(config.text_config)
         for name in NOT_LANGUAGE:
             delattr(text, name)

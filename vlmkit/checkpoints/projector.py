@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vlmkit.activations import OWN, THEIRS
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.family import LANGUAGE_MODEL, Renames
 from vlmkit.checkpoints.image_processors import normalisation
@@ -21,13 +22,10 @@ if TYPE_CHECKING:
 RENAMES: Renames = (
     ("encoder.", "model.vision_tower."),
     ("connector.layers.0.", "model.multi_modal_projector.linear_1."),
+    ("connector.layers.1.", "model.multi_modal_projector.act."),
     ("connector.layers.2.", "model.multi_modal_projector.linear_2."),
     *LANGUAGE_MODEL,
 )
-
-_THEIRS = {"gelu_tanh": "gelu_pytorch_tanh"}
-_OURS: dict[str, Any] = {theirs: ours for ours, theirs in _THEIRS.items()}
-"""Activations whose names differ."""
 
 
 def parts_of(config: PretrainedConfig, image_processor: Any) -> dict[str, Any]:
@@ -41,7 +39,7 @@ def parts_of(config: PretrainedConfig, image_processor: Any) -> dict[str, Any]:
     )
     return {
         "encoder": encoder,
-        "connector": Mlp(depth=2, activation=_OURS.get(act, act), bias=config.multimodal_projector_bias),
+        "connector": Mlp(depth=2, activation=THEIRS.get(act, act), bias=config.multimodal_projector_bias),
         "fusion": Splice(),
         "language_model": LanguageModel.from_config(config.text_config),
     }
@@ -61,7 +59,7 @@ def config_fields(model: str, architecture: Architecture, processor: VLMProcesso
         "vision_config": encoder_config(encoder, architecture.policy),
         "text_config": architecture.language_model.transformers_config(),
         "image_token_index": processor.plain_tokenizer.specials[architecture.layout.placeholder],
-        "projector_hidden_act": _THEIRS.get(connector.activation, connector.activation),
+        "projector_hidden_act": OWN.get(connector.activation, connector.activation),
         "vision_feature_select_strategy": strategy_of(encoder),
         "vision_feature_layer": list(layer) if isinstance(layer, tuple) else layer,
         "multimodal_projector_bias": connector.bias,

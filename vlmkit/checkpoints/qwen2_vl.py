@@ -55,9 +55,9 @@ class Qwen2VLFamily(Family):
         images, vision, text = processor.image_processor, config.vision_config, LanguageModel.from_config(config.text_config)
         refuse_other_patches(images, vision)
         refuse_other_patches(processor.video_processor, vision)
-        start, end = (
-            processor.tokenizer.convert_ids_to_tokens(token) for token in (config.vision_start_token_id, config.vision_end_token_id)
-        )
+        if vision.hidden_size != text.dim:
+            raise SpecError(f"vision_config.hidden_size: visual tokens are {vision.hidden_size} wide, but the language model {text.dim}")
+        start, end = (token_of(processor.tokenizer, config, name) for name in ("vision_start_token_id", "vision_end_token_id"))
         template, after_image = prompt_of(processor, start + processor.image_token + end, PROMPTS)
         return Architecture(
             name=f"qwen2-vl-{text.dim}",
@@ -148,6 +148,14 @@ class Qwen2VLFamily(Family):
                 f"has {layout.placeholder!r} and {layout.video_placeholder!r}"
             )
         return made
+
+
+def token_of(tokenizer: Any, config: PretrainedConfig, name: str) -> str:
+    """The token whose id the config states under this name. Raises SpecError where the tokenizer does not have it."""
+    token: str | None = tokenizer.convert_ids_to_tokens(getattr(config, name))
+    if token is None:
+        raise SpecError(f"{name}: the tokenizer has no token {getattr(config, name)}")
+    return token
 
 
 FAMILY = Qwen2VLFamily()

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from vlmkit.activations import Activation
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
 from vlmkit.connectors.blocks import equal_grids, merged_grid
-from vlmkit.connectors.layers import Activation
 from vlmkit.connectors.mlp import Mlp
 from vlmkit.features import Features, Grid
 from vlmkit.spec import SpecError

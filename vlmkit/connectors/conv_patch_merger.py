@@ -15,10 +15,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlmkit.activations import Activation, activation
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
 from vlmkit.connectors.blocks import merge_blocks, merged_grid
-from vlmkit.connectors.layers import Activation, activation
 from vlmkit.connectors.positions import sincos_2d
 from vlmkit.features import Features, Grid
 from vlmkit.spec import SpecError

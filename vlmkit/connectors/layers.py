@@ -1,4 +1,4 @@
-"""The small choices that connectors share: an activation, a norm."""
+"""The small choices that connectors share: a norm, a gated MLP; activations are in vlmkit/activations.py."""
 
 from __future__ import annotations
 
@@ -6,21 +6,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
+from vlmkit.activations import Activation, activation
+
 Norm = Literal["none", "layer_norm", "rms_norm"]
-
-
-def activation(name: Activation) -> nn.Module:
-    """The named activation; "gelu" is the exact one (erf), "gelu_tanh" its tanh approximation."""
-    match name:
-        case "gelu":
-            return nn.GELU()
-        case "gelu_tanh":
-            return nn.GELU(approximate="tanh")
-        case "silu":
-            return nn.SiLU()
-        case "relu":
-            return nn.ReLU()
 
 
 def norm(name: Norm, dim: int, eps: float) -> list[nn.Module]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from vlmkit.activations import Activation, activation
 from vlmkit.connectors import connectors
 from vlmkit.connectors.blocks import BlockConnector, BlockOrder, merge_blocks
-from vlmkit.connectors.layers import Activation, activation
 from vlmkit.features import Features
 from vlmkit.spec import SpecError
 

@@ -15,9 +15,10 @@ from itertools import pairwise
 
 from torch import nn
 
+from vlmkit.activations import Activation, activation
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
-from vlmkit.connectors.layers import Activation, Norm, activation, norm
+from vlmkit.connectors.layers import Norm, norm
 from vlmkit.features import Features
 from vlmkit.spec import SpecError
 

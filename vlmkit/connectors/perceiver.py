@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from vlmkit.activations import Activation
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
-from vlmkit.connectors.layers import Activation, GatedMlp
+from vlmkit.connectors.layers import GatedMlp
 from vlmkit.features import Features, Grid
 from vlmkit.spec import SpecError
 

@@ -15,9 +15,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlmkit.activations import Activation, activation
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
-from vlmkit.connectors.layers import Activation, activation
 from vlmkit.connectors.perceiver import frames, padded
 from vlmkit.features import Features, Grid
 from vlmkit.spec import SpecError

@@ -1,7 +1,7 @@
 """AIMv2's vision transformer (Fini et al. 2024, arXiv:2411.14402) as transformers' Aimv2VisionModel computes it, without the
 pooling head.
 
-Norms are RMSNorm, one of them between patches and positions; MLPs are gated; only the patches have a bias. `layer=-1,
+Norms are RMSNorm, one of them between patches and positions; MLPs are gated; unless told, only the patches have a bias. `layer=-1,
 final_norm=True` is transformers' last_hidden_state; none of its hidden_states carries the last norm.
 """
 
@@ -14,19 +14,17 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from vlmkit.activations import TransformersActivation
 from vlmkit.connectors.positions import sincos_2d
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, Positions, refuse_frames
-from vlmkit.encoders.hf import Activation, TransformersTower, TransformersViT
+from vlmkit.encoders.hf import TransformersTower, TransformersViT
 from vlmkit.encoders.packed import in_a_row
 from vlmkit.encoders.positions import resample
 from vlmkit.encoders.projection import project
 from vlmkit.encoders.segments import Segments
 from vlmkit.features import Grid, View
 from vlmkit.spec import SpecError
-
-_WITHOUT = {"qkv_bias": False, "mlp_bias": False}
-"""What every published config says, and the tower relies on."""
 
 
 @encoders.register("aimv2")
@@ -40,18 +38,22 @@ class Aimv2(TransformersViT):
     mlp: int = 2816
     patch: int = 14
     image_size: int = 336
-    activation: Activation = "silu"
+    activation: TransformersActivation = "silu"
     """Of the gate."""
     norm_eps: float = 1e-5
     final_norm: bool = True
     table: Literal["learned", "sincos"] = "learned"
     """Learned positions of one grid, or sines and cosines of any, as aimv2-large-patch14-native has them: `positions` and
     `image_size` then mean nothing."""
+    qkv_bias: bool = False
+    """Of the linear layers in attention; no published model has one."""
+    mlp_bias: bool = False
     positions: Positions = "fixed"
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
 
-    names: ClassVar[dict[str, str]] = TransformersViT.names | {"norm_eps": "rms_norm_eps"}
+    names: ClassVar[dict[str, str]] = TransformersViT.names | {"norm_eps": "rms_norm_eps", "qkv_bias": "qkv_bias", "mlp_bias": "mlp_bias"}
+    later: ClassVar[frozenset[str]] = frozenset({"qkv_bias", "mlp_bias"})
     norm_at: ClassVar[str] = "rms_norm"
     headless: ClassVar[dict[str, Any]] = {"use_head": False}
 
@@ -73,13 +75,10 @@ class Aimv2(TransformersViT):
         return Aimv2VisionModel
 
     def numbers(self) -> dict[str, Any]:
-        return super().numbers() | {"is_native": self.table == "sincos"} | _WITHOUT
+        return super().numbers() | {"is_native": self.table == "sincos"}
 
     @classmethod
     def from_config(cls, config: Any, **fields: Any) -> Self:
-        """The spec of a transformers vision config. Raises SpecError for biases that the tower does not have."""
-        if said := [name for name, value in _WITHOUT.items() if getattr(config, name) != value]:
-            raise SpecError(f"vlmkit's 'aimv2' tower has no {' and no '.join(said)}, but the config asks for it")
         return super().from_config(config, **({"table": "sincos" if config.is_native else "learned"} | fields))
 
     def build(self) -> Aimv2Tower:

@@ -96,7 +96,8 @@ class BlockEncoder(Encoder):
     """Side of a patch in pixels."""
     layer: int | tuple[int, ...] = -1
     """Which block's output is the feature, counted as transformers' `hidden_states` does: -1 is the last block, -2 the one
-    before, 1 the first. Several are joined along the channels in the order given (Molmo: (-2, -9))."""
+    before, 1 the first, 0 (or -1 less the number of blocks) what goes into it. Several are joined along the channels in the order
+    given (Molmo: (-2, -9))."""
     checkpoint: str | None = None
     """Where `load_pretrained` finds weights: a name that the library knows, or a local path."""
 
@@ -109,8 +110,10 @@ class BlockEncoder(Encoder):
         if not chosen:
             raise SpecError(f"{self.kind}.layer: at least one layer is needed")
         for layer in chosen:
-            if layer == 0 or abs(layer) > self.layers:
-                raise SpecError(f"{self.kind}.layer: expected -{self.layers} to -1 or 1 to {self.layers} (blocks), got {layer}")
+            if not -self.layers - 1 <= layer <= self.layers:
+                raise SpecError(
+                    f"{self.kind}.layer: expected 0 to {self.layers} (blocks run before), or -{self.layers + 1} to -1, got {layer}"
+                )
 
     @property
     def patch_size(self) -> int:
@@ -120,7 +123,7 @@ class BlockEncoder(Encoder):
     def depths(self) -> tuple[int, ...]:
         """Blocks run before each selected layer: (31,) for layer -2 of 32."""
         chosen = self.layer if isinstance(self.layer, tuple) else (self.layer,)
-        return tuple(layer if layer > 0 else self.layers + 1 + layer for layer in chosen)
+        return tuple(layer if layer >= 0 else self.layers + 1 + layer for layer in chosen)
 
     @property
     def dim_out(self) -> int:

@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, Positions
-from vlmkit.encoders.hf import Activation, TransformersViT, TransformersViTTower
+from vlmkit.encoders.hf import TransformersViT, TransformersViTTower
 
 
 @encoders.register("clip")
@@ -27,7 +28,7 @@ class Clip(TransformersViT):
     mlp: int = 4096
     patch: int = 14
     image_size: int = 336
-    activation: Activation = "quick_gelu"
+    activation: TransformersActivation = "quick_gelu"
     norm_eps: float = 1e-5
     final_norm: bool = False
     class_token: Literal["drop", "keep"] = "drop"

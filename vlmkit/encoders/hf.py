@@ -12,12 +12,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from vlmkit.encoders.base import BlockEncoder, Positions, ViT
+from vlmkit.activations import TransformersActivation
+from vlmkit.encoders.base import BlockEncoder, Encoder, Positions, ViT
 from vlmkit.encoders.loading import fill_from_transformers
 from vlmkit.encoders.packed import Block, PackedTower, in_a_row
 from vlmkit.encoders.positions import resample
@@ -26,8 +27,7 @@ from vlmkit.encoders.segments import Segments, by_segments
 from vlmkit.features import View
 from vlmkit.spec import SpecError
 
-Activation = Literal["quick_gelu", "gelu", "gelu_pytorch_tanh", "silu"]
-"""Of a block's MLP, by transformers' names."""
+S = TypeVar("S", bound=Encoder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,8 @@ class TransformersEncoder(BlockEncoder):
     heads: int
     mlp: int
     """Hidden channels of a block's MLP."""
-    activation: Activation
+    activation: TransformersActivation
+    """Of a block's MLP, by transformers' name."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """transformers' attention implementation; flash_attention_2 needs the flash-attn package and half precision."""
     keep_unused: bool = False
@@ -76,9 +77,10 @@ class TransformersEncoder(BlockEncoder):
 
     @classmethod
     def from_config(cls, config: Any, **fields: Any) -> Self:
-        """The spec of a transformers vision config."""
+        """The spec of a transformers vision config. Raises SpecError for pixels of other than three colours."""
+        refuse_colours(cls.kind, config)
         own = {ours: getattr(config, theirs) for ours, theirs in cls.names.items()}
-        return cls(**(own | {"attention": "sdpa"} | fields))
+        return named_theirs(cls, cls.names | {"layer": "vision_feature_layer"}, **(own | {"attention": "sdpa"} | fields))
 
     @property
     def blocks(self) -> int:
@@ -107,6 +109,22 @@ class TransformersEncoder(BlockEncoder):
         """False for weights of the published model that this tower leaves out."""
         number, _, _ = name.removeprefix(f"{self.blocks_at}.").partition(".")
         return not name.startswith(f"{self.blocks_at}.") or int(number) < self.blocks
+
+
+def named_theirs(cls: type[S], names: dict[str, str], **fields: Any) -> S:
+    """The spec with these fields. A field that cannot be goes by its name in transformers' config (`names`) as well."""
+    try:
+        return cls(**fields)
+    except SpecError as error:
+        ours = str(error).removeprefix(f"{cls.kind}.").partition(":")[0].partition("[")[0]
+        raise SpecError(f"{names[ours]}: {error}" if ours in names else str(error)) from None
+
+
+def refuse_colours(kind: str, config: Any) -> None:
+    """Raise SpecError for a config whose pixels have other than three colours."""
+    name = "in_channels" if hasattr(config, "in_channels") else "num_channels"
+    if getattr(config, name) != 3:
+        raise SpecError(f"{name}: encoder {kind!r} sees pixels of 3 colours, but the config says {getattr(config, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)

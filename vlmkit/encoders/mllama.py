@@ -27,15 +27,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, Encoder, refuse_frames
-from vlmkit.encoders.hf import Activation
+from vlmkit.encoders.hf import named_theirs, refuse_colours
 from vlmkit.encoders.loading import fill_from_transformers
 from vlmkit.encoders.packed import PackedTower
 from vlmkit.encoders.projection import project
 from vlmkit.features import Grid, GridError, View, tiles_together
 from vlmkit.preprocess.geometry import ImagePlan
 from vlmkit.spec import SpecError
+
+NAMES = {
+    "heads": "attention_heads",
+    "patch": "patch_size",
+    "tiles": "max_num_tiles",
+    "selected": "intermediate_layers_indices",
+    "activation": "hidden_act",
+}
+"""Fields under transformers' names, those that can be wrong."""
 
 
 @encoders.register("mllama")
@@ -57,7 +67,7 @@ class Mllama(Encoder):
     """Tiles of a canvas at most. Every canvas of rows x columns that has no more is one that the tower knows."""
     selected: tuple[int, ...] = (4, 8, 16, 24, 31)
     """Blocks of the first stack whose output stands beside the last block's of the second: 4 is the output of the fourth."""
-    activation: Activation = "gelu"
+    activation: TransformersActivation = "gelu"
     norm_eps: float = 1e-5
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
@@ -147,8 +157,10 @@ class Mllama(Encoder):
 
     @classmethod
     def from_config(cls, config: Any, **fields: Any) -> Self:
-        """The spec of a transformers vision config. Raises SpecError where its tables are in another order than the tower's."""
-        spec = cls(
+        """The spec of a transformers vision config. Raises SpecError where its tables are in another order than the tower's, its features
+        of another width, or its pixels of other than three colours."""
+        refuse_colours(cls.kind, config)
+        own: dict[str, Any] = dict(
             width=config.hidden_size,
             layers=config.num_hidden_layers,
             global_layers=config.num_global_layers,
@@ -160,11 +172,18 @@ class Mllama(Encoder):
             selected=tuple(index + 1 for index in config.intermediate_layers_indices),
             activation=config.hidden_act,
             norm_eps=config.norm_eps,
-            **fields,
         )
+        spec = named_theirs(cls, NAMES, **(own | fields))
         theirs = [list(canvas) for canvas in config.supported_aspect_ratios]
         if theirs != spec.numbers()["supported_aspect_ratios"]:
-            raise SpecError(f"mllama.tiles: with {spec.tiles} the canvases are {spec.canvases}, but the config has {theirs}")
+            raise SpecError(
+                f"supported_aspect_ratios: with max_num_tiles={spec.tiles} the canvases are {spec.canvases}, but the config has {theirs}"
+            )
+        if config.vision_output_dim != spec.dim_out:
+            raise SpecError(
+                f"vision_output_dim: features of the last layer and {len(spec.selected)} others have {spec.dim_out} channels, "
+                f"but the config says {config.vision_output_dim}"
+            )
         return spec
 
     def make(self) -> Any:

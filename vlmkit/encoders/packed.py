@@ -75,13 +75,11 @@ class PackedTower(Tower):
     def selected(self, blocks: Iterable[Block], tokens: Tensor, norm: nn.Module | None, *arguments: Any) -> Tensor:
         """Run the blocks and join the layers that the spec selects: (.., D) -> (.., D_v). A norm is called once, over all of them."""
         depths = self.spec.depths
-        states = {}
-        for depth, block in enumerate(blocks, start=1):
+        states = {0: tokens}
+        for depth, block in zip(range(1, 1 + max(depths)), blocks, strict=False):
             tokens = self.run(block, tokens, *arguments)
             if depth in depths:
                 states[depth] = tokens
-            if depth == max(depths):
-                break
         chosen = [states[depth] for depth in depths]
         if len(chosen) == 1:
             return chosen[0] if norm is None else norm(chosen[0])

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD
-from vlmkit.encoders.hf import Activation, TransformersTower
+from vlmkit.encoders.hf import TransformersTower
 from vlmkit.encoders.projection import project
 from vlmkit.encoders.rotary import RotaryEncoder
 from vlmkit.encoders.segments import Segments
 from vlmkit.features import Grid, View
+from vlmkit.spec import SpecError
 
 
 @encoders.register("pixtral")
@@ -34,7 +36,7 @@ class Pixtral(RotaryEncoder):
     heads: int = 16
     mlp: int = 4096
     patch: int = 16
-    activation: Activation = "silu"
+    activation: TransformersActivation = "silu"
     """Of the gate. transformers' config class has "gelu" by default; the published model is trained with "silu"."""
     theta: float = 10000.0
     """Base of the rotary frequencies."""
@@ -42,6 +44,14 @@ class Pixtral(RotaryEncoder):
     std: tuple[float, float, float] = CLIP_STD
 
     blocks_at: ClassVar[str] = "transformer.layers"
+
+    @classmethod
+    def from_config(cls, config: Any, **fields: Any) -> Self:
+        """The spec of a transformers vision config. Raises SpecError for a `head_dim` of its own, with which transformers' class fails."""
+        spec = super().from_config(config, **fields)
+        if config.head_dim != spec.width // spec.heads:
+            raise SpecError(f"head_dim: {spec.heads} heads of {spec.width} channels have {spec.width // spec.heads}, not {config.head_dim}")
+        return spec
 
     @staticmethod
     def model_class() -> Any:

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
+from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD
-from vlmkit.encoders.hf import Activation
 from vlmkit.encoders.projection import project
 from vlmkit.encoders.rotary import RotaryAttention, RotaryEncoder, RotaryTower
 from vlmkit.encoders.segments import Segments
@@ -34,7 +34,7 @@ class Qwen2VL(RotaryEncoder):
     heads: int = 16
     mlp: int = 5120
     patch: int = 14
-    activation: Activation = "quick_gelu"
+    activation: TransformersActivation = "quick_gelu"
     theta: float = 10000.0
     """Base of the rotary frequencies."""
     mean: tuple[float, float, float] = CLIP_MEAN
@@ -70,8 +70,8 @@ class Qwen2VL(RotaryEncoder):
     def from_config(cls, config: Any, **fields: Any) -> Self:
         if config.in_channels != 3 or config.temporal_patch_size != cls.patch_frames:
             raise SpecError(
-                f"encoder {cls.kind!r} has patches of 3 colours and {cls.patch_frames} frames, but the config states "
-                f"{config.in_channels} and {config.temporal_patch_size}"
+                f"in_channels, temporal_patch_size: encoder {cls.kind!r} has patches of 3 colours and {cls.patch_frames} frames, but "
+                f"the config states {config.in_channels} and {config.temporal_patch_size}"
             )
         return super().from_config(config, **({"mlp": config.embed_dim * config.mlp_ratio} | fields))
 

@@ -34,6 +34,13 @@ class RotaryEncoder(TransformersEncoder):
 
     @classmethod
     def from_config(cls, config: Any, **fields: Any) -> Self:
+        """The spec of a transformers vision config. Raises SpecError for other rotations than those along two axes over whole heads."""
+        turned = {name: value for name, value in config.rope_parameters.items() if name != "rope_theta"}
+        if turned != {"rope_type": "axial"}:
+            raise SpecError(
+                f"rope_parameters: encoder {cls.kind!r} rotates by row and column ('axial') with nothing but a rope_theta, but the config "
+                f"says {config.rope_parameters}"
+            )
         return super().from_config(config, **({"theta": float(config.rope_parameters["rope_theta"])} | fields))
 
 

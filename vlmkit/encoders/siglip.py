@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import HALF, Positions
-from vlmkit.encoders.hf import Activation, TransformersViT, TransformersViTTower
+from vlmkit.encoders.hf import TransformersViT, TransformersViTTower
 from vlmkit.features import Grid
 
 
@@ -26,7 +27,7 @@ class Siglip(TransformersViT):
     mlp: int = 4304
     patch: int = 14
     image_size: int = 384
-    activation: Activation = "gelu_pytorch_tanh"
+    activation: TransformersActivation = "gelu_pytorch_tanh"
     norm_eps: float = 1e-6
     final_norm: bool = True
     positions: Positions = "fixed"

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import HALF
-from vlmkit.encoders.hf import Activation
 from vlmkit.encoders.projection import project
 from vlmkit.encoders.rotary import RotaryAttention, RotaryEncoder, RotaryTower
 from vlmkit.encoders.segments import Segments
@@ -32,7 +32,7 @@ class SiglipRotary(RotaryEncoder):
     heads: int = 16
     mlp: int = 4304
     patch: int = 14
-    activation: Activation = "gelu_pytorch_tanh"
+    activation: TransformersActivation = "gelu_pytorch_tanh"
     norm_eps: float = 1e-6
     theta: float = 10000.0
     """Base of the rotary frequencies."""

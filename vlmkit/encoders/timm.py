@@ -53,6 +53,8 @@ class Timm(ViT):
         super().__post_init__()
         if self.class_token == "keep" and not self.prefix:
             raise SpecError("timm.class_token: 'keep', but the model has no prefix tokens")
+        if 0 in self.depths:
+            raise SpecError(f"timm.layer: timm's models give what their blocks make, but {self.layer} is what goes into the first")
 
     @classmethod
     def named(cls, name: str, **changes: Any) -> Self:

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import nn
 
+from vlmkit.activations import Activation
 from vlmkit.cache_name import CACHE
-from vlmkit.connectors.layers import Activation
 from vlmkit.fusion import fusions
 from vlmkit.fusion.base import Fusion
 from vlmkit.fusion.cross_layer import CrossLayer, Form, KeysValues

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from vlmkit.connectors.layers import Activation, GatedMlp
+from vlmkit.activations import Activation
+from vlmkit.connectors.layers import GatedMlp
 from vlmkit.fusion.sight import Sight
 
 KeysValues = tuple[Tensor, Tensor]
