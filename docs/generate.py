@@ -6,7 +6,7 @@
 Only what comes with vlmkit is listed. docs/catalogue.md: every kind with the first paragraph of its file, its fields with their
 docstrings and the papers that the file cites; every named model with its parts, its parameters and what images cost.
 docs/systems.md and the table of README.md: what the tests saw (docs/systems.json, which `pytest tests/families
---write-systems` writes). docs/published.md: the same of published makes (docs/published.json, `pytest tests/published
+--write-systems` writes). docs/published.md: the same of published makes (docs/published.json, `pytest tests/prompts
 --write-published`). docs/systems/: a page a family with its pictures; mkdocs.yml lists them.
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 from pieces import ROOT, table
 
 SEEN = ROOT / "docs" / "published.json"
-WRITE = "pytest tests/published --write-published"
+WRITE = "pytest tests/prompts --write-published"
 INTRODUCTION = """A checkpoint's directory says how its conversations are written: a chat template in Jinja, a tokenizer, a processor.
 vlmkit runs what lies there. For each make below, tests write such a directory, tiny and with random weights, with the turns of that
 make and a tokenizer of its kind, and hold `vlmkit.load` against transformers: `processor.apply_chat_template(conversation,

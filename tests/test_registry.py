@@ -77,7 +77,9 @@ def test_running_the_same_definition_again_replaces_it():
 
 
 def test_a_miss_suggests_and_lists_what_is_known():
-    with pytest.raises(RegistryError, match=r"unknown connector 'pixelshuffle'; did you mean 'pixel_shuffle'\? known: .*linear, mlp"):
+    with pytest.raises(
+        RegistryError, match=r"unknown connector 'pixelshuffle'; did you mean 'pixel_shuffle'\? known: .*linear, merged_mlp, mlp"
+    ):
         connectors["pixelshuffle"]
     with pytest.raises(RegistryError, match=r"unknown connector 'zzz'; known: "):
         connectors["zzz"]

@@ -48,7 +48,7 @@ COMPOSITE = {
     **dict.fromkeys(("aimv2-tiny", "llava-1.5-tiny", "llava-1.6-tiny", "maya-tiny", "llava-clip"), 3),
     **dict.fromkeys(("aria-tiny", "idefics2-tiny", "idefics2-split-tiny", "idefics3-tiny", "smolvlm-tiny"), 1),
     "janus-tiny": 2,
-    "pixtral-tiny": 4,
+    **dict.fromkeys(("pixtral-tiny", "mistral3-tiny"), 4),
 }
 """Fields of the processors around them, beside parts, templates and the placeholder."""
 

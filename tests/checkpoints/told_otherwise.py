@@ -22,7 +22,7 @@ Path = tuple[str, ...]
 
 BOOKKEEPING = frozenset(PretrainedConfig().to_dict()) | {"model_type"}
 """Fields that every config has; none of them is a model's own."""
-ELSEWHERE = frozenset({"text_config", "tie_word_embeddings"})
+ELSEWHERE = frozenset({"text_config", "tie_word_embeddings", "vlmkit_own_head"})
 """Fields of the language model, which has laws of its own."""
 ROW = [user("What is this?", picture(40, 52))]
 

@@ -161,7 +161,7 @@ def test_images_stand_in_the_words_where_a_language_models_own_template_reads_te
     odd = source.replace("m.content if m.content is string", "(m.content | trim) if m.content is string")
     template, after_image = read_template(odd, TOKENIZERS["byte level"], written="<|image|>", after_image="\n")
     assert isinstance(template, JinjaTemplate)
-    assert (template.strings, after_image) == (("user",), "\n")
+    assert (template.strings, after_image) == (("user", "assistant", "system"), "\n")
 
 
 def test_a_template_that_shows_no_words_is_refused() -> None:

@@ -98,8 +98,8 @@ def with_forms(jinja: JinjaTemplate, written: str) -> JinjaTemplate:
     for before, turn, behind in asking:
         role = turn.role
         items, string = (QUESTION in _shown(jinja, [*before, turn._replace(as_string=form), *behind]) for form in (False, True))
-        if role == "user" and string:  # of items a language model's own template may read the texts alone
-            items = items and written in _shown(jinja, [user(0, QUESTION)])
+        if string and (role == "user" or "user" in jinja.strings):  # of items a language model's own may read the texts alone
+            items = items and written in _shown(jinja, [*before, turn._replace(content=(0, QUESTION)), *behind])
         if role == "user" and not (items or string):
             raise SpecError("the chat template shows no words of a user's message, neither of a text nor of a list of items")
         if items != string:

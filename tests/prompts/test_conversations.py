@@ -9,11 +9,11 @@ from contextlib import suppress
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from published.directories import Published
-from published.kinds import FIRST, KINDS, Conversation, Kind, assistant, user
-from published.laws import Refused, compared, control, images_of, own_ids, reference_ids
-from published.makes import MAKES, Make
-from published.record import described, record, record_kind
+from prompts.directories import Published
+from prompts.kinds import FIRST, KINDS, Conversation, Kind, assistant, user
+from prompts.laws import Refused, compared, control, images_of, own_ids, reference_ids
+from prompts.makes import MAKES, Make
+from prompts.record import described, record, record_kind
 
 import vlmkit
 from vlmkit.checkpoints import family_of, model_type_of

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from families.tiny import picture
-from published.directories import PATCHES, Published, read
-from published.kinds import KINDS, Conversation
-from published.laws import Refused, images_of, own_ids, reference_ids, reference_inputs
-from published.makes import MAKES, Make
-from published.record import record
+from prompts.directories import PATCHES, Published, read
+from prompts.kinds import KINDS, Conversation
+from prompts.laws import Refused, images_of, own_ids, reference_ids, reference_inputs
+from prompts.makes import MAKES, Make
+from prompts.record import record
 from torch import Tensor
 
 import vlmkit

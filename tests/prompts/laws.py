@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any, NamedTuple
 
-from published.kinds import Conversation, assistant, user
+from prompts.kinds import Conversation, assistant, user
 
 import vlmkit
 from vlmkit.processor import VLMProcessor

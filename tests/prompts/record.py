@@ -1,4 +1,4 @@
-"""What the tests of published makes saw, kept for docs/published.md: `pytest tests/published --write-published`.
+"""What the tests of published makes saw, kept for docs/published.md: `pytest tests/prompts --write-published`.
 
 A row is written anew with the cells of this session's tests alone; rows of makes that were not asked for stay.
 """
@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from published.makes import Make
+from prompts.makes import Make
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "published.json"
 COLUMNS = (

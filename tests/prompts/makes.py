@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from published.turns import (
+from prompts.turns import (
     ASSISTANT,
     BEGIN,
     CHATML,
@@ -47,7 +47,7 @@ from published.turns import (
     YI,
     ZEPHYR,
 )
-from published.words import byte_level, llama, ordinary, sentencepiece, stripping, unigram
+from prompts.words import byte_level, llama, ordinary, sentencepiece, stripping, unigram
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from published.directories import Published, read, write
-from published.makes import MAKES, Make
-from published.record import FILE, SEEN, merge
-from published.record import write as write_table
+from prompts.directories import Published, read, write
+from prompts.makes import MAKES, Make
+from prompts.record import FILE, SEEN, merge
+from prompts.record import write as write_table
 
 import vlmkit
 

@@ -10,7 +10,7 @@ import transformers
 from families import idefics2, idefics3, janus, llava_next, mllama, pixtral, qwen2_vl
 from families.system import dense_patches
 from families.tiny import LANGUAGE, VISION, draw
-from published.makes import Make
+from prompts.makes import Make
 from torch import Tensor
 
 from vlmkit.encoders.base import Encoder
