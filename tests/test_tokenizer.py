@@ -259,3 +259,14 @@ def test_a_tokenizer_without_tokenizer_json_is_refused() -> None:
 
     with pytest.raises(SpecError, match=r"ByT5Tokenizer has no tokenizer\.json"):
         PlainTokenizer(ByT5Tokenizer())
+
+
+def test_an_answer_of_blanks_alone_ends_where_it_began_behind_a_token_that_drops_them() -> None:
+    from tokenizers import AddedToken
+
+    tokenizer = bpe()
+    tokenizer.add_tokens([AddedToken("<|mask|>", special=True, lstrip=True)])
+    template = Template(user=("<|im_start|>", "<|im_end|>"), assistant=("<|im_start|>", "<|mask|>"))
+    turns = [Turn("user", ("the",)), Turn("assistant", ("  ",)), Turn("user", ("cat",))]
+    layout = layouts["run"](template=template, placeholder="<|image|>").lay_out(turns, (), PlainTokenizer(tokenizer))
+    assert [tokenizer.decode(layout.ids[start:stop]) for start, stop in layout.supervised] == ["<|mask|>"]

@@ -113,8 +113,7 @@ class TokenLayout(Spec):
         """Ids, labels and spans of a conversation; with `continue_final_message` it ends with the words of its last message, for
         generation to go on from there. Raises LayoutError for roles out of place or images that do not fit."""
         writer = Writer(tokenizer, self.placeholder, self.learned, partial=self.partial)
-        how = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
-        self.template.write(writer, self, turns, images, **how)
+        self.template.write(writer, self, turns, images, add_generation_prompt, continue_final_message)
         return writer.layout()
 
     def lay_out_text(self, prompt: str, images: Sequence[ImageTokens], tokenizer: Tokenizer) -> Layout:

@@ -85,7 +85,6 @@ class JinjaTemplate(Spec):
         layout: TokenLayout,
         turns: Sequence[Turn],
         images: Sequence[ImageTokens],
-        *,
         add_generation_prompt: bool = False,
         continue_final_message: bool = False,
     ) -> None:

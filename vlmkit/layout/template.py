@@ -72,7 +72,6 @@ class Template(Spec):
         layout: TokenLayout,
         turns: Sequence[Turn],
         images: Sequence[ImageTokens],
-        *,
         add_generation_prompt: bool = False,
         continue_final_message: bool = False,
     ) -> None:
@@ -96,8 +95,9 @@ class Template(Spec):
             if role == "assistant":
                 if turn != open_turn:
                     writer.begin_answer()
-                writer.plain(self.before_answer)
-            if content and isinstance(content[0], str):
+                if self.before_answer:
+                    writer.plain(self.before_answer)
+            if self.before_text and content and isinstance(content[0], str):
                 writer.trusted(self.before_text)
             last = len(content) - 1
             for number, part in enumerate(content):
@@ -116,9 +116,10 @@ class Template(Spec):
     def _begin(self, writer: Writer) -> None:
         if self.begin_written:
             writer.trusted(self.begin)
-        else:
+        elif self.begin:
             writer.begin(self.begin)
-        writer.trusted(self.preface)
+        if self.preface:
+            writer.trusted(self.preface)
 
 
 CHATML = Template(

@@ -177,14 +177,15 @@ class Writer:
         self.boundary, self.spaced = len(self.ids), boundary.spaced
 
     def flush(self) -> None:
+        if not (self.pending or self.edges):
+            return
         if self.trims and self.pending:
             self.trim(len(self.pending), len(self.pending) - len(self.pending.lstrip()))
             self.trims = not self.pending
         before = len(self.ids)
         if not self.edges:
-            if self.pending:
-                self.ids.fromlist(self.tokenizer.encode(self.pending, first=before <= self.begun))
-                self.pending = ""
+            self.ids.fromlist(self.tokenizer.encode(self.pending, first=before <= self.begun))
+            self.pending = ""
             return
         ids, counts = self.tokenizer.encode_cut(self.pending, [place for place, _ in self.edges], first=before <= self.begun)
         self.ids.fromlist(ids)
