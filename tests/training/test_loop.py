@@ -232,6 +232,25 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
         setup.trainer.train(STAGES[2], setup.batches, loss=lambda model, batch: model(**batch).loss * float("nan"))
 
 
+def test_a_gradient_that_is_no_number_moves_no_weight_and_the_run_goes_on_from_its_state(tmp_path):
+    """A square root at 0 has a finite value and no gradient."""
+    setup = Setup(tmp_path / "run")
+    setup.trainer.train(STAGES[0], setup.batches)
+    before = {name: value.clone() for name, value in setup.weights().items()}
+
+    def rootless(model, batch):
+        value = model(**batch).loss
+        return value + (value - value).sqrt() * 0
+
+    with pytest.raises(DivergedError, match=r"stage all, step 0: the loss is [\d.]+, but its gradient's norm is nan"):
+        setup.trainer.train(STAGES[2], setup.batches, loss=rootless)
+    assert all(torch.equal(value, before[name]) for name, value in setup.weights().items())
+    setup.run.unlock()
+    again = Setup(tmp_path / "run")
+    assert again.trainer.done == [STAGES[0].name]
+    assert all(torch.equal(value, before[name]) for name, value in again.weights().items())
+
+
 def test_recomputing_changes_memory_and_nothing_else(tmp_path):
     plain = STAGES[2].replace(steps=2)
     weights = [

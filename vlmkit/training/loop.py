@@ -33,7 +33,7 @@ from vlmkit.training.run import RunDirectory
 from vlmkit.training.sharded import ShardedState, save_sharded
 from vlmkit.training.signals import StopSignals
 from vlmkit.training.stage import Stage
-from vlmkit.training.update import Loss, model_loss, update
+from vlmkit.training.update import Loss, apply, gradients, model_loss
 
 
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
@@ -45,7 +45,7 @@ class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
 
 
 class DivergedError(ArithmeticError):
-    """The loss is no longer a number. The last saved state is from before."""
+    """The loss or its gradient is no longer a number. No weight was moved by it, and the last saved state is from before."""
 
 
 class Trainer:
@@ -138,11 +138,12 @@ class Trainer:
             begun, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
             for step in range(first, stage.steps):
                 rate = set_rates(prepared, stage.factor(step))
-                value, norm = update(self.accelerator, stage, model, prepared, parameters, ahead, loss)
-                if not math.isfinite(value):
-                    raise DivergedError(
-                        f"stage {stage.name}, step {step}: the loss is {value}; lower the learning rate (its peak here is {rate:g})"
-                    )
+                value, norm = gradients(self.accelerator, stage, model, parameters, ahead, loss)
+                if not (math.isfinite(value) and math.isfinite(norm)):
+                    gradient = f", but its gradient's norm is {norm}" if math.isfinite(value) else ""
+                    what = f"the loss is {value:g}{gradient}"
+                    raise DivergedError(f"stage {stage.name}, step {step}: {what}; lower the learning rate (its peak here is {rate:g})")
+                apply(prepared)
                 now = time.perf_counter()
                 self.updates += 1
                 self.seconds = now - begun

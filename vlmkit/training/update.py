@@ -30,16 +30,16 @@ def to_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     return {name: value if is_whole_numbers(name) else value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
-def update(
+def gradients(
     accelerator: Accelerator,
     stage: Stage,
     model: nn.Module,
-    optimizers: list[Any],
     parameters: list[nn.Parameter],
     ahead: Iterator[dict[str, Tensor]],
     loss: Loss,
 ) -> tuple[float, float]:
-    """One update from `accumulate` micro-batches: its loss, and the norm of its gradient before clipping."""
+    """The gradients of one update, from `accumulate` micro-batches: its loss, and their norm before clipping. Every process gets the same
+    two numbers."""
     device = accelerator.device
     batches = [to_device(next(ahead), device) for _ in range(stage.accumulate)]
     pieces = len(batches) * accelerator.num_processes
@@ -57,9 +57,13 @@ def update(
             accelerator.backward(value / len(batches))
         total += value.detach() / len(batches)
     norm = accelerator.clip_grad_norm_(parameters, stage.clip)
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad()
     if accelerator.num_processes > 1:
         total = accelerator.reduce(total, reduction="mean")
     return total.item(), 0.0 if norm is None else float(norm)
+
+
+def apply(optimizers: list[Any]) -> None:
+    """Move the weights by their gradients."""
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
