@@ -13,7 +13,7 @@ import torch
 
 import vlmkit
 from tests.training.conftest import DATA, STAGES, Setup
-from vlmkit.training.loop import DivergedError, Interrupted
+from vlmkit.training.loop import DivergedError, Interrupted, Trainer
 from vlmkit.training.metrics_log import read_metrics
 from vlmkit.training.stage import Stage
 
@@ -249,6 +249,23 @@ def test_a_gradient_that_is_no_number_moves_no_weight_and_the_run_goes_on_from_i
     again = Setup(tmp_path / "run")
     assert again.trainer.done == [STAGES[0].name]
     assert all(torch.equal(value, before[name]) for name, value in again.weights().items())
+
+
+def test_of_a_model_with_adapters_these_alone_learn(tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    setup = Setup(tmp_path / "run")
+    adapted = get_peft_model(
+        setup.trainer.model, LoraConfig(r=2, target_modules=r"language_model\..*q_proj", modules_to_save=["connector"])
+    )
+    learning = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    before = {name: value.detach().clone() for name, value in adapted.named_parameters()}
+    trainer = Trainer(setup.run, adapted, accelerator=setup.trainer.accelerator, workers=0)
+    for stage, parts in ((STAGES[1], ("connector",)), (STAGES[2], ("connector", "lora"))):
+        trainer.train(stage.replace(warmup=0), setup.batches)
+        moved = {name for name, value in adapted.named_parameters() if not torch.equal(value, before[name])}
+        assert moved == {name for name in learning if any(part in name for part in parts)}
+    assert len(learning) >= 8
 
 
 def test_recomputing_changes_memory_and_nothing_else(tmp_path):

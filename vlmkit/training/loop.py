@@ -27,7 +27,7 @@ from vlmkit.files import replace_directory, write_whole
 from vlmkit.training.ahead import mixed, numbered, working_ahead
 from vlmkit.training.checkpoint import State, StateError, save_state
 from vlmkit.training.metrics_log import MetricsLog
-from vlmkit.training.optimizers import build_optimizers, learning_parameters, prepare_parts, refuse_unclaimed, set_rates
+from vlmkit.training.optimizers import adapters_of, build_optimizers, learning_parameters, prepare_parts, refuse_unclaimed, set_rates
 from vlmkit.training.progress import StageProgress
 from vlmkit.training.run import RunDirectory
 from vlmkit.training.sharded import ShardedState, save_sharded
@@ -69,6 +69,7 @@ class Trainer:
         went through it cannot go through it again."""
         self.run = run
         self.model: Any = model
+        self._adapters = adapters_of(model)
         self.accelerator = accelerator or Accelerator()
         self.console = console or Console(quiet=not self.accelerator.is_main_process)
         self.save_seconds = save_seconds
@@ -200,7 +201,7 @@ class Trainer:
         elif any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules()):
             self.model.gradient_checkpointing_disable()
         self.model.train()
-        prepare_parts(stage, parts)
+        prepare_parts(stage, parts, self._adapters)
 
     def _batches(self, stage: Stage, batches: Mixture | Dataset[dict[str, Tensor]], first: int) -> Iterator[dict[str, Tensor]]:
         """This process's micro-batches of the steps from `first` on."""

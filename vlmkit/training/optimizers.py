@@ -14,14 +14,24 @@ from vlmkit.training.muon import Muon
 from vlmkit.training.stage import Stage
 
 
-def prepare_parts(stage: Stage, parts: Mapping[str, nn.Module]) -> None:
-    """Freeze what has no rate: no gradient is computed, kept or applied, and nothing random or running is left on."""
+def adapters_of(model: nn.Module) -> set[int] | None:
+    """Of a model that PEFT wrapped, the parameters that PEFT lets learn, by their ids; None of any other model, of which all may learn."""
+    if not hasattr(model, "peft_config"):
+        return None
+    return {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+
+
+def prepare_parts(stage: Stage, parts: Mapping[str, nn.Module], adapters: set[int] | None = None) -> None:
+    """Freeze what has no rate: no gradient is computed, kept or applied, and nothing random or running is left on. Where there are
+    adapters, they alone learn."""
     for name, part in parts.items():
         learns = stage.learns(name)
         part.requires_grad_(learns)
         freeze_unused(part)
         for parameter in part.parameters():
             parameter.grad = None
+            if adapters is not None and id(parameter) not in adapters:
+                parameter.requires_grad_(False)
         # Recomputing activations is tied to training mode in transformers, and a frozen part needs it all the same
         # where gradients pass through it.
         part.train(learns or any(getattr(module, "gradient_checkpointing", False) for module in part.modules()))
