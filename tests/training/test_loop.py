@@ -251,6 +251,14 @@ def test_a_gradient_that_is_no_number_moves_no_weight_and_the_run_goes_on_from_i
     assert all(torch.equal(value, before[name]) for name, value in again.weights().items())
 
 
+def test_the_rate_of_every_part_is_logged(uninterrupted: Setup):
+    last = [record for record in read_metrics(uninterrupted.run.path) if record["stage"] == "all"][-1]
+    rates = {name: rate for name, rate in last.items() if name.startswith("rate/")}
+    assert rates.keys() == {"rate/encoder", "rate/connector", "rate/language_model"}
+    assert rates["rate/encoder"] == pytest.approx(rates["rate/connector"] / 10)
+    assert last["rate"] == max(rates.values())
+
+
 def test_of_a_model_with_adapters_these_alone_learn(tmp_path):
     from peft import LoraConfig, get_peft_model
 

@@ -138,7 +138,8 @@ class Trainer:
             self._state = None
             begun, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
             for step in range(first, stage.steps):
-                rate = set_rates(prepared, stage.factor(step))
+                rates = set_rates(prepared, stage.factor(step))
+                rate = max(rates.values())
                 value, norm = gradients(self.accelerator, stage, model, parameters, ahead, loss)
                 if not (math.isfinite(value) and math.isfinite(norm)):
                     gradient = f", but its gradient's norm is {norm}" if math.isfinite(value) else ""
@@ -150,6 +151,7 @@ class Trainer:
                 self.seconds = now - begun
                 if self.log is not None:
                     record = {"stage": stage.name, "step": step, "loss": value, "rate": rate, "norm": norm}
+                    record |= {f"rate/{part}": of_part for part, of_part in rates.items()}
                     self.log.write(self.updates, record | {"seconds": round(self.seconds, 3)})
                 progress.update(step + 1, value)
                 stopping, saving = self._agree(stop.number, now - saved_at >= self.save_seconds)

@@ -57,7 +57,7 @@ def learning_parameters(stage: Stage, parts: Mapping[str, nn.Module]) -> Iterato
 
 
 def build_optimizers(stage: Stage, parts: Mapping[str, nn.Module], *, fused: bool) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the blocks' matrices beside it. Each group carries its `peak` rate."""
+    """AdamW for everything, or Muon for the blocks' matrices beside it. Each group carries its `part` and its `peak` rate."""
     groups: dict[tuple[str, str], dict[str, Any]] = {}
     for part, name, parameter in learning_parameters(stage, parts):
         dimensions = len(_shape(parameter))
@@ -67,7 +67,7 @@ def build_optimizers(stage: Stage, parts: Mapping[str, nn.Module], *, fused: boo
             kind = "matrices" if dimensions > 1 else "vectors"
         rate = getattr(stage, part) * (stage.muon_scale if kind.startswith("muon") else 1)
         decay = 0.0 if kind == "vectors" else stage.weight_decay
-        group = groups.setdefault((kind, part), {"params": [], "lr": rate, "peak": rate, "weight_decay": decay})
+        group = groups.setdefault((kind, part), {"params": [], "part": part, "lr": rate, "peak": rate, "weight_decay": decay})
         if kind == "muon, fused":
             group["pieces"] = 3
         group["params"].append(parameter)
@@ -81,12 +81,14 @@ def build_optimizers(stage: Stage, parts: Mapping[str, nn.Module], *, fused: boo
     return optimizers
 
 
-def set_rates(optimizers: list[Any], factor: float) -> float:
-    """Set every group to its peak times `factor`; returns the highest rate."""
+def set_rates(optimizers: list[Any], factor: float) -> dict[str, float]:
+    """Set every group to its peak times `factor`; returns the highest rate of each part."""
+    rates: dict[str, float] = {}
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-    return float(max(group["lr"] for optimizer in optimizers for group in optimizer.param_groups))
+            rates[group["part"]] = max(float(group["lr"]), rates.get(group["part"], 0.0))
+    return rates
 
 
 def _inside_a_block(name: str) -> bool:
