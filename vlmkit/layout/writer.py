@@ -95,6 +95,14 @@ class Writer:
         self.pending = self.pending[start:stop]
         self.edges = [(min(max(place - start, 0), len(self.pending)), begins) for place, begins in self.edges]
 
+    def trim_before(self, before: str, pieces: Sequence[Piece]) -> None:
+        """Drop blanks before an image whose first token drops them."""
+        first = next((piece for piece in pieces if not isinstance(piece, Learned)), None)
+        text = before or getattr(first, "text", None) or getattr(first, "placeholder", None)
+        token = self.placeholder if text is None else self.specials.split(text)[0]
+        if token in self.specials.trim_before:
+            self.trim(len(self.pending.rstrip()))
+
     def begin_answer(self) -> None:
         self.in_answer = True
         self.edge(True)
@@ -133,6 +141,8 @@ class Writer:
         in_answer = self.in_answer
         if in_answer:
             self.end_answer()
+        if self.specials.trim_before:
+            self.trim_before(before, pieces)
         self.flush()
         begin = len(self.ids)
         self.trusted(before)
