@@ -20,6 +20,7 @@ from torch import Tensor
 import vlmkit
 from tests.films import write
 from vlmkit.checkpoints import export
+from vlmkit.layout.jinja_template import JinjaTemplate
 from vlmkit.model import VLM
 from vlmkit.preprocess.geometry import Clip, Size
 from vlmkit.processor import VLMProcessor
@@ -160,3 +161,16 @@ def test_bounds_of_frames_alone_are_exported_too(tmp_path: Path) -> None:
     arch = vlmkit.architecture("qwen2-vl-tiny").replace(policy=vlmkit.architecture("tarsier2-7b").policy)
     export(vlmkit.build(arch), vlmkit.build_processor(arch, tokenizer=reference().processor.tokenizer), tmp_path)
     assert vlmkit.load(tmp_path)[0].spec.policy == arch.policy
+
+
+def test_a_chat_template_of_the_directory_places_films_and_pictures(tmp_path: Path) -> None:
+    told = reference()
+    told.processor.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.content %}{% if c.type == 'image' %}Picture: <|vision_start|>"
+        "<|image_pad|><|vision_end|>{% elif c.type == 'video' %}Film: <|vision_start|><|video_pad|><|vision_end|>{% else %}"
+        "{{ c.text | trim }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    _, processor = told.taken_over(tmp_path)
+    assert isinstance(processor.spec.layout.template, JinjaTemplate)
+    for row in (asked(film(4, 56, 56)), asked(picture(40, 52), film(6, 56, 84), picture(64, 33)), asked(film(4, 56, 56), film(2, 84, 56))):
+        assert torch.equal(processor(row)["input_ids"], by_transformers(told, row)["input_ids"])
