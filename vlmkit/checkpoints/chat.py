@@ -25,10 +25,10 @@ def prompt_of(
     end: str = "",
     preface: str = "",
 ) -> Prompt:
-    """The template of turns of a processor, and the text after each image, as `read_template` reads them; the first known one where it
-    has no template. preface: text that the processor puts before every conversation. Raises SpecError for a template that shows no
-    words."""
-    source = processor.chat_template
+    """The template of turns of a processor, or of its tokenizer, and the text after each image, as `read_template` reads them; the first
+    known one where neither has a template. preface: text that the processor puts before every conversation. Raises SpecError for a
+    template that shows no words."""
+    source = processor.chat_template or processor.tokenizer.chat_template
     if isinstance(source, dict):
         if "default" not in source:
             raise SpecError(f"the processor has the chat templates {', '.join(source)}, but none that is called 'default'")
@@ -38,7 +38,17 @@ def prompt_of(
         template, after_image = values[0]
         own = processor.tokenizer.bos_token or ""
         return template.replace(begin=own if template.begin else "", preface=preface), after_image
-    return read_template(source, processor.tokenizer, written=written, image=image, known=values, begin=begin, end=end, preface=preface)
+    return read_template(
+        source,
+        processor.tokenizer,
+        written=written,
+        image=image,
+        known=values,
+        begin=begin,
+        end=end,
+        preface=preface,
+        after_image=values[0][1] if values else "",
+    )
 
 
 def source_of(processor: VLMProcessor, *, image: str | None = None) -> str:

@@ -12,7 +12,7 @@ Prompt = tuple[Template | JinjaTemplate, str]
 
 
 def chat_template(prompt: Prompt, placeholder: str, *, begin: bool = False, image: str | None = None, video: str | None = None) -> str:
-    """The prompt in Jinja; what is in Jinja already stays as it is.
+    """The prompt in Jinja; what is in Jinja already stays as it is, but for lists of items where it reads strings.
 
     begin: whether what begins it all is written too, where the template does not say that it is; most tokenizers put that there
     themselves. image: the Jinja of an image, where it is not the placeholder and the text after it. video: that of a film, where there
@@ -20,7 +20,7 @@ def chat_template(prompt: Prompt, placeholder: str, *, begin: bool = False, imag
     """
     template, after_image = prompt
     if isinstance(template, JinjaTemplate):
-        return template.source
+        return _flattening(template, placeholder + after_image) + template.source
     start = _text(template.begin) if begin or template.begin_written else ""
     start += _text(template.preface)
     if template.default_system is not None:
@@ -35,6 +35,21 @@ def chat_template(prompt: Prompt, placeholder: str, *, begin: bool = False, imag
         f"{{% if item['type'] == 'image' %}}{image or _text(placeholder + after_image)}{films}"
         "{% elif item['type'] == 'text' %}{{ item['text'] }}{% endif %}{% endfor %}{% endif %}"
         f"{_by_role(template, 1)}{{% endfor %}}{{% if add_generation_prompt %}}{_text(template.assistant[0])}{{% endif %}}"
+    )
+
+
+def _flattening(template: JinjaTemplate, image: str) -> str:
+    """Jinja that makes strings of lists of items, for the roles of which the template reads nothing else; nothing where there are none."""
+    if not template.strings:
+        return ""
+    return (
+        "{%- set flat = namespace(messages=[]) -%}{%- for m in messages -%}"
+        f"{{%- if m.content is string or m.role not in {json.dumps(template.strings)} -%}}"
+        "{%- set flat.messages = flat.messages + [m] -%}"
+        "{%- else -%}{%- set words = namespace(text='') -%}{%- for c in m.content -%}"
+        f"{{%- set words.text = words.text + ({json.dumps(image)} if c.type == 'image' else c.text) -%}}"
+        "{%- endfor -%}{%- set flat.messages = flat.messages + [dict(role=m.role, content=words.text)] -%}{%- endif -%}{%- endfor -%}"
+        "{%- set messages = flat.messages -%}"
     )
 
 
