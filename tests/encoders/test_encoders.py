@@ -99,7 +99,8 @@ def test_json_round_trip(kind):
 @given(data=st.data(), seed=st.integers(0, 99))
 @settings(max_examples=15, deadline=None)
 def test_views_together_are_views_alone(towers, kind, data, seed):
-    """Measured 0 on a CPU: equal grids share a batch, others never meet. A tower of tiles gives what blank ones are behind all views."""
+    """A product of matrices of other heights rounds otherwise, in proportion to what it is made of: measured 9e-7 of the largest feature
+    over 250 draws a kind (features reach 5, so 2.4e-6). A tower of tiles gives what blank ones are behind all views."""
     tower = towers[kind]
     grids = data.draw(
         st.lists(st.just(NATIVE), min_size=1, max_size=4).map(tuple) if kind in TILES else FILMS if tower.spec.clips else GRIDS
@@ -112,7 +113,7 @@ def test_views_together_are_views_alone(towers, kind, data, seed):
         for mine, piece, grid in zip(together.views(), patches.split([grid.tokens for grid in grids]), grids, strict=kind not in TILES):
             alone = tower(piece, (grid,)).views()[0]
             assert mine.shape == (tower.spec.grid_out(grid).tokens, tower.spec.dim_out) == alone.shape
-            assert (mine - alone).abs().max() < 2e-6
+            assert (mine - alone).abs().max() < 2e-6 * max(1.0, float(alone.abs().max()))
 
 
 @every_kind
