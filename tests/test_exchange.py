@@ -344,7 +344,7 @@ def test_the_way_out_of_a_missing_token_is_one(tmp_path: Path, quiet: None) -> N
     model.resize_token_embeddings(264)
     model.save_pretrained(source)
     mixed = before.replace(language_model=source).validate()
-    assert mixed.layout.boundary == "<fence>"  # type: ignore[attr-defined]
+    assert mixed.layout.boundary == "<fence>"
     built, processor = vlmkit.build(mixed, weights="pretrained"), vlmkit.build_processor(mixed)
     assert built(**processor([user(picture(), "What?")])).logits.shape[-1] == 264
 

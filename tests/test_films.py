@@ -116,4 +116,4 @@ def test_tokens_of_a_clip_or_an_image() -> None:
     with pytest.raises(vlmkit.ImageSizeError, match="or of a clip, not of both"):
         univa.tokens(clip.size, clip=clip)
     with pytest.raises(vlmkit.ImageSizeError, match="expected a clip such as"):
-        univa.tokens(clip=clip.size)  # type: ignore[arg-type]
+        univa.tokens(clip=clip.size)

@@ -96,7 +96,7 @@ def test_pretrained_weights_leave_nothing_on_the_meta_device(tmp_path: Path) -> 
     language_model.save_pretrained(tmp_path / "language_model")
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    published = CLIPVisionModel(CLIPVisionConfig(**tower.numbers()))  # type: ignore[attr-defined]
+    published = CLIPVisionModel(CLIPVisionConfig(**tower.numbers()))
     published.save_pretrained(tmp_path / "tower")
     arch: Architecture = whole.spec.replace(
         encoder=tower.replace(checkpoint=str(tmp_path / "tower")),

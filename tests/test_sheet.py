@@ -63,7 +63,7 @@ def test_text_fits_its_cell_and_nothing_reaches_into_the_margins(size: Size, mon
 
     def recorded(pen: ImageDraw.ImageDraw, left: int, top: int, text: str, size: int, *rest: object, bold: bool = False) -> None:
         written.append((page.text_width(text, size, bold=bold), text))
-        page.write_text(pen, left, top, text, size, *rest, bold=bold)  # type: ignore[arg-type]
+        page.write_text(pen, left, top, text, size, *rest, bold=bold)
 
     monkeypatch.setattr(sheet, "write_text", recorded)
     cuts = cuts_of(size)

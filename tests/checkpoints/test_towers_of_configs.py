@@ -229,12 +229,17 @@ def among(path: Path, names: set[str]) -> bool:
 
 def sorted_out(title: str) -> tuple[dict[Path, Any], dict[Path, Any], dict[Path, Any]]:
     """Other values of the fields that are honoured, that have no effect, and that are refused."""
-    kinds: tuple[dict[Path, Any], ...] = ({}, {}, {})
+    honoured: dict[Path, Any] = {}
+    without_effect: dict[Path, Any] = {}
+    refused: dict[Path, Any] = {}
     for path, value in fields_of(title).items():
-        idle = path[-1] in EVERYWHERE or among(path, WITHOUT_EFFECT.get(title, set()))
-        refused = path[-1] in ALWAYS_REFUSED or among(path, REFUSED.get(title, set()))
-        kinds[1 if idle else 2 if refused else 0][path] = other(title, path, value)
-    return kinds  # type: ignore[return-value]
+        kind = honoured
+        if path[-1] in EVERYWHERE or among(path, WITHOUT_EFFECT.get(title, set())):
+            kind = without_effect
+        elif path[-1] in ALWAYS_REFUSED or among(path, REFUSED.get(title, set())):
+            kind = refused
+        kind[path] = other(title, path, value)
+    return honoured, without_effect, refused
 
 
 every_system = pytest.mark.parametrize("title", COUNTS)

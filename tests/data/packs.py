@@ -36,6 +36,6 @@ def items(count: int) -> Iterator[Sample | Rejected]:
         if number % 11 == 5:
             yield Rejected("a", str(number), "image is missing", f"{number}.jpg is not there")
         elif number % 9 == 4:
-            yield Sample((found.images[0][:-200],), found.conversations, found.source, found.id)  # type: ignore[index]
+            yield Sample((found.images[0][:-200],), found.conversations, found.source, found.id)
         else:
             yield found

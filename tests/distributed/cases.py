@@ -57,7 +57,7 @@ AROUND: dict[str, dict[str, Any]] = {
 def _cases() -> dict[str, Case]:
     # One image a row for named models: some of their processors take no more, and every size serves.
     mixed: tuple[Rows, Rows] = (ONE, [*TEXT, [user(picture(90, 40, 7), "?"), assistant("b")]])
-    cases = {f"{name}, {engine}, other grids": Case(named(name), mixed, engine) for name in TINY for engine in ("fsdp", "ddp")}  # type: ignore[arg-type]
+    cases = {f"{name}, {engine}, other grids": Case(named(name), mixed, engine) for name in TINY for engine in ("fsdp", "ddp")}
     cases |= {f"{name}, fsdp, text beside images": Case(named(name), (ONE, TEXT), "fsdp") for name in TINY}
     for pair, rows in PAIRS.items():
         cases[f"small, fsdp, {pair}"] = Case(small(), rows, "fsdp")

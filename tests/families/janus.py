@@ -13,7 +13,7 @@ from torch import Tensor
 from vlmkit.architecture import Parameters
 from vlmkit.tokenizer import bytes_tokenizer
 
-BEGIN, END = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"  # noqa: RUF001
+BEGIN, END = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"  # noqa: RUF001 - the bars of these tokens are wide ones
 CHAT = (
     "{% for message in messages %}{{ {'system': '', 'user': '<|User|>: ', 'assistant': '<|Assistant|>: '}[message.role] }}"
     "{% for item in message.content %}{% if item.type == 'image' %}"

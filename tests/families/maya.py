@@ -24,7 +24,7 @@ TEMPLATE = (
 SPECIALS = ("<BOS_TOKEN>", "<|START_OF_TURN_TOKEN|>", "<|SYSTEM_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>")
 
 
-class LlavaCohere(transformers.LlavaForConditionalGeneration):  # type: ignore[misc]
+class LlavaCohere(transformers.LlavaForConditionalGeneration):
     """With the scale of logits that is part of Cohere and of Maya's own class, and that LlavaForConditionalGeneration leaves out."""
 
     @functools.wraps(transformers.LlavaForConditionalGeneration.forward)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.test_tokenizer import TAGS, adversarial, bpe
 from vlmkit.layout import layouts
-from vlmkit.layout.jinja_template import JinjaTemplate
+from vlmkit.layout.jinja_template import JinjaTemplate, Role
 from vlmkit.layout.laid_out import Layout, LayoutError, Turn
 from vlmkit.layout.reading import read_template
 from vlmkit.layout.template import Template
@@ -43,7 +43,7 @@ THINKS = (
 SOURCES = {"trims": TRIMS, "refuses system": REFUSES_SYSTEM, "folds system": FOLDS_SYSTEM, "no end": NO_END, "thinks": THINKS}
 TOKENIZERS = {"byte level": bpe(), "first word": bpe(metaspace="first"), "every word": bpe(metaspace="always")}
 
-CONVERSATIONS = {
+CONVERSATIONS: dict[str, list[tuple[Role, str]]] = {
     "a question": [("user", "the cat")],
     "blanks around": [("user", " the cat \n")],
     "an answer": [("user", "the cat"), ("assistant", "sat on the mat")],
@@ -62,11 +62,11 @@ def layout_of(name: str, tokenizer: Any) -> Any:
     return layouts["run"](template=template, placeholder="<|image|>")
 
 
-def turns_of(conversation: list[tuple[str, str]]) -> list[Turn]:
-    return [Turn(role, (words,), as_string=True) for role, words in conversation]  # type: ignore[arg-type]
+def turns_of(conversation: list[tuple[Role, str]]) -> list[Turn]:
+    return [Turn(role, (words,), as_string=True) for role, words in conversation]
 
 
-def laid_out(name: str, how: str, conversation: list[tuple[str, str]], **ending: bool) -> tuple[Layout, Any]:
+def laid_out(name: str, how: str, conversation: list[tuple[Role, str]], **ending: bool) -> tuple[Layout, Any]:
     tokenizer = TOKENIZERS[how]
     layout = layout_of(name, tokenizer)
     plain = PlainTokenizer(tokenizer, layout.required_specials())
@@ -118,7 +118,7 @@ def test_an_answer_and_the_end_of_its_turn_are_supervised(name: str, answers: li
 @given(texts=st.lists(adversarial(), min_size=3, max_size=3))
 def test_no_text_becomes_a_special_token(name: str, texts: list[str]) -> None:
     def structure(words: list[str]) -> list[int]:
-        conversation = [("user", words[0]), ("assistant", words[1]), ("user", words[2])]
+        conversation: list[tuple[Role, str]] = [("user", words[0]), ("assistant", words[1]), ("user", words[2])]
         layout, _ = laid_out(name, "byte level", conversation)
         return [token for token in layout.ids if token in specials]
 

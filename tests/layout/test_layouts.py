@@ -203,7 +203,7 @@ def test_a_conversation_that_does_not_show_every_image_once_is_refused(used: tup
 
 
 def test_a_layout_that_loses_a_visual_token_is_refused_with_both_numbers() -> None:
-    class Loses(vlmkit.layouts["run"]):  # type: ignore[misc]
+    class Loses(vlmkit.layouts["run"]):
         def image_pieces(self, image: ImageTokens) -> tuple[object, ...]:
             return ()
 

@@ -11,12 +11,12 @@ import vlmkit
 from vlmkit.processor import VLMProcessor
 
 
-class Refused(Exception):  # noqa: N818
+class RefusedError(Exception):
     """The reference takes no such conversation."""
 
 
 def reference_ids(processor: Any, conversation: Conversation, **asks: bool) -> list[int]:
-    """Ids of the reference processor. Raises Refused with its words, whatever kind of error it has for them."""
+    """Ids of the reference processor. Raises RefusedError with its words, whatever kind of error it has for them."""
     return list(reference_inputs(processor, conversation, **asks)["input_ids"][0].tolist())
 
 
@@ -25,7 +25,7 @@ def reference_inputs(processor: Any, conversation: Conversation, **asks: bool) -
         # It writes into the messages that it is given.
         found = processor.apply_chat_template(copy.deepcopy(conversation), tokenize=True, return_dict=True, return_tensors="pt", **asks)
     except Exception as error:
-        raise Refused(f"{type(error).__name__}: {error}") from error
+        raise RefusedError(f"{type(error).__name__}: {error}") from error
     return dict(found)
 
 
@@ -52,7 +52,7 @@ def compared(reference: Any, processor: VLMProcessor, conversation: Conversation
         conversation, outcome = items, "own"
     try:
         expected = reference_ids(reference, conversation, **asks)
-    except Refused as refused:
+    except RefusedError as refused:
         return where_refused(refused, reference, processor, conversation, **asks)
     try:
         found = own_ids(processor, conversation, **asks)
@@ -67,7 +67,7 @@ def compared(reference: Any, processor: VLMProcessor, conversation: Conversation
     return Compared("", f"the reference writes {shown(reference, expected)}, vlmkit {shown(reference, found)}")
 
 
-def where_refused(refused: Refused, reference: Any, processor: VLMProcessor, conversation: Conversation, **asks: bool) -> Compared:
+def where_refused(refused: RefusedError, reference: Any, processor: VLMProcessor, conversation: Conversation, **asks: bool) -> Compared:
     """vlmkit refuses as well, unless the template does write it, and its class takes nothing without an image (PaliGemma)."""
     theirs = f"the reference refuses ({str(refused)[:200]}), vlmkit"
     try:

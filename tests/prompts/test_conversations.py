@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prompts.directories import Published
 from prompts.kinds import FIRST, KINDS, Conversation, Kind, assistant, user
-from prompts.laws import Refused, compared, control, images_of, own_ids, reference_ids
+from prompts.laws import RefusedError, compared, control, images_of, own_ids, reference_ids
 from prompts.makes import MAKES, Make
 from prompts.record import described, record, record_kind
 
@@ -164,7 +164,7 @@ def test_what_a_template_refuses_is_refused_in_its_words(make: Make, published: 
     for kind in KINDS:
         try:
             reference_ids(found.reference, kind.conversation, **kind.asks[0])
-        except Refused as refused:
+        except RefusedError as refused:
             kept = str(refused).removeprefix("TemplateError: ")
             if kept == str(refused):
                 continue

@@ -12,7 +12,7 @@ import torch
 from families.tiny import picture
 from prompts.directories import PATCHES, Published, read
 from prompts.kinds import KINDS, Conversation
-from prompts.laws import Refused, images_of, own_ids, reference_ids, reference_inputs
+from prompts.laws import RefusedError, images_of, own_ids, reference_ids, reference_inputs
 from prompts.makes import MAKES, Make
 from prompts.record import record
 from torch import Tensor
@@ -159,7 +159,7 @@ def accepted(found: Published) -> dict[str, Conversation]:
     for title in ("two images", "three turns", "system", "unicode", "added words", "blanks", "thoughts"):
         try:
             reference_ids(found.reference, BY_TITLE[title].conversation)
-        except Refused:
+        except RefusedError:
             continue
         kinds[title] = BY_TITLE[title].conversation
     return kinds

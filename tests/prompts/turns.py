@@ -178,8 +178,8 @@ COHERE = (
     "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' }}{% endif %}"
 )
 
-BEGIN, END = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"  # noqa: RUF001
-USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"  # noqa: RUF001
+BEGIN, END = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"  # noqa: RUF001 - the bars of these tokens are wide ones
+USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"  # noqa: RUF001 - the bars of these tokens are wide ones
 
 DEEPSEEK_LLM = (
     LINES + "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}{{ bos_token }}"

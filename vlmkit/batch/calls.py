@@ -51,11 +51,10 @@ def read_call(
         if text is None:
             raise LayoutError("trusted=True is said of text=, a whole prompt; conversations are laid out by the chat template")
         return Call([Row(words, [Picture(image) for image in group]) for words, group in _with_images(text, images)], True, False)
-    given = as_conversations(conversations) if text is None else _asked(text, images, placeholder)
-    rows = [Row(*read_conversation(row)) for row in given]
+    read = [read_conversation(row) for row in (as_conversations(conversations) if text is None else _asked(text, images, placeholder))]
     if add_generation_prompt is None:
-        add_generation_prompt = not continue_final_message and all(row.said[-1].role == "user" for row in rows)  # type: ignore[union-attr]
-    return Call(rows, add_generation_prompt, continue_final_message)
+        add_generation_prompt = not continue_final_message and all(turns[-1].role == "user" for turns, _ in read)
+    return Call([Row(turns, media) for turns, media in read], add_generation_prompt, continue_final_message)
 
 
 def as_conversations(conversations: Any) -> list[Conversation]:

@@ -60,8 +60,11 @@ def _resized_and_cut(processor: Any, encoder: Encoder, unused: Iterable[str]) ->
             resize = (stated["height"], stated["width"])
         else:
             (resize,) = edges_of(processor, "shortest_edge")
-    with named(processor, "do_center_crop"):
-        crop = edges_of(processor, "height", "width", name="crop_size") if processor.do_center_crop else None
+    crop: tuple[int, int] | None = None
+    if processor.do_center_crop:
+        with named(processor, "do_center_crop"):
+            height, width = edges_of(processor, "height", "width", name="crop_size")
+        crop = height, width
     common: dict[str, Any] = {"resample": resample_of(processor)}
     patch = encoder.patch_size
     if crop is not None and crop == (resize, resize):
@@ -69,7 +72,7 @@ def _resized_and_cut(processor: Any, encoder: Encoder, unused: Iterable[str]) ->
     if isinstance(resize, tuple) and resize[0] == resize[1] and crop in (None, resize):
         return Squash(size=resize[0], view=_view(resize[0], patch), **common)
     with named(processor, "do_resize", "size", "do_center_crop", "crop_size"):
-        return ResizeCrop(factor=patch, resize=resize, crop=crop, **common)  # type: ignore[arg-type]
+        return ResizeCrop(factor=patch, resize=resize, crop=crop, **common)
 
 
 def _padded(processor: Any, encoder: Encoder) -> PadSquare:

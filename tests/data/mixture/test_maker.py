@@ -49,7 +49,7 @@ def test_pixels_are_decoded_into_the_batch_and_moved_only_where_an_image_is_left
         maker = mixed.maker()
         rooms: list[tuple[torch.Tensor, ...]] = []
         give = maker.processor.room
-        maker.processor.room = lambda planned, rooms=rooms, give=give: rooms.extend(give(planned)) or rooms  # type: ignore[method-assign]
+        maker.processor.room = lambda planned, rooms=rooms, give=give: rooms.extend(give(planned)) or rooms
         (batch, _) = maker[rows]
         images = [maker.processor.render_image(jpeg(number + more)) for number, more in shown(rows, mixed)]
         sets = [
@@ -118,4 +118,4 @@ def test_where_words_and_images_can_be_had_apart_nothing_is_read_twice() -> None
         mixed = Mixture([DataSource("a", source)], vlmkit.build_processor(architecture()), rows=4, length=300, pack=True, limit=1.0)
         batches.append(next(mixed.batches()))
     assert same(*batches)
-    assert source.asked == []  # type: ignore[attr-defined]
+    assert source.asked == []
