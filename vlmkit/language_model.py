@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from vlmkit.registry import suggestion
 from vlmkit.spec import Settings, Spec, SpecError
+from vlmkit.tokenizer import first_line, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -98,22 +99,10 @@ class LanguageModel(Spec):
 
     def load_tokenizer(self, required: tuple[str, ...] = ()) -> PreTrainedTokenizerBase:
         """Its tokenizer; "bytes" with the special tokens that are required. Raises SpecError where there is none to be had."""
-        from vlmkit.tokenizer import load_tokenizer
-
         name, revision = self.named_tokenizer
         if name is None:
             raise SpecError("the language model names no tokenizer; pass tokenizer=")
-        if name == "bytes":
-            return load_tokenizer(name, required)
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = load_tokenizer(name) if revision is None else AutoTokenizer.from_pretrained(name, revision=revision)
-            if not getattr(tokenizer, "is_fast", False):  # where mistral-common is installed, transformers prefers it over tokenizer.json
-                return AutoTokenizer.from_pretrained(name, revision=revision or "main", mistral_format=False)
-            return tokenizer
-        except (OSError, ValueError) as error:
-            raise SpecError(f"tokenizer {name!r} cannot be loaded ({first_line(error)})") from None
+        return load_tokenizer(name, required, revision=revision)
 
     def problems(self) -> Iterator[str]:
         """Why no model can be built of it, in words."""
@@ -304,7 +293,3 @@ def _refuse_sighted(place: str, values: Mapping[str, Any]) -> None:
             f"model out first: model, processor = vlmkit.load({place!r}); model.language_model.save_pretrained(directory); "
             "processor.tokenizer.save_pretrained(directory)"
         )
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

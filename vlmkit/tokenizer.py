@@ -80,7 +80,7 @@ class PlainTokenizer:
 
 
 def _without(tokenizer: tokenizers.Tokenizer, specials: set[str]) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
-    """Two copies that cannot give these tokens: for the beginning of a string, and for what follows a special token."""
+    """Copies that cannot give these tokens: for the beginning of a string, and for what follows a special token; mostly one for both."""
     from tokenizers import Tokenizer
 
     data = json.loads(tokenizer.to_str())
@@ -100,8 +100,10 @@ def _without(tokenizer: tokenizers.Tokenizer, specials: set[str]) -> tuple[token
         pairs = (merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"])
         model["merges"] = [pair for pair in pairs if not specials.intersection((*pair, "".join(pair)))]
     first = Tokenizer.from_str(json.dumps(data))
-    data["pre_tokenizer"] = _following(data["pre_tokenizer"])
-    return first, Tokenizer.from_str(json.dumps(data))
+    following = _following(data["pre_tokenizer"])
+    if following == data["pre_tokenizer"]:
+        return first, first
+    return first, Tokenizer.from_str(json.dumps(data | {"pre_tokenizer": following}))
 
 
 def _following(part: Any) -> Any:
@@ -141,18 +143,28 @@ def bytes_tokenizer(more: Iterable[str] = (), **roles: Any) -> PreTrainedTokeniz
     )
 
 
-def load_tokenizer(name: str, required: Iterable[str] = ()) -> PreTrainedTokenizerBase:
-    """ "bytes" (with the special tokens that are required), a directory or a hub name -> tokenizer. Raises SpecError with
-    the way out where it cannot be had."""
+def load_tokenizer(name: str, required: Iterable[str] = (), *, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """ "bytes" (with the special tokens that are required), a directory or a hub name, there of a revision -> tokenizer. Raises SpecError
+    with the way out where it cannot be had."""
     if name == "bytes":
         return bytes_tokenizer(required)
     from transformers import AutoTokenizer
 
+    at = {} if revision is None else {"revision": revision}
     try:
-        return AutoTokenizer.from_pretrained(name)
+        found = AutoTokenizer.from_pretrained(name, **at)
+        if getattr(found, "is_fast", False):
+            return found
+        # Where mistral-common is installed, transformers prefers it over tokenizer.json.
+        return AutoTokenizer.from_pretrained(name, mistral_format=False, **at)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SpecError(f"tokenizer {name!r} cannot be loaded ({reason}); pass tokenizer= with one that you have") from None
+        raise SpecError(f"tokenizer {name!r} cannot be loaded ({first_line(error)}); pass tokenizer= with one that you have") from None
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def with_all_told(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
