@@ -9,12 +9,13 @@ from typing import Any
 from pieces import ROOT, table
 
 SEEN = ROOT / "docs" / "published.json"
+SUFFIX = "ForConditionalGeneration"
 WRITE = "pytest tests/prompts --write-published"
 INTRODUCTION = """A checkpoint's directory says how its conversations are written: a chat template in Jinja, a tokenizer, a processor.
 vlmkit runs what lies there. For each make below, tests write such a directory, tiny and with random weights, with the turns of that
 make and a tokenizer of its kind, and hold `vlmkit.load` against transformers: `processor.apply_chat_template(conversation,
-tokenize=True, return_dict=True)` and the published model class. Every cell was written by a test that ran to the end (`{write}`); a
-cell whose test did not is `-`. Compared under {versions}, on a CPU in float32."""
+tokenize=True, return_dict=True)` and the published model class, `<class>{suffix}`. Every cell was written by a test
+that ran to the end (`{write}`); a cell whose test did not is `-`. Compared under {versions}, on a CPU in float32."""
 COLUMNS = """- **ids**: of the {kinds} kinds of conversation below, how many give the same ids, with and without a prompt for an answer;
 how many both refuse (a template that has no place for a system message raises, and so does vlmkit, in its words); and how many the
 reference takes only in part (`*`).
@@ -22,7 +23,7 @@ reference takes only in part (`*`).
   its own.
 - **labels**: supervised are the answers and the ends of their turns, and nothing else.
 - **logits**: the largest difference at any position, with one image, two images and three turns. **pixels**: in steps of 255.
-- **greedy**, **beams**: generated token for token. **loss**: the difference over the same labels.
+- **greedy**, **beams**: the same answers, token for token. **loss**: the difference over the same labels.
 - **round trip**: saved by vlmkit and loaded again, the ids are the same. **exports**: so are those of transformers' processor over
   an exported directory."""
 RULES = """`*`: where a template writes nothing of a message that is a string, or leaves a whole text out, the reference goes on without it;
@@ -38,7 +39,7 @@ def page() -> str:
     head = ("make", "class", "tokenizer", "ids", "typed", "labels", "logits", "pixels", "greedy", "beams", "loss", "round trip", "exports")
     lines = [
         "# Published checkpoints",
-        INTRODUCTION.format(write=WRITE, versions=" and under ".join(versions)),
+        INTRODUCTION.format(write=WRITE, suffix=SUFFIX, versions=" and under ".join(versions)),
         table(head, [make_row(title, row) for title, row in rows.items()]),
         COLUMNS.format(kinds=len(titles)),
         RULES,
@@ -53,11 +54,11 @@ def make_row(title: str, row: dict[str, Any]) -> tuple[str, ...]:
     said = ((counts["same"], " the same"), (counts["refused"], " refused"), (counts["own"], " *"))
     return (
         title,
-        f"`{row['reference']}`" if "reference" in row else "-",
+        f"`{row['reference'].removesuffix(SUFFIX)}`" if "reference" in row else "-",
         row.get("tokenizer", "-"),
         ", ".join(f"{count}{words}" for count, words in said if count),
         str(row.get("typed", "-")),
-        *(yes(row, "supervised"), number(row, "logits"), number(row, "pixels"), same(row, "greedy"), same(row, "beams")),
+        *(yes(row, "supervised"), number(row, "logits"), number(row, "pixels"), yes(row, "greedy"), yes(row, "beams")),
         *(number(row, "loss"), yes(row, "round_trip"), yes(row, "exports")),
     )
 
@@ -69,10 +70,6 @@ def kind_row(kind: str, rows: dict[str, dict[str, Any]]) -> tuple[str, ...]:
 
 def number(row: dict[str, Any], column: str) -> str:
     return "-" if column not in row else f"{row[column]:.0e}" if row[column] else "0"
-
-
-def same(row: dict[str, Any], column: str) -> str:
-    return "the same" if row.get(column) else "-"
 
 
 def yes(row: dict[str, Any], column: str) -> str:

@@ -3,8 +3,8 @@ Mistral Small 3, 24B.
 
 An image keeps its shape and, up to 1540 pixels a side, its size, in steps of 28 pixels: four patches become one token. Its rows end
 in [IMG_BREAK], the last in [IMG_END], as Pixtral's do. The numbers are those of the published config as others' code repeats it, and
-of Mistral3Config in transformers; 3.2 has the same ones. The template of turns is Mistral's seventh, from memory; the default system
-message of the published one, which holds the date, is left to the caller.
+of Mistral3Config in transformers; 3.2 has the same ones. The tokens around a system message are those of InstructTokenizerV7 in
+mistral-common; the default system message of the published one, which holds the date, is left to the caller.
 """
 
 from __future__ import annotations
