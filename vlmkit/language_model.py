@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+from vlmkit.hub import refuse_unreachable
 from vlmkit.registry import suggestion
 from vlmkit.spec import Settings, Spec, SpecError
 from vlmkit.tokenizer import first_line, load_tokenizer
@@ -252,6 +253,8 @@ def read_config(name: str | os.PathLike[str], revision: str | None = None, trust
         if not os.path.isfile(os.path.join(place, "config.json")):
             raise SpecError(f"language model {place!r}: no config.json there; name a directory that save_pretrained of a model wrote")
     try:
+        if not local:
+            refuse_unreachable(place, "config.json", revision)
         values, _ = PreTrainedConfig.get_config_dict(place, revision=revision)
         model_type = values.get("model_type")
         _refuse_sighted(place, values)

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from vlmkit.hub import refuse_unreachable
 from vlmkit.layout.specials import Specials
 from vlmkit.layout.template import MARK
 from vlmkit.spec import SpecError
@@ -152,6 +153,7 @@ def load_tokenizer(name: str, required: Iterable[str] = (), *, revision: str | N
 
     at = {} if revision is None else {"revision": revision}
     try:
+        refuse_unreachable(name, "tokenizer_config.json", revision)
         found = AutoTokenizer.from_pretrained(name, **at)
         if getattr(found, "is_fast", False):
             return found
