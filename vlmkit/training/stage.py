@@ -65,6 +65,7 @@ class Stage(Spec):
     """Put as many samples into a row of `max_length` tokens as it holds, instead of padding each to the longest."""
     max_length: int | None = None
     """Longest conversation in tokens, and the length of packed rows; a longer one loses its last turns, with the images of these."""
+    compile: bool = False
     recompute: bool = False
     """Recompute activations in the backward pass (gradient checkpointing): a third more work, far less memory."""
 
