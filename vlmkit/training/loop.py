@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
+import torch
 from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -60,6 +63,7 @@ class Trainer:
         model: nn.Module | Blueprint,
         *,
         engine: Engine | None = None,
+        seed: int = 0,
         console: Console | None = None,
         save_seconds: float = 30.0,
         workers: int = 1,
@@ -67,7 +71,8 @@ class Trainer:
         stop: StopSignals | None = None,
     ) -> None:
         """model: one that is there, or a blueprint, from which engines that spread weights make their shares. A run that was begun
-        before goes on with the weights of its state. engine: "single" unless given. `workers` processes prepare batches ahead; with 0
+        before goes on with the weights of its state. engine: "single" unless given. seed: of torch's, NumPy's and Python's own random
+        numbers where a run begins. `workers` processes prepare batches ahead; with 0
         the training process does it. Each decodes in so many `threads` where batches come from a mixture. stop: signals that the
         caller listens for already; otherwise the stages do.
         """
@@ -75,6 +80,7 @@ class Trainer:
         self.engine = engine or engine_of("single", Processes())
         self.processes = self.engine.processes
         self.console = console or Console(quiet=not self.processes.main)
+        self.seed = seed
         self.save_seconds = save_seconds
         self.workers = workers
         self.threads = threads
@@ -150,6 +156,8 @@ class Trainer:
             stop = self._stop or held.enter_context(StopSignals())
             ahead = held.enter_context(working_ahead(lambda: self._batches(stage, batches, first, data)))
             progress = held.enter_context(bar)
+            if not self.updates:
+                seed_everything(self.seed + self.processes.rank)
             if state is not None:
                 state.restore_random(self.processes.rank)
             del state, weights
@@ -267,6 +275,12 @@ class Trainer:
         number = f"{self.updates:09}-{len(self.done)}"
         scalars = self.engine.scalars() if stage else {}
         self._saver.begin(number, self.engine.pieces(self.model, within=bool(stage)), scalars, position)
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def described(model: nn.Module) -> dict[str, Any] | None:

@@ -1,0 +1,105 @@
+"""One of several processes: `python -m tests.training.engine_worker RANK WORLD PORT RUN...`. A run is `directory:engine:stage[:stop]`.
+
+It trains the stage in the directory, from wherever that stands; `stop` sends SIGTERM to the last process in that step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+import vlmkit
+from tests.training.conftest import DATA, small
+from vlmkit.training.blueprint import OfModule
+from vlmkit.training.engines import engine
+from vlmkit.training.launched import Place
+from vlmkit.training.loop import Interrupted, Trainer
+from vlmkit.training.processes import Processes, meet
+from vlmkit.training.run import RunDirectory
+from vlmkit.training.stage import Stage
+from vlmkit.training.update import model_loss
+
+MICRO_BATCHES = 6
+"""In an update, of however many processes."""
+SMALL: dict[str, Any] = {"reduce_bucket_size": 100_000, "stage3_prefetch_bucket_size": 100_000, "stage3_param_persistence_threshold": 0}
+"""Buckets as small as the model, so that nothing is whole by accident."""
+
+STAGES = {
+    "connector": Stage(name="connector", steps=10, batch_size=2, connector=1e-3, warmup=3, data=DATA),
+    "full": Stage(
+        name="full", steps=10, batch_size=2, encoder=1e-3, connector=1e-3, language_model=1e-3, weight_decay=0.1, clip=0.5, data=DATA
+    ),
+}
+
+
+class Mixed(Dataset[dict[str, Tensor]]):
+    """Micro-batch n: words alone, one picture, several of other sizes; padded, or packed into a row."""
+
+    def __init__(self, processor: vlmkit.VLMProcessor) -> None:
+        self.processor = processor
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng(number)
+        rows = []
+        for _ in range(2):
+            sizes = [] if number % 3 == 0 else [(56, 56)] if number % 3 == 1 else [(56, 140), (84, 56)]
+            pictures = [{"type": "image", "image": rng.integers(0, 255, (*size, 3), dtype=np.uint8)} for size in sizes]
+            question = [*pictures, {"type": "text", "text": f"{rng.integers(100)}?"}]
+            rows.append([{"role": "user", "content": question}, {"role": "assistant", "content": "yes" * int(rng.integers(1, 4))}])
+        return dict(self.processor(rows, pack=number % 2 == 1))
+
+
+def train(processes: Processes, directory: str, kind: str, stage: str, stop: int | None) -> None:
+    run = RunDirectory(Path(directory))
+    if processes.main:
+        run.begin({"test": stage})
+    processes.wait()
+    options = SMALL if kind == "zero3" else {"reduce_bucket_size": 100_000} if kind == "zero2" else {}
+    made: Any = engine(kind, processes)
+    made.__init__(processes, made.dtype, **options)
+    trainer = Trainer(run, OfModule(vlmkit.build(small(), seed=0)), engine=made, save_seconds=1e9, workers=0)
+    calls = 0
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        nonlocal calls
+        if stop is not None and processes.rank == processes.world - 1 and calls == stop * (MICRO_BATCHES // processes.world):
+            os.kill(os.getpid(), signal.SIGTERM)
+        calls += 1
+        return model_loss(model, batch)
+
+    try:
+        trainer.train(
+            STAGES[stage].replace(accumulate=MICRO_BATCHES // processes.world), Mixed(vlmkit.build_processor(small())), loss=loss
+        )
+    except Interrupted:
+        assert stop is not None
+    if trainer.log is not None:
+        trainer.log.close()
+        run.unlock()
+
+
+def main() -> None:
+    rank, world, port = map(int, sys.argv[1:4])
+    torch.set_num_threads(1)
+    processes = meet(Place(rank, world, 0, port=port), patience=timedelta(seconds=120))
+    for given in sys.argv[4:]:
+        directory, kind, stage, *stop = given.split(":")
+        train(processes, directory, kind, stage, int(stop[0]) if stop else None)
+        if rank == 0:
+            print("done", given, flush=True)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
