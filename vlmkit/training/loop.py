@@ -116,6 +116,7 @@ class Trainer:
         if stage.name in self.done:
             return
         world = self.accelerator.num_processes
+        stage = stage.resolved(world)
         if world > 1 and (head is not None or stage.optimizer == "muon"):
             raise ValueError(f"stage {stage.name!r} has a head or uses muon: it trains in one process, not in {world}")
         parts = {part: getattr(self.model, part) for part in PARTS} | ({"head": head} if head is not None else {})
@@ -138,7 +139,7 @@ class Trainer:
             self._state = None
             begun, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
             for step in range(first, stage.steps):
-                rates = set_rates(prepared, stage.factor(step))
+                rates = set_rates(prepared, stage, step)
                 rate = max(rates.values())
                 value, norm = gradients(self.accelerator, stage, model, parameters, ahead, loss)
                 if not (math.isfinite(value) and math.isfinite(norm)):
