@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from vlmkit.spec import Spec, SpecError
 from vlmkit.training.schedules import Schedule
@@ -32,3 +33,6 @@ class Learn(Spec):
             raise SpecError(f"final has to be between 0 and 1, got {self.final}")
         if self.weight_decay is not None and self.weight_decay < 0:
             raise SpecError(f"weight_decay has to be 0 or more, got {self.weight_decay}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in super().to_dict().items() if value is not None}

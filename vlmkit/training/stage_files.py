@@ -43,13 +43,14 @@ KINDS = (
     ("tag:yaml.org,2002:merge", re.compile(r"^<<$"), "<"),
 )
 """Type, how it is written, first letters."""
+WORDS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (its base's way)
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (its base's way)
 
 
@@ -86,12 +87,14 @@ def stages_from_yaml(text: str, name: str = "the text") -> tuple[Stage, ...]:
     try:
         root = loader.get_single_node()
         lines: dict[str, int] = {}
-        _locate(root, "", lines, loader, name)
+        _locate(root, "", lines, name)
         content = loader.construct_document(root) if root is not None else None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
         raise SpecError(f"{name}{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    except RecursionError:
+        raise SpecError(f"{name}: something in it is its own part, or it is nested too deeply") from None
     finally:
         loader.dispose()
     if not isinstance(content, dict) or not isinstance(content.get("stages"), list) or not content["stages"]:
@@ -121,25 +124,25 @@ def stages_to_yaml(stages: Sequence[Stage]) -> str:
     return text
 
 
-def _locate(node: yaml.Node | None, path: str, lines: dict[str, int], loader: _Loader, name: str) -> None:
+def _locate(node: yaml.Node | None, path: str, lines: dict[str, int], name: str) -> None:
     """Note the line of every value by its path, as errors of specs spell it; refuse names that are given twice, of which YAML would keep
     the last."""
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
             lines.setdefault(f"{path}[{number}]", item.start_mark.line + 1)
-            _locate(item, f"{path}[{number}]", lines, loader, name)
+            _locate(item, f"{path}[{number}]", lines, name)
     elif isinstance(node, yaml.MappingNode):
         given: set[str] = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode):
-                raise SpecError(f"{name}, line {line}: a field's name is a word")
+            if not isinstance(key, yaml.ScalarNode) or key.tag not in WORDS:
+                raise SpecError(f"{name}, line {line}: a field's name is a word, got {getattr(key, 'value', key)!r}")
             if key.value in given:
                 raise SpecError(f"{name}, line {line}: {key.value}: given twice")
             given.add(key.value)
             below = f"{path}[{key.value!r}]" if path.endswith(".learn") else f"{path}.{key.value}" if path else key.value
             lines.setdefault(below, line)
-            _locate(value, path if key.value == "<<" else below, lines, loader, name)
+            _locate(value, path if key.value == "<<" else below, lines, name)
 
 
 def _line(message: str, lines: dict[str, int]) -> int:
