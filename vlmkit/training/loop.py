@@ -133,6 +133,7 @@ class Trainer:
         if stage.name in self.done:
             return
         world = self.processes.world
+        stage = stage.resolved(world)
         if head is not None and (world > 1 or self.engine.spread):
             raise ValueError(f"stage {stage.name!r} has a head: it trains on engine 'single', not on {self.engine.name!r} with {world}")
         if stage.optimizer == "muon" and (world > 1 or self.engine.spread):
@@ -163,7 +164,7 @@ class Trainer:
             del state, weights
             begun, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
             for step in range(first, stage.steps):
-                rates = set_rates(self.engine.rated, stage.factor(step))
+                rates = set_rates(self.engine.rated, stage, step)
                 update = gradients(self.engine, stage, ahead, loss)
                 self._look_at(stage, step, update, rates)
                 self.engine.step()
