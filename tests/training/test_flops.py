@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
-import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,10 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import vlmkit
 from tests.training.conftest import small
 from vlmkit.architecture import PARTS
-from vlmkit.language_model import LanguageModel
-from vlmkit.spec import Settings
 from vlmkit.training.flops import ModelFlops, learning_shares
-from vlmkit.training.meters import counts
 
 LONG = "a question of some length, so that attention counts beside what stands at each token, "
 
@@ -28,7 +22,9 @@ def wide(window: int = 4096) -> vlmkit.Architecture:
     return small().replace(language_model=language_model.replace(config=language_model.config | {"sliding_window": window}))
 
 
-def batch_of(architecture: vlmkit.Architecture, text: str = LONG * 4, sizes: tuple[tuple[int, int], ...] = ((112, 112), (112, 112))) -> dict[str, Tensor]:
+def batch_of(
+    architecture: vlmkit.Architecture, text: str = LONG * 4, sizes: tuple[tuple[int, int], ...] = ((112, 112), (112, 112))
+) -> dict[str, Tensor]:
     """Conversations of one length, of which every token is supervised."""
     rows = []
     for size in sizes:
@@ -55,7 +51,9 @@ def learn(model: nn.Module, *parts: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    "parts", [("connector",), ("language_model",), ("encoder",), ("encoder", "connector"), ("encoder", "connector", "language_model")], ids="+".join
+    "parts",
+    [("connector",), ("language_model",), ("encoder",), ("encoder", "connector"), ("encoder", "connector", "language_model")],
+    ids="+".join,
 )
 def test_operations_of_a_stage_are_those_that_torch_counts(parts):
     architecture = wide()

@@ -16,7 +16,7 @@ from vlmkit.layout.laid_out import IGNORE
 from vlmkit.training.meters import CLOCKED, CountedBatches, Counts, Meters, counts, sample_lengths
 
 numbers = st.floats(0, 1e12)
-any_counts = st.builds(Counts, **{name: numbers for name in ("samples", "tokens", "places", "supervised", "images", "patches", "waited")})
+any_counts = st.builds(Counts, **dict.fromkeys(("samples", "tokens", "places", "supervised", "images", "patches", "waited"), numbers))
 
 
 def rows_of(lengths: list[int], side: str = "right") -> dict[str, Tensor]:
@@ -39,7 +39,10 @@ def conversations() -> list[list[dict]]:
     image = np.zeros((112, 112, 3), np.uint8)
     questions = ("a?", "what is this?", "which of all the letters?")
     return [
-        [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}, {"role": "assistant", "content": "b"}]
+        [
+            {"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]},
+            {"role": "assistant", "content": "b"},
+        ]
         for text in questions
     ]
 

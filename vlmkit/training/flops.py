@@ -186,7 +186,7 @@ def _parabola(run: Callable[[Grid], Tensor], grids: tuple[Grid, ...], *, backwar
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             out = run(grid)
             if backward and out.requires_grad:
-                out.backward(torch.empty_like(out))
+                torch.autograd.backward(out, torch.empty_like(out))
         counted.append(float(counter.get_total_flops()))
     patches = [float(grid.tokens) for grid in grids]
     if len(grids) < 3:
@@ -199,7 +199,7 @@ def _matrices(model: nn.Module, without: Tensor) -> float:
     """Weights that a token meets in products with matrices: embeddings are looked up, and of experts it meets some."""
     config: Any = model.config
     experts = next((value for name in _EXPERTS if (value := getattr(config, name, None))), 1)
-    met = (getattr(config, "num_experts_per_tok", None) or experts) / experts
+    met = next((value for name in _MET if (value := getattr(config, name, None))), experts) / experts
     total = 0.0
     for path, module in model.named_modules():
         if isinstance(module, nn.Embedding):
@@ -213,12 +213,16 @@ def _matrices(model: nn.Module, without: Tensor) -> float:
 
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 """What configs of transformers call the number of experts."""
+_MET = ("num_experts_per_tok", "moe_topk", "top_k_experts")
+"""And the number of those that a token is sent to."""
 
 
 def _windows(config: Any) -> tuple[int | None, ...]:
     """How far back each layer with attention looks; None: to the beginning."""
-    window = getattr(config, "sliding_window", None) or None
-    kinds = getattr(config, "layer_types", None)
+    window: int | None = getattr(config, "sliding_window", None) or None
+    kinds: list[str] | None = getattr(config, "layer_types", None)
     if kinds is None:
-        return (window,) * config.num_hidden_layers
-    return tuple(window if kind == "sliding_attention" else None for kind in kinds if kind.endswith("attention") and kind != "linear_attention")
+        return (window,) * int(config.num_hidden_layers)
+    return tuple(
+        window if kind == "sliding_attention" else None for kind in kinds if kind.endswith("attention") and kind != "linear_attention"
+    )

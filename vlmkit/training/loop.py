@@ -26,6 +26,8 @@ from vlmkit.data.mixture import Batches, Mixture, merge_states
 from vlmkit.files import replace_directory, write_whole
 from vlmkit.training.ahead import mixed, numbered, working_ahead
 from vlmkit.training.checkpoint import State, StateError, save_state
+from vlmkit.training.flops import ModelFlops, learning_shares
+from vlmkit.training.meters import CountedBatches, Counts, Meters
 from vlmkit.training.metrics_log import MetricsLog
 from vlmkit.training.optimizers import adapters_of, build_optimizers, learning_parameters, prepare_parts, refuse_unclaimed, set_rates
 from vlmkit.training.progress import StageProgress
@@ -131,16 +133,20 @@ class Trainer:
         parameters = [parameter for _, _, parameter in learning_parameters(stage, parts)]
         self._each = stage.accumulate * world
         samples = stage.batch_size * stage.accumulate * world
+        meters = Meters(device=self.accelerator.device, processes=world)
+        flops = ModelFlops(self.model.spec, learning_shares(parts)) if meters.peak and loss is model_loss else None
         bar = StageProgress(self.console, stage.name, steps=stage.steps, first=first, samples=samples)
         with StopSignals() as stop, working_ahead(lambda: self._batches(stage, batches, first)) as ahead, bar as progress:
             if isinstance(self._state, State):
                 self._state.restore_random()
             self._state = None
+            counted = CountedBatches(ahead, flops)
             begun, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
+            ended = saved_at
             for step in range(first, stage.steps):
                 rates = set_rates(prepared, stage.factor(step))
                 rate = max(rates.values())
-                value, norm = gradients(self.accelerator, stage, model, parameters, ahead, loss)
+                value, norm = gradients(self.accelerator, stage, model, parameters, counted, loss)
                 if not (math.isfinite(value) and math.isfinite(norm)):
                     gradient = f", but its gradient's norm is {norm}" if math.isfinite(value) else ""
                     what = f"the loss is {value:g}{gradient}"
@@ -149,15 +155,17 @@ class Trainer:
                 now = time.perf_counter()
                 self.updates += 1
                 self.seconds = now - begun
+                measured = meters.step(self._summed(counted.take()), now - ended)
+                ended = now
                 if self.log is not None:
                     record = {"stage": stage.name, "step": step, "loss": value, "rate": rate, "norm": norm}
                     record |= {f"rate/{part}": of_part for part, of_part in rates.items()}
-                    self.log.write(self.updates, record | {"seconds": round(self.seconds, 3)})
-                progress.update(step + 1, value)
+                    self.log.write(self.updates, record | measured | {"seconds": round(self.seconds, 3)})
+                progress.update(step + 1, value, meters.recent())
                 stopping, saving = self._agree(stop.number, now - saved_at >= self.save_seconds)
                 if stopping or saving:
                     self._save(stage.name, step + 1, modules, optimizers)
-                    saved_at = time.perf_counter()
+                    ended = saved_at = time.perf_counter()
                 if stopping:
                     raise Interrupted(stage.name, step + 1, stopping)
         self.done.append(stage.name)
@@ -220,6 +228,12 @@ class Trainer:
         mine = torch.tensor([stopping, int(saving and self.accelerator.is_main_process)], device=self.accelerator.device)
         signals, clocks = self.accelerator.reduce(mine, reduction="sum").tolist()
         return (stopping or signal.SIGTERM) if signals else 0, bool(clocks)
+
+    def _summed(self, counts: Counts) -> Counts:
+        """Over all processes."""
+        if self.accelerator.num_processes == 1:
+            return counts
+        return Counts.from_list(self.accelerator.reduce(torch.tensor(counts.to_list(), device=self.accelerator.device)).tolist())
 
     def _report(self, data: Batches) -> None:
         """Say what of the stage's data was left out, or cut."""

@@ -136,9 +136,7 @@ class CountedBatches(Iterator[dict[str, Tensor]]):
 class Meters:
     """Turns the counts of steps into rates."""
 
-    def __init__(
-        self, *, device: torch.device | str = "cpu", processes: int = 1, peak: float | None = None, window: float = 20.0
-    ) -> None:
+    def __init__(self, *, device: torch.device | str = "cpu", processes: int = 1, peak: float | None = None, window: float = 20.0) -> None:
         """processes: how many the counts are summed over. peak: operations a second of one device, by default what is known of
         `device` in bfloat16 (vlmkit.training.peaks). window: seconds that `recent` looks back."""
         self.device, self.processes, self.window = torch.device(device), processes, window
