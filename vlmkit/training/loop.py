@@ -28,6 +28,8 @@ from vlmkit.training.ahead import mixed, numbered, working_ahead
 from vlmkit.training.blueprint import Blueprint, OfModule, Weights
 from vlmkit.training.engines import engine as engine_of
 from vlmkit.training.engines.base import Engine, Loss, fill, fill_buffers, whole_shares
+from vlmkit.training.flops import ModelFlops, learning_shares
+from vlmkit.training.meters import CountedBatches, Counts, Meters
 from vlmkit.training.metrics_log import MetricsLog
 from vlmkit.training.optimizers import adapters_of, build_optimizers, prepare_parts, refuse_unclaimed, set_rates
 from vlmkit.training.processes import Processes
@@ -145,6 +147,8 @@ class Trainer:
         self.model = self.engine.place(self._blueprint, weights, lambda model: self._prepare(stage, model, head))
         parts = self._parts(self.model, head)
         self.engine.begin(stage, self.model, lambda: build_optimizers(stage, parts, fused=not self.engine.spread), head)
+        if stage.ema is not None:
+            self.engine.start_averages()
         if state is not None:
             fill_buffers(state, self.model)
         if state is not None and begun_before:
@@ -152,6 +156,8 @@ class Trainer:
         data = state.position.get("data") if state is not None and begun_before else None
         self._each = stage.accumulate * world
         samples = stage.batch_size * stage.accumulate * world
+        meters = Meters(device=self.processes.device, processes=world)
+        flops = ModelFlops(self.model.spec, learning_shares(parts)) if meters.peak and loss is model_loss else None
         bar = StageProgress(self.console, stage.name, steps=stage.steps, first=first, samples=samples)
         with ExitStack() as held:
             stop = self._stop or held.enter_context(StopSignals())
@@ -162,21 +168,29 @@ class Trainer:
             if state is not None:
                 state.restore_random(self.processes.rank)
             del state, weights
+            counted = CountedBatches(ahead, flops)
             begun, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
+            ended = saved_at
             for step in range(first, stage.steps):
                 rates = set_rates(self.engine.rated, stage, step)
-                update = gradients(self.engine, stage, ahead, loss)
-                self._look_at(stage, step, update, rates)
-                self.engine.step()
+                update = gradients(self.engine, stage, counted, loss)
+                sound = self._is_sound(stage, step, update, rates)
+                self.engine.step() if sound else self.engine.forget()
+                if stage.ema is not None and sound:
+                    self.engine.average(stage.ema)
                 now = time.perf_counter()
                 self.updates += 1
                 self.seconds = now - begun
-                self._record(stage, step, update, rates)
-                progress.update(step + 1, update.loss)
-                stopping, saving = self._agree(stop.number, now - saved_at >= self.save_seconds)
+                counts, stopping, saving = self._agree(counted.take(), stop.number, now - saved_at >= self.save_seconds)
+                self._record(stage, step, update, rates, meters.step(counts, now - ended), skipped=not sound)
+                progress.update(step + 1, update.loss, meters.recent())
+                ended = now
+                if evaluate is not None and evaluate_every and (step + 1) % evaluate_every == 0:
+                    self._evaluate(evaluate)
+                    ended = time.perf_counter()
                 if stopping or saving:
                     self._save(stage.name, step + 1)
-                    saved_at = time.perf_counter()
+                    ended = saved_at = time.perf_counter()
                 if stopping:
                     self._saver.commit()
                     raise Interrupted(stage.name, step + 1, stopping)
@@ -223,15 +237,18 @@ class Trainer:
         self._data = mixed(batches, data, self.processes, workers=self.workers, threads=self.threads)
         return self._data
 
-    def _look_at(self, stage: Stage, step: int, update: Update, rates: Mapping[str, float]) -> None:
-        """Raises DivergedError for a loss or a gradient that is no number, before it moves a weight."""
+    def _is_sound(self, stage: Stage, step: int, update: Update, rates: Mapping[str, float]) -> bool:
+        """Whether loss and gradient are numbers. Where they are not, no weight is moved: raises DivergedError, or says so where the stage
+        skips such updates."""
         if math.isfinite(update.loss) and math.isfinite(update.norm):
-            return
+            return True
         gradient = f", but its gradient's norm is {update.norm}" if math.isfinite(update.loss) else ""
-        what = f"the loss is {update.loss:g}{gradient}"
-        raise DivergedError(
-            f"stage {stage.name}, step {step}: {what}; lower the learning rate (its peak here is {max(rates.values()):g}){self._samples()}"
-        )
+        what = f"stage {stage.name}, step {step}: the loss is {update.loss:g}{gradient}"
+        if stage.nonfinite == "stop":
+            raise DivergedError(f"{what}; lower the learning rate (its peak here is {max(rates.values()):g}){self._samples()}")
+        samples = self._samples()
+        self.console.print(f"{what}; the update is skipped{samples}", highlight=False, markup=False, soft_wrap=True)
+        return False
 
     def _samples(self) -> str:
         """Of the last micro-batch of every process, to look for what is wrong with them."""
@@ -241,19 +258,40 @@ class Trainer:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         return f"; samples of its last micro-batch: {', '.join(names[:SHOWN])}{more}"
 
-    def _record(self, stage: Stage, step: int, update: Update, rates: Mapping[str, float]) -> None:
+    def _record(
+        self,
+        stage: Stage,
+        step: int,
+        update: Update,
+        rates: Mapping[str, float],
+        measured: Mapping[str, float],
+        *,
+        skipped: bool,
+    ) -> None:
         if self.log is not None:
             record = {"stage": stage.name, "step": step, "loss": update.loss, "rate": max(rates.values()), "norm": update.norm}
-            record |= {f"rate/{part}": of_part for part, of_part in rates.items()}
-            self.log.write(self.updates, record | {"seconds": round(self.seconds, 3)})
+            record |= {f"rate/{path}": rate for path, rate in rates.items()} | ({"skipped": True} if skipped else {})
+            self.log.write(self.updates, record | measured | {"seconds": round(self.seconds, 3)})
 
-    def _agree(self, stopping: int, saving: bool) -> tuple[int, bool]:
-        """All processes stop and save at the same step: a signal reaches one of them, and clocks differ. A state that all have written
-        counts from here on."""
-        signals, clocks, written = self.processes.sum([stopping, saving and self.processes.main, self._saver.finished])
+    def _evaluate(self, evaluate: Callable[[nn.Module], Mapping[str, float]]) -> None:
+        """The model in evaluation mode, and each module as it was afterwards."""
+        before = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        with torch.no_grad():
+            scores = evaluate(self.model)
+        for module, training in before.items():
+            module.training = training
+        if self.log is not None:
+            self.log.scores(self.updates, dict(scores))
+
+    def _agree(self, counts: Counts, stopping: int, saving: bool) -> tuple[Counts, int, bool]:
+        """What all processes counted, and what all do after this step: a signal reaches one of them, and clocks differ. A state that all
+        have written counts from here on."""
+        mine = [stopping, saving and self.processes.main, self._saver.finished, *counts.to_list()]
+        signals, clocks, written, *summed = self.processes.sum(mine)
         if written == self.processes.world:
             self._saver.commit()
-        return (stopping or signal.SIGTERM) if signals else 0, bool(clocks)
+        return Counts.from_list(summed), (stopping or signal.SIGTERM) if signals else 0, bool(clocks)
 
     def _report(self, data: Batches) -> None:
         """Say what of the stage's data was left out, or cut."""

@@ -128,6 +128,19 @@ class Engine(ABC):
     def end(self) -> None:
         """Let go of all but the weights, after the last step of a stage."""
 
+    def start_averages(self) -> None:
+        """Keep a moving average of what learns, from the weights as they are now."""
+        for share in self.shares:
+            if share.optimizer is not None:
+                share.average = share.values.float().clone()
+
+    def average(self, decay: float) -> None:
+        """After a step."""
+        kept = [share for share in self.shares if share.average is not None]
+        if kept:
+            averages = [share.average for share in kept if share.average is not None]
+            torch._foreach_lerp_(averages, [share.values.float() for share in kept], 1 - decay)
+
     # --- the state --------------------------------------------------------------------------------------------------------
 
     def pieces(self, model: nn.Module, *, within: bool) -> Iterator[Piece]:
