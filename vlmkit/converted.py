@@ -69,10 +69,10 @@ class Converted:
 
     def read(self, name: str, start: int, length: int) -> Tensor:
         """(length,): values [start, start + length) of the flattened weight, in the stored dtype. Raises IndexError outside of it."""
+        refuse_outside(name, self.shape(name), start, length)
         name = self.tied.get(name, name)
         if name in self.renamed:
             return self.stored.read(self.renamed[name], start, length)
-        refuse_outside(name, self.shape(name), start, length)
         return self._make(self.group_of[name])[name].view(-1)[start : start + length].clone()
 
     def _match(self, key_mapping: Mapping[str, str] | None) -> tuple[dict[str, tuple[int, ...]], list[str]]:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmkit.architecture import Architecture
-from vlmkit.build import build, building, check_parts, refuse_other_type, resolve, seeing, some
+from vlmkit.build import build, building, check_parts, refuse_other_type, resolve, seeing
 from vlmkit.converted import Converted, refuse
 from vlmkit.renamed import RENAMED
 from vlmkit.spec import SpecError
@@ -145,7 +145,7 @@ class PublishedWeights:
     def _draw(self) -> dict[str, Tensor]:
         spec = self.architecture
         with torch.random.fork_rng(devices=[]), building(self.config.dtype), torch.device("cpu"):
-            torch.manual_seed(self.seed)
+            torch.default_generator.manual_seed(self.seed)  # the one of torch.random, and none of a GPU
             model = seeing(self.config)
             # Nothing of a language model that is read from files is drawn, so what comes behind it is drawn as if it had been.
             model.fusion = spec.fusion.build(model.language_model, spec.layout)
@@ -248,8 +248,8 @@ def published(described: Any, model: VLM) -> WeightSource:
     found = Converted(language_model, Stored(files), described.checkpoint)
     if found.converted:
         warnings.warn(
-            f"{described.checkpoint}: transformers makes {some(list(found.converted))} of tensors that are cut otherwise; to read a slice "
-            "of one, all that it is made of is read",
+            f"{described.checkpoint}: transformers makes {len(found.converted)} weights of tensors that are cut otherwise "
+            f"({found.converted[0]}); to read a slice of one, all that it is made of is read",
             stacklevel=3,
         )
     return found
