@@ -78,9 +78,7 @@ def train(processes: Processes, directory: str, kind: str, stage: str, stop: int
         return model_loss(model, batch)
 
     try:
-        trainer.train(
-            STAGES[stage].replace(accumulate=MICRO_BATCHES // processes.world), Mixed(vlmkit.build_processor(small())), loss=loss
-        )
+        trainer.train(STAGES[stage].replace(accumulate=MICRO_BATCHES // processes.world), Mixed(vlmkit.build_processor(small())), loss=loss)
     except Interrupted:
         assert stop is not None
     if trainer.log is not None:

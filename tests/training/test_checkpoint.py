@@ -5,9 +5,9 @@ import os
 import pytest
 import torch
 from safetensors.torch import load_file
+from vlmkit.training.checkpoint import State, StateError, save_state
 
 from vlmkit.training import checkpoint
-from vlmkit.training.checkpoint import State, StateError, save_state
 
 
 def save(path, value: float) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from vlmkit.training.checkpoint import State, StateError
 
 import vlmkit
 from tests.data.mixed import counted, sample
 from tests.training.conftest import STAGES, Setup, small
 from vlmkit.data.mixture import DataSource, Mixture
 from vlmkit.data.rejections import TooManyRejected
-from vlmkit.training.checkpoint import State, StateError
 from vlmkit.training.metrics_log import read_metrics
 
 KINDS = ("one", "several", "none", "truncated", "two", "turns", "endless")

@@ -8,24 +8,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vlmkit.architecture import Architecture
+from vlmkit.build import build
+from vlmkit.skeleton import skeleton
+from vlmkit.sliced import HeldWeights, WeightSource, weights_of
 
 if TYPE_CHECKING:
     from vlmkit.model import VLM
-
-
-class Weights(Protocol):
-    """Where values of parameters are read from, in runs of the flattened tensor."""
-
-    def names(self) -> frozenset[str]:
-        """Of the parameters that are there."""
-
-    def shape(self, name: str) -> tuple[int, ...]: ...
-
-    def read(self, name: str, start: int, length: int) -> Tensor:
-        """Values `start` to `start + length` of the flattened parameter: (length,), in the dtype in which they are stored."""
 
 
 class Blueprint(Protocol):
@@ -34,27 +25,11 @@ class Blueprint(Protocol):
     def skeleton(self) -> nn.Module:
         """The modules with parameters on the meta device and real buffers."""
 
-    def weights(self) -> Weights:
+    def weights(self) -> WeightSource:
         """Those from before the first stage."""
 
     def whole(self) -> nn.Module:
         """The model with its weights, in this process."""
-
-
-class ModuleWeights:
-    """The parameters of a module that is here."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._parameters = {name: value.detach() for name, value in module.named_parameters(remove_duplicate=False)}
-
-    def names(self) -> frozenset[str]:
-        return frozenset(self._parameters)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._parameters[name].shape)
-
-    def read(self, name: str, start: int, length: int) -> Tensor:
-        return self._parameters[name].reshape(-1)[start : start + length]
 
 
 class OfModule:
@@ -70,8 +45,8 @@ class OfModule:
         }
         return copy.deepcopy(self.module, memo)
 
-    def weights(self) -> Weights:
-        return ModuleWeights(self.module)
+    def weights(self) -> WeightSource:
+        return HeldWeights(self.module.state_dict())
 
     def whole(self) -> nn.Module:
         return self.module
@@ -97,24 +72,15 @@ class OfArchitecture:
         self._changed = changed
 
     def skeleton(self) -> nn.Module:
-        from vlmkit.skeleton import skeleton
-
         return skeleton(self.architecture, dtype=self.dtype)
 
-    def weights(self) -> Weights:
-        from vlmkit.sliced import PublishedWeights, SavedWeights
-
-        if self._weights is None:
-            # Random weights are drawn in order, so whoever draws some draws all: such models are small.
-            return ModuleWeights(self.whole())
-        if os.fspath(self._weights) == "pretrained":
-            return PublishedWeights(self.architecture, seed=self.seed)
-        return SavedWeights(self._weights)
+    def weights(self) -> WeightSource:
+        if self._weights is None and self._changed is not None:
+            return HeldWeights(self.whole().state_dict())
+        return weights_of(self.architecture, self._weights, seed=self.seed, dtype=self.dtype)
 
     def whole(self) -> nn.Module:
-        import vlmkit
-
-        model = vlmkit.build(self.architecture, dtype=self.dtype, weights=self._weights, seed=self.seed)
+        model = build(self.architecture, dtype=self.dtype, weights=self._weights, seed=self.seed)
         if self._weights is None and self._changed is not None:
             self._changed(model)
         return model

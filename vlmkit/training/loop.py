@@ -24,10 +24,11 @@ from torch.utils.data import Dataset
 from vlmkit.architecture import PARTS
 from vlmkit.data.mixture import Batches, Mixture, merge_states
 from vlmkit.files import write_whole
+from vlmkit.sliced import WeightSource
 from vlmkit.training.ahead import mixed, numbered, working_ahead
-from vlmkit.training.blueprint import Blueprint, OfModule, Weights
+from vlmkit.training.blueprint import Blueprint, OfModule
 from vlmkit.training.engines import engine as engine_of
-from vlmkit.training.engines.base import Engine, Loss, fill, fill_buffers, whole_shares
+from vlmkit.training.engines.base import Engine, Loss, fill, whole_shares
 from vlmkit.training.flops import ModelFlops, learning_shares
 from vlmkit.training.meters import CountedBatches, Counts, Meters
 from vlmkit.training.metrics_log import MetricsLog
@@ -96,8 +97,7 @@ class Trainer:
             self.model = self._blueprint.whole().to(self.processes.device)
             self._blueprint = OfModule(self.model)
             if self._state is not None:
-                fill(whole_shares(self.model), StateWeights(self._state))
-                fill_buffers(self._state, self.model)
+                fill(self.model, whole_shares(self.model), StateWeights(self._state))
         self._adapters = adapters_of(self.model) if self.model is not None else None
         position = self._state.position if self._state else {}
         self.done: list[str] = list(position.get("done", []))
@@ -143,14 +143,12 @@ class Trainer:
         state, self._state = self._state, None
         begun_before = state is not None and state.position.get("stage") == stage.name
         first = self._first(stage, state) if state is not None and begun_before else 0
-        weights: Weights = self._blueprint.weights() if state is None else StateWeights(state)
+        weights: WeightSource = self._blueprint.weights() if state is None else StateWeights(state)
         self.model = self.engine.place(self._blueprint, weights, lambda model: self._prepare(stage, model, head))
         parts = self._parts(self.model, head)
         self.engine.begin(stage, self.model, lambda: build_optimizers(stage, parts, fused=not self.engine.spread), head)
         if stage.ema is not None:
             self.engine.start_averages()
-        if state is not None:
-            fill_buffers(state, self.model)
         if state is not None and begun_before:
             self.engine.restore(state)
         data = state.position.get("data") if state is not None and begun_before else None
@@ -271,7 +269,7 @@ class Trainer:
         if self.log is not None:
             record = {"stage": stage.name, "step": step, "loss": update.loss, "rate": max(rates.values()), "norm": update.norm}
             record |= {f"rate/{path}": rate for path, rate in rates.items()} | ({"skipped": True} if skipped else {})
-            self.log.write(self.updates, record | measured | {"seconds": round(self.seconds, 3)})
+            self.log.write(self.updates, record | dict(measured) | {"seconds": round(self.seconds, 3)})
 
     def _evaluate(self, evaluate: Callable[[nn.Module], Mapping[str, float]]) -> None:
         """The model in evaluation mode, and each module as it was afterwards."""

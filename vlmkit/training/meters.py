@@ -3,7 +3,7 @@
 A batch is counted while it lies on the CPU, so counting never waits for a device:
 
     batches = CountedBatches(batches)                           # in the place of the iterator of batches
-    meters = Meters(device=accelerator.device, processes=accelerator.num_processes)
+    meters = Meters(device=device, processes=world)
     ...
     counts = batches.take()                                     # of the micro-batches of this step
     counts = Counts.from_list(reduce_sum(counts.to_list()))     # several processes: one sum of eight numbers

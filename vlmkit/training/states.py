@@ -246,20 +246,22 @@ class SavedState:
 
 
 class StateWeights:
-    """A state's weights as a source for models. `kind`: "weight", or "average" for those that an average was kept of."""
+    """Weights and persistent buffers of a state, as a source of weights (vlmkit.sliced)."""
 
     def __init__(self, state: SavedState, *, averaged: bool = False) -> None:
+        """averaged: moving averages of those weights that one was kept of."""
         self._state = state
-        self._averaged = state.names("average") if averaged else frozenset()
+        kinds = ("buffer", "weight", *(("average",) if averaged else ()))
+        self._kinds = {name: kind for kind in kinds for name in state.names(kind)}
 
-    def names(self) -> frozenset[str]:
-        return self._state.names("weight")
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._kinds)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self._state.shape("weight", name)
+        return self._state.shape(self._kinds[name], name)
 
     def read(self, name: str, start: int, length: int) -> Tensor:
-        return self._state.read("average" if name in self._averaged else "weight", name, start, length)
+        return self._state.read(self._kinds[name], name, start, length)
 
 
 def complete(directory: Path) -> list[Path]:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmkit.training.blueprint import Blueprint, Weights
+from vlmkit.sliced import WeightSource
+from vlmkit.training.blueprint import Blueprint
 from vlmkit.training.processes import Processes
 from vlmkit.training.stage import Stage
 from vlmkit.training.states import Piece, SavedState, StateError
@@ -94,7 +95,7 @@ class Engine(ABC):
         """What this process holds of the model, each shared parameter once, under its first name."""
 
     @abstractmethod
-    def place(self, blueprint: Blueprint, weights: Weights, prepare: Callable[[nn.Module], None]) -> nn.Module:
+    def place(self, blueprint: Blueprint, weights: WeightSource, prepare: Callable[[nn.Module], None]) -> nn.Module:
         """The model of a stage: `prepare` says what learns in it (`requires_grad`), then each process takes its share of the weights."""
 
     @abstractmethod
@@ -165,13 +166,14 @@ class Engine(ABC):
         return True
 
     def restore(self, saved: SavedState) -> None:
-        """What a state that was saved within the stage has beside the weights of the model: those of a head, optimizer states, averages."""
+        """What a state that was saved within the stage has beside the weights that compute: the precise ones, those of a head, optimizer
+        states, averages."""
         kinds = saved.kinds() - {"weight", "average", "buffer"}
         stateful = {name for kind in kinds for name in saved.names(kind)}
         averaged = saved.names("average")
         with torch.no_grad():
             for share in self.shares:
-                if share.name.startswith(HEAD):
+                if share.optimizer is not None or share.name.startswith(HEAD):
                     share.values.copy_(saved.read("weight", share.name, share.start, len(share.values)))
                 if share.optimizer is not None and share.name in stateful:
                     share.fill_states(saved, frozenset(kind for kind in kinds if share.name in saved.names(kind)))
@@ -186,24 +188,22 @@ def whole_shares(module: nn.Module, prefix: str = "") -> list[Share]:
     ]
 
 
-def fill(shares: list[Share], weights: Weights) -> None:
-    """Read the values of every share. Raises StateError for a parameter that is missing, unknown or of another shape."""
-    found, own = weights.names(), {share.name: share.shape for share in shares}
+def fill(model: nn.Module, shares: list[Share], weights: WeightSource) -> None:
+    """Read the values of every share, and the buffers of a checkpoint. Raises StateError for what is missing, unknown or misshapen."""
+    found, own = set(weights.names()), {share.name: share.shape for share in shares}
     if missing := sorted(own.keys() - found):
         raise StateError(f"the weights lack {_some(missing)}")
-    if unknown := sorted(name for name in found - own.keys() if not name.startswith(HEAD)):
+    known = model.state_dict(keep_vars=True).keys()
+    if unknown := sorted(name for name in found - own.keys() - known if not name.startswith(HEAD)):
         raise StateError(f"the weights have {_some(unknown)}, which the model lacks")
     if wrong := sorted(name for name, shape in own.items() if weights.shape(name) != shape):
         raise StateError(f"{wrong[0]} is {weights.shape(wrong[0])} in the weights, the model has {own[wrong[0]]}")
     with torch.no_grad():
         for share in shares:
             share.values.copy_(weights.read(share.name, share.start, len(share.values)))
-
-
-def fill_buffers(saved: SavedState, model: nn.Module) -> None:
-    for name, value in buffers(model).items():
-        if name in saved.names("buffer"):
-            value.copy_(saved.read("buffer", name, 0, value.numel()).view(value.shape))
+        for name, value in buffers(model).items():
+            if name in found:
+                value.copy_(weights.read(name, 0, value.numel()).view(value.shape))
 
 
 def buffers(model: nn.Module) -> dict[str, Tensor]:

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vlmkit.training.blueprint import Blueprint, Weights
-from vlmkit.training.engines.base import Share
+from vlmkit.sliced import WeightSource
+from vlmkit.training.blueprint import Blueprint
+from vlmkit.training.engines.base import Share, fill, whole_shares
 from vlmkit.training.engines.torch_engine import TorchEngine
 from vlmkit.training.processes import join_alone
 
@@ -22,14 +23,15 @@ class Single(TorchEngine):
     name = "single"
     spread = False
 
-    def place(self, blueprint: Blueprint, weights: Weights, prepare: Callable[[nn.Module], None]) -> nn.Module:
-        model = blueprint.whole()  # filled, and the same object in all stages
+    def place(self, blueprint: Blueprint, weights: WeightSource, prepare: Callable[[nn.Module], None]) -> nn.Module:
+        model = blueprint.whole()
         prepare(model)
         # What learns is kept in float32: see Engine.
         for parameter in model.parameters():
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else self.dtype)
         model.to(self.processes.device)
+        fill(model, whole_shares(model), weights)
         return model
 
     def _precision(self) -> AbstractContextManager[Any]:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmkit.training.blueprint import Blueprint, Weights
+from vlmkit.sliced import WeightSource
+from vlmkit.training.blueprint import Blueprint
 from vlmkit.training.engines.base import Batch, Engine, Loss, Optimizers, Share, blocks_of, fill
 from vlmkit.training.processes import Processes, join_alone
 from vlmkit.training.run import RunError
@@ -39,7 +40,7 @@ class _Zero(Engine):
         super().__init__(processes, dtype)
         self._more = zero_optimization
         self._engine: Any = None
-        self._weights: Weights | None = None
+        self._weights: WeightSource | None = None
 
     def configuration(self, micro_batch: int = 1) -> dict[str, Any]:
         section: dict[str, Any] = {
@@ -57,13 +58,13 @@ class _Zero(Engine):
             "zero_allow_untested_optimizer": True,
         }
 
-    def place(self, blueprint: Blueprint, weights: Weights, prepare: Callable[[nn.Module], None]) -> nn.Module:
+    def place(self, blueprint: Blueprint, weights: WeightSource, prepare: Callable[[nn.Module], None]) -> nn.Module:
         _start(self.processes.device)
         model = blueprint.skeleton()
         prepare(model)
         self._spread(model)
         self.shares = [self._low_share(name, parameter) for name, parameter in model.named_parameters()]
-        fill(self.shares, weights)
+        fill(model, self.shares, weights)
         self._weights = weights
         return model
 
