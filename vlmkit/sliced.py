@@ -116,7 +116,8 @@ class PublishedWeights:
 
     def __init__(self, architecture: str | Architecture, *, seed: int, dtype: str | torch.dtype = "float32") -> None:
         """seed: of what has no checkpoint; the same in every process, for each draws it itself. Raises ArchitectureError where parts do not
-        fit, SpecError where a checkpoint is missing or is of another model. Warns of weights that cannot be read slice by slice."""
+        fit, SpecError where the language model's checkpoint is missing or is of another one; what a tower has to say is said when it is
+        loaded. Warns of weights that cannot be read slice by slice."""
         self.architecture, self.seed = resolve(architecture).validate(), seed
         described = self.architecture.language_model
         if described.checkpoint is None:
