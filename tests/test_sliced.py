@@ -184,7 +184,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
         "holds a model of type 'llama', not one that vlmkit saved",
     ),
     "a file of several is not there": (
-        lambda directory: (directory / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001.safetensors"}}'),
+        lambda directory: (
+            (directory / "model.safetensors")
+            .rename(directory / "model.safetensors.index.json")
+            .write_text('{"weight_map": {"a": "model-00001.safetensors"}}')
+        ),
         FileNotFoundError,
         r"lists model-00001\.safetensors, which is not there",
     ),
@@ -308,14 +312,30 @@ def test_what_has_no_checkpoint_is_drawn_as_build_draws_it(fusion: str, tmp_path
     assert not same(found.connector, vlmkit.build(arch, weights="pretrained", seed=5).connector)
 
 
-def test_the_language_model_is_not_held(tmp_path: Path) -> None:
+def test_all_but_the_language_model_is_held_until_it_is_released(tmp_path: Path) -> None:
     drawn(language_model("llama"), tmp_path)
     source = PublishedWeights(published(language_model("llama"), tmp_path), seed=0)
-    source.read("connector.norm.weight", 0, 1)
-    held = source._drawn
-    assert held is not None
-    assert not any(name.startswith("language_model.") for name in held.names())
+    held = source.hold()
+    assert {*source.names()} - {*held.names()} == {name for name in source.names() if name.startswith("language_model.")}
     assert all(value.is_meta for value in source.language_model.model.parameters())
+    assert source.hold() is held
+    source.release()
+    again = source.hold()
+    assert again is not held
+    assert all(torch.equal(value, again.tensors[name]) for name, value in held.tensors.items())
+
+
+def test_parameters_are_made_in_the_dtype_that_is_asked_for_and_frozen_ones_stay_frozen() -> None:
+    name = "llava-1.5-tiny"
+    found = skeleton(name, dtype="float32")
+    found.encoder.requires_grad_(False)
+    fill(found, RandomWeights(name, seed=0), dtype=torch.bfloat16)
+    assert {value.dtype for value in found.parameters()} == {torch.bfloat16}
+    assert {value.requires_grad for value in found.encoder.parameters()} == {False}
+    assert {value.requires_grad for value in found.connector.parameters()} == {True}
+    rounded = vlmkit.build(name, seed=0).state_dict()
+    assert all(torch.equal(value, rounded[key].bfloat16()) for key, value in found.named_parameters())
+    assert dict(found.named_buffers())["language_model.model.rotary_emb.inv_freq"].dtype == torch.float32
 
 
 def test_a_checkpoint_of_the_decoder_alone_is_read_with_its_head_tied(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vlmkit.build import some
 from vlmkit.spec import SpecError
 from vlmkit.stored import Stored, refuse_outside
 
@@ -162,7 +163,5 @@ def ignored(model: Any, name: str) -> bool:
 
 def refuse(origin: str, wrong: Mapping[str, list[str]]) -> None:
     """Raise SpecError listing names that do not fit, under what is wrong with them."""
-    from vlmkit.build import some
-
     if any(wrong.values()):
         raise SpecError(f"{origin}: " + "; ".join(f"{what}: {some(names)}" for what, names in wrong.items() if names))

@@ -111,12 +111,13 @@ class PublishedWeights:
     """What `build(architecture, weights="pretrained", seed=seed, dtype=dtype)` has, without the language model in memory.
 
     Its weights are read from its safetensors files. Towers are loaded whole, and connector and fusion are drawn behind them in `dtype`,
-    when the first value of one of them is read; they are held as long as the source is (a ViT-H: 2.5 GB in float32).
+    when the first value of one of them is read; they are held (a ViT-H: 2.5 GB in float32) until they are released.
     """
 
     def __init__(self, architecture: str | Architecture, *, seed: int, dtype: str | torch.dtype = "float32") -> None:
         """seed: of what has no checkpoint; the same in every process, for each draws it itself. Raises ArchitectureError where parts do not
-        fit, SpecError where a checkpoint is missing or is of another model. Warns of weights that cannot be read slice by slice."""
+        fit, SpecError where the language model's checkpoint is missing or is of another one; what a tower has to say is said when it is
+        loaded. Warns of weights that cannot be read slice by slice."""
         self.architecture, self.seed = resolve(architecture).validate(), seed
         described = self.architecture.language_model
         if described.checkpoint is None:
@@ -138,9 +139,17 @@ class PublishedWeights:
     def read(self, name: str, start: int, length: int) -> Tensor:
         if name.startswith(LANGUAGE_MODEL):
             return self.language_model.read(name.removeprefix(LANGUAGE_MODEL), start, length)
+        return self.hold().read(name, start, length)
+
+    def hold(self) -> HeldWeights:
+        """Load the towers and draw the rest now, where processes of one machine take turns at it. All but the language model."""
         if self._drawn is None:
             self._drawn = HeldWeights(self._draw())
-        return self._drawn.read(name, start, length)
+        return self._drawn
+
+    def release(self) -> None:
+        """Forget what `hold` holds; whoever reads of it again loads it again."""
+        self._drawn = None
 
     def _draw(self) -> dict[str, Tensor]:
         spec = self.architecture
@@ -198,7 +207,6 @@ def fill(module: nn.Module, source: WeightSource, *, device: str | torch.device 
                 values = values_of(source, f"{path}.{name}" if path else name)
                 values = values.to(device=device, dtype=dtype or parameter.dtype)
                 made[id(parameter)] = nn.Parameter(values, requires_grad=parameter.requires_grad)
-                made[id(made[id(parameter)])] = made[id(parameter)]
             owner._parameters[name] = made[id(parameter)]
         for name, buffer in owner._buffers.items():
             if buffer is None:

@@ -117,11 +117,10 @@ def read_header(path: Path) -> dict[str, Place]:
 
 
 def files_of(directory: Path) -> list[Path]:
-    """The safetensors files of a directory that save_pretrained of a model wrote: those that its index lists, or the one; none where
-    there are neither. Raises FileNotFoundError for one that is listed and not there."""
-    index = directory / "model.safetensors.index.json"
-    if not index.is_file():
-        one = directory / "model.safetensors"
+    """The safetensors files of a directory that save_pretrained of a model wrote: the one, or those that its index lists, as transformers
+    looks for them; none where there are neither. Raises FileNotFoundError for one that is listed and not there."""
+    one, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    if one.is_file() or not index.is_file():
         return [one] if one.is_file() else []
     listed = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     for name in listed:
