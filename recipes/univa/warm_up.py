@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     import vlmkit
     from vlmkit.training.stage import Stage
-    from vlmkit.training.update import Batch
+    from vlmkit.training.engines.base import Batch
 
 
 def begin(model: vlmkit.VLM) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmkit.commands import UsageError
-from vlmkit.commands.choice import add_exchange_options, add_plugin_option, exchanged, load_plugins
+from vlmkit.commands.choice import add_exchange_options, add_plugin_option, chosen
 
 ENGINES = ("single", "ddp", "fsdp2", "zero2", "zero3")
 
@@ -41,13 +41,20 @@ def add_engine_options(parser: ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of each process; all cores unless given")
 
 
+def check_engine_options(arguments: Namespace) -> None:
+    """Raises UsageError for a number that cannot be."""
+    for name, least in (("workers", 0), ("threads", 1), ("save_seconds", 0)):
+        if (value := getattr(arguments, name)) is not None and value < least:
+            raise UsageError(f"--{name.replace('_', '-')} takes {least} or more, got {value}")
+
+
 def run(arguments: Namespace) -> None:
-    load_plugins(arguments)
-    _check(arguments)
+    check_engine_options(arguments)
+    _check_data(arguments)
     from vlmkit.training.run import RunDirectory
     from vlmkit.training.stage_files import read_stages
 
-    architecture = exchanged(arguments).validate()
+    architecture = chosen(arguments)
     stages = read_stages(arguments.stages)
     run = RunDirectory(arguments.directory or Path("runs") / architecture.name)
     configuration: dict[str, Any] = {
@@ -63,12 +70,9 @@ def run(arguments: Namespace) -> None:
         sys.exit(code)
 
 
-def _check(arguments: Namespace) -> None:
+def _check_data(arguments: Namespace) -> None:
     if not arguments.data.is_dir():
         raise UsageError(f"--data {arguments.data} is no directory; 'vlmkit data pack' writes shards")
-    for name, least in (("workers", 0), ("threads", 1), ("save_seconds", 0)):
-        if (value := getattr(arguments, name)) is not None and value < least:
-            raise UsageError(f"--{name.replace('_', '-')} takes {least} or more, got {value}")
 
 
 def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run: Any, configuration: dict[str, Any]) -> int:

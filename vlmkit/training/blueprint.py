@@ -55,7 +55,8 @@ class OfModule:
 class OfArchitecture:
     """A model of parts that nobody has built yet: spread engines build its skeleton, and each process reads its own share.
 
-    weights: as `vlmkit.build` takes them. changed: what is done to random weights before they are trained.
+    weights: as `vlmkit.build` takes them. changed: what is done to random weights before they are trained. prepared:
+    what is done to any model of it that has been made, such as a choice of its attention.
     """
 
     def __init__(
@@ -66,13 +67,17 @@ class OfArchitecture:
         seed: int = 0,
         dtype: str = "float32",
         changed: Callable[[VLM], None] | None = None,
+        prepared: Callable[[VLM], None] | None = None,
     ) -> None:
         self.architecture, self.seed, self.dtype = architecture, seed, dtype
         self._weights = weights
-        self._changed = changed
+        self._changed, self._prepared = changed, prepared
 
     def skeleton(self) -> nn.Module:
-        return skeleton(self.architecture, dtype=self.dtype)
+        model = skeleton(self.architecture, dtype=self.dtype)
+        if self._prepared is not None:
+            self._prepared(model)
+        return model
 
     def weights(self) -> WeightSource:
         if self._weights is None and self._changed is not None:
@@ -83,4 +88,6 @@ class OfArchitecture:
         model = build(self.architecture, dtype=self.dtype, weights=self._weights, seed=self.seed)
         if self._weights is None and self._changed is not None:
             self._changed(model)
+        if self._prepared is not None:
+            self._prepared(model)
         return model

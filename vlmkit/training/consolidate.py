@@ -1,4 +1,4 @@
-"""From the state of a run to a checkpoint that `vlmkit.load` reads, one file after the other: no more than a file's weights are in memory."""
+"""From the state of a run to a checkpoint that `vlmkit.load` reads, with the weights of one file in memory at a time."""
 
 from __future__ import annotations
 
