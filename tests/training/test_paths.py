@@ -112,6 +112,9 @@ def test_a_path_that_holds_nothing_is_refused_with_those_that_do() -> None:
     assert "did you mean 'language_model.norm'" in refused("language_model.norms")
     assert "language_model.layers.0 to .3" in refused("fusion")
     assert "holds no parameter" in refused("head")
+    same = {"language_model.layers.1": 1.0, "language_model.model.layers.1": 2.0}
+    with pytest.raises(SpecError, match=r"learn\['language_model\.layers\.1'\] claims nothing, for longer paths claim all"):
+        prepare_parts(Stage(name="s", steps=1, batch_size=1, learn=same, data=DATA), parts)
 
 
 def test_the_pieces_that_wrappers_add_do_not_count() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vlmkit.encoders.unused import freeze_unused
 from vlmkit.spec import SpecError
 from vlmkit.training.muon import Muon
-from vlmkit.training.paths import Names, refuse_unknown
+from vlmkit.training.paths import Names, refuse_idle, refuse_unknown
 from vlmkit.training.stage import Stage
 
 
@@ -33,8 +33,10 @@ def adapters_of(model: nn.Module) -> set[int] | None:
 
 def prepare_parts(stage: Stage, parts: Mapping[str, nn.Module], adapters: set[int] | None = None) -> None:
     """Freeze what has no rate: no gradient is computed, kept or applied, and nothing random or running is left on. Where there are
-    adapters, they alone learn. Raises SpecError for a path of `stage.learn` that holds no parameter, naming those that do."""
+    adapters, they alone learn. Raises SpecError for a path of `stage.learn` that holds no parameter, naming those that do, or none that
+    longer paths leave it."""
     refuse_unknown(stage.learn, parts)
+    refuse_idle(stage.learn, parts)
     for name, part in parts.items():
         learning = _learning(stage, name, part)
         for own, parameter in part.named_parameters():

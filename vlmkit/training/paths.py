@@ -154,7 +154,14 @@ def refuse_unknown(paths: Collection[str], parts: Mapping[str, nn.Module]) -> No
         if part not in parts or not Names(part, parts[part]).under(path):
             named = paths_of(parts)
             hint = suggestion(path, named) or ""
-            raise SpecError(f"learn[{path!r}] holds no parameter of this model;{hint and hint + ';'} its paths are {shortened(named)}")
+            raise SpecError(f"learn[{path!r}] holds no parameter of this model;{hint} its paths are {shortened(named)}")
+
+
+def refuse_idle(paths: Collection[str], parts: Mapping[str, nn.Module]) -> None:
+    """Raise SpecError for a path of which longer ones claim all that it holds: what it says would count for nothing."""
+    claimed = {path for part, module in parts.items() for path in Names(part, module).claims(paths).values()}
+    if idle := [path for path in paths if path not in claimed]:
+        raise SpecError(f"learn[{idle[0]!r}] claims nothing, for longer paths claim all that it holds; leave it out")
 
 
 def shortened(paths: Collection[str]) -> str:

@@ -57,6 +57,11 @@ class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
 for _tag, _form, _letters in KINDS:
     _Loader.add_implicit_resolver(_tag, _form, list(_letters))
     _Dumper.add_implicit_resolver(_tag, _form, list(_letters))
+# Of a line break that is not \n PyYAML makes a space, unless double quotes spell it out.
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"'),
+)
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node).replace("_", "")))
 _Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(loader.construct_scalar(node).replace("_", "")))
 
