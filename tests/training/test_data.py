@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from vlmkit.training.checkpoint import State, StateError
+from vlmkit.training.states import SavedState, StateError
 
 import vlmkit
 from tests.data.mixed import counted, sample
@@ -109,7 +109,7 @@ def test_updates_of_another_number_of_micro_batches_are_refused(tmp_path: Path) 
     with pytest.raises(Died):
         setup.train(stop_at_second, stages=(STAGES[2],))
     setup.run.unlock()
-    assert State(setup.run.state).position["data"]["batch"] == 2
+    assert SavedState.newest(setup.run.state).position["data"]["batch"] == 2
     with pytest.raises(StateError, match="begun with 1 micro-batches an update, now it has 2"):
         Setup(tmp_path / "run", batches=mixture()).train(stages=(STAGES[2].replace(accumulate=2),))
 
