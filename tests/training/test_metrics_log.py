@@ -7,6 +7,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -120,7 +121,12 @@ def test_wandb_gets_the_curves_and_a_continued_run_keeps_its_id(tmp_path, monkey
     kept = json.loads((tmp_path / "trackers.json").read_text())["wandb"]
     assert kept == {"id": identity, "project": "meters", "step": 3}
     runs = sorted((tmp_path / "wandb").glob(f"offline-run-*-{identity}/run-{identity}.wandb"))
-    sent = [entry for run in runs for entry in wandb_history(run)]
+    assert len(runs) == 2
+    until = time.monotonic() + 20
+    sent: list[dict[str, Any]] = []
+    while len(sent) < 3 and time.monotonic() < until:  # its own process writes the file, and may do so after `finish`
+        time.sleep(0.1)
+        sent = [entry for run in runs for entry in wandb_history(run)]
     assert [(entry["_step"], entry.get("train/loss")) for entry in sent if "train/loss" in entry] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert [entry["vqa/exact"] for entry in sent if "vqa/exact" in entry] == [0.5]
 
@@ -165,7 +171,6 @@ log = MetricsLog(run, keep=saved, step=2)
 log.write(2, record(2)); log.write(3, record(3))
 log.scores(3, {"vqa/exact": 0.5})
 log.close()
-print(log.trackers[0].id)
 """
     # In a process of its own: trackio settles where it writes when it is imported.
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
@@ -173,7 +178,7 @@ print(log.trackers[0].id)
     run.mkdir()
     ran = subprocess.run([sys.executable, "-c", code, str(run), repr(sys.path)], capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 0, ran.stderr
-    identity = ran.stdout.splitlines()[-1]
+    identity = json.loads((run / "trackers.json").read_text())["trackio"]["id"]
     with sqlite3.connect(next((tmp_path / "trackio").glob("meters*.db"))) as database:
         rows = database.execute("select run_name, step, metrics from metrics order by step, id").fetchall()
     assert {name for name, _, _ in rows} == {f"run-{identity}"}
