@@ -108,6 +108,8 @@ def _powers(low: float, high: float) -> list[float]:
     """Round numbers between two powers of ten, three or so: 1, 2 and 5 times a power."""
     candidates = [factor * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for factor in (1, 2, 5)]
     inside = [value for value in candidates if low <= math.log10(value) <= high]
+    if len(inside) < 2:
+        return [value for value in _steps(1.0001 * 10.0**high) if low <= math.log10(max(value, 1e-9)) <= high]
     return inside if len(inside) <= 5 else [value for value in inside if f"{value:e}"[0] == "1"]
 
 
