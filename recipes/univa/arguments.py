@@ -31,9 +31,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
     add_engine_options(parser)
     parser.add_argument("--model", metavar="NAME", help="architecture in the place of the preset's, such as one with few layers")
-    parser.add_argument(
-        "--weights", metavar="WHAT", help="'pretrained', 'random' or a directory, in the place of the preset's"
-    )
+    parser.add_argument("--weights", metavar="WHAT", help="'pretrained', 'random' or a directory, in the place of the preset's")
     parser.add_argument("--length", type=int, metavar="N", help="tokens of a packed row, in the place of the preset's")
     return parser
 

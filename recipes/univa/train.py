@@ -7,6 +7,7 @@ a checkpoint that `vlmkit.load` reads, and a report. Stop it whenever you like; 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -146,6 +147,8 @@ def train(
                     continue
                 _announce(console, number, stage, recipe, trainer)
                 trainer.train(stage, batches(stage, processor, seed, shards), **warm_up.trainer_arguments(stage, trainer.model))
+                if processes.main:
+                    show_stage(recipe, architecture, run, trainer, processor, stage, shards)
         except Interrupted as interrupted:
             console.print(f"{interrupted}; the state is saved. The same command goes on from there.")
             return 128 + interrupted.signal
@@ -224,6 +227,38 @@ def finish(
     if results:
         console.print(_table(results))
     console.print(f"checkpoint: {run.path / 'checkpoint'}\nreport: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def show_stage(
+    recipe: Recipe,
+    architecture: vlmkit.Architecture,
+    run: RunDirectory,
+    trainer: Trainer,
+    processor: vlmkit.VLMProcessor,
+    stage: Stage,
+    shards: Path,
+) -> None:
+    """The report so far, with the model's answers to the first pictures of each source of the stage."""
+    import report
+
+    from vlmkit.evaluation.tasks import evaluate as ask
+    from vlmkit.files import write_whole
+
+    tasks = [] if trainer.engine.spread or stage.name.startswith("warmup") else training_tasks(stage, shards)
+    samples = [ask(trainer.model, processor, task, max_new_tokens=recipe.answer_tokens) for task in tasks]
+    write_whole(run.path / "report.html", report.stage_page(recipe, architecture, run, trainer.seconds, samples))
+
+
+def training_tasks(stage: Stage, shards: Path, pictures: int = 4) -> list[Task]:
+    """The first pictures of each source, where they are questions about one image each."""
+    from vlmkit.data.shards import Shards
+    from vlmkit.evaluation.tasks import task_from_samples
+
+    tasks = []
+    for source in stage.data:
+        with contextlib.suppress(ValueError):  # samples of another form are trained on, and not shown
+            tasks.append(task_from_samples(source.name, Shards(shards / source.name), pictures))
+    return [task for task in tasks if len(task.images) > 1]
 
 
 def evaluate(recipe: Recipe, model: vlmkit.VLM, processor: vlmkit.VLMProcessor, data: Path | None, console: Console) -> list[TaskResult]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from vlmkit.training.states import SavedState, StateError
 
 import vlmkit
 from tests.data.mixed import counted, sample
@@ -20,6 +19,7 @@ from tests.training.conftest import STAGES, Setup, small
 from vlmkit.data.mixture import DataSource, Mixture
 from vlmkit.data.rejections import TooManyRejected
 from vlmkit.training.metrics_log import read_metrics
+from vlmkit.training.states import SavedState, StateError
 
 KINDS = ("one", "several", "none", "truncated", "two", "turns", "endless")
 STEPS = sum(stage.steps for stage in STAGES)

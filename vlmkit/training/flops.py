@@ -61,7 +61,7 @@ class ModelFlops:
         config = language_model.config
         head = language_model.get_output_embeddings()
         self.per_supervised = 2 * spoken * head.weight.numel()
-        self.per_token = 2 * spoken * _matrices(language_model, without=head.weight)
+        self.per_token = 2 * spoken * matrices(language_model, without=head.weight)
         width = config.num_attention_heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
         self.heads = 4 * _attending(spoken) * width
         self.windows = _windows(config)
@@ -195,7 +195,7 @@ def _parabola(run: Callable[[Grid], Tensor], grids: tuple[Grid, ...], *, backwar
     return float(a), float(b), float(c)
 
 
-def _matrices(model: nn.Module, without: Tensor) -> float:
+def matrices(model: nn.Module, without: Tensor) -> float:
     """Weights that a token meets in products with matrices: embeddings are looked up, and of experts it meets some."""
     config: Any = model.config
     experts = next((value for name in _EXPERTS if (value := getattr(config, name, None))), 1)

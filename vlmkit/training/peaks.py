@@ -1,7 +1,8 @@
 """What devices can do at most: dense bfloat16 operations a second by their vendors' data sheets, without sparsity.
 
 MFU is measured against these (Chowdhery et al. 2022, arXiv:2204.02311, appendix B). Vendors print figures with 2:4 sparsity
-beside or in place of dense ones: those are halved here.
+beside or in place of dense ones: those are halved here. Never measured on any of
+them: there was no GPU, so MFU was only ever reckoned from a given peak.
 """
 
 from __future__ import annotations
