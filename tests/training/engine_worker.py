@@ -1,13 +1,19 @@
-"""One of several processes: `python -m tests.training.engine_worker RANK WORLD PORT RUN...`. A run is `directory:engine:stage[:stop]`.
+"""Groups of processes that train: `python -m tests.training.engine_worker`, with a plan as JSON on stdin.
 
-It trains the stage in the directory, from wherever that stands; `stop` sends SIGTERM to the last process in that step.
+A plan is a list of groups, one after the other: {"world": 2, "runs": [["directory", "engine", "stage", stop], ["copy", "from", "to"]]}.
+A run trains the stage in the directory, from wherever that stands; `stop` sends SIGTERM to the last process in that step, or is null.
+The processes of a group are forked: what they import takes longer than what they do.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
+import socket
 import sys
+import traceback
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,12 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import vlmkit
 from tests.training.conftest import DATA, small
-from vlmkit.training.blueprint import OfModule
+from vlmkit.training.blueprint import OfArchitecture
 from vlmkit.training.engines import engine
 from vlmkit.training.launched import Place
 from vlmkit.training.loop import Interrupted, Trainer
@@ -37,7 +44,16 @@ SMALL: dict[str, Any] = {"reduce_bucket_size": 100_000, "stage3_prefetch_bucket_
 STAGES = {
     "connector": Stage(name="connector", steps=10, batch_size=2, connector=1e-3, warmup=3, data=DATA),
     "full": Stage(
-        name="full", steps=10, batch_size=2, encoder=1e-3, connector=1e-3, language_model=1e-3, weight_decay=0.1, clip=0.5, data=DATA
+        name="full",
+        steps=10,
+        batch_size=2,
+        learn={"language_model": 1e-3, "language_model.embeddings": 3e-4},
+        encoder=1e-3,
+        connector=1e-3,
+        weight_decay=0.1,
+        clip=0.5,
+        ema=0.9,
+        data=DATA,
     ),
 }
 
@@ -65,9 +81,11 @@ def train(processes: Processes, directory: str, kind: str, stage: str, stop: int
         run.begin({"test": stage})
     processes.wait()
     options = SMALL if kind == "zero3" else {"reduce_bucket_size": 100_000} if kind == "zero2" else {}
-    made: Any = engine(kind, processes)
-    made.__init__(processes, made.dtype, **options)
-    trainer = Trainer(run, OfModule(vlmkit.build(small(), seed=0)), engine=made, save_seconds=1e9, workers=0)
+    made = engine(kind, processes)
+    if options:
+        made = type(made)(processes, **options)
+    console = Console(quiet=True)
+    trainer = Trainer(run, OfArchitecture(small(), seed=0), engine=made, console=console, save_seconds=1e9, workers=0)
     calls = 0
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
@@ -86,17 +104,51 @@ def train(processes: Processes, directory: str, kind: str, stage: str, stop: int
         run.unlock()
 
 
-def main() -> None:
-    rank, world, port = map(int, sys.argv[1:4])
-    torch.set_num_threads(1)
+def work(rank: int, world: int, port: int, runs: list[list[Any]]) -> None:
     processes = meet(Place(rank, world, 0, port=port), patience=timedelta(seconds=120))
-    for given in sys.argv[4:]:
-        directory, kind, stage, *stop = given.split(":")
-        train(processes, directory, kind, stage, int(stop[0]) if stop else None)
-        if rank == 0:
-            print("done", given, flush=True)
+    for run in runs:
+        if run[0] == "copy":
+            processes.wait()
+            if processes.main:
+                shutil.copytree(run[1], run[2])
+        else:
+            train(processes, *run)
+    processes.wait()
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def group(world: int, runs: list[list[Any]]) -> None:
+    """Raises RuntimeError where one of the processes fails; the others are ended."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(world):
+        child = os.fork()
+        if child == 0:
+            try:
+                work(rank, world, port, runs)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    while children:
+        ended, status = os.wait()
+        children.remove(ended)
+        if status:
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+            raise RuntimeError(f"a process of {world} failed with {os.waitstatus_to_exitcode(status)} in {runs}")
+
+
+def main() -> None:
+    import deepspeed  # noqa: F401 (before the fork)
+
+    torch.set_num_threads(1)
+    for planned in json.load(sys.stdin):
+        group(planned["world"], planned["runs"])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -86,7 +87,7 @@ def test_every_byte_that_changes_on_disk_is_noticed(tmp_path):
         places = range(len(whole)) if len(whole) < 1000 else sorted(rng.sample(range(len(whole)), 300))
         for place in places:
             file.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << rng.randrange(8))]) + whole[place + 1 :])
-            with pytest.raises(StateError, match="remove .*, and the run goes on from the state before"):
+            with pytest.raises(StateError, match=r"remove .*, and the run goes on from the state before"):
                 read(tmp_path / "state")
             flipped += 1
         file.write_bytes(whole)
@@ -140,7 +141,7 @@ def test_runs_of_any_processes_are_read_by_any_other(tmp_path_factory, length, c
     directory = tmp_path_factory.mktemp("state")
     values = torch.randn(length, generator=torch.Generator().manual_seed(length))
     bounds = [0, *sorted(min(cut, length) for cut in cuts), length]
-    runs = list(zip(bounds, bounds[1:], strict=False))
+    runs = list(itertools.pairwise(bounds))
     savers = [Saver(directory, Together(rank, len(runs))) for rank in range(len(runs))]
     for saver, (start, end) in zip(savers, runs, strict=True):
         saver.begin("1", [Piece("weight", "a", (length,), start, values[start:end])], {}, {})

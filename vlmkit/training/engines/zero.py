@@ -7,6 +7,7 @@ processes changes, and a gradient that is no number moves its weights (deepspeed
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -248,8 +249,8 @@ def _move_buffers(model: nn.Module, device: torch.device) -> None:
 
 
 def _start(device: torch.device) -> None:
-    import os
-
+    # DeepSpeed asks the environment, also where nothing was launched.
+    os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     join_alone(device)
