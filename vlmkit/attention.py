@@ -19,13 +19,15 @@ sample where neither does. Neither kernel was ever run: there was no GPU.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -47,20 +49,45 @@ def attends_by_sample(language_model: PreTrainedModel) -> bool:
 
 
 def attend_by_sample(language_model: PreTrainedModel) -> None:
-    """Give it the attention of packed rows in place of its "sdpa" or "eager", if it can: boundaries have to reach its attention, as
-    transformers promises of models that support backends, and its masks have to be causal, through a window or not."""
+    """Give it the attention of packed rows in place of its "sdpa" or "eager", if it can: boundaries and windows have to reach its
+    attention, and its masks have to be causal, through a window or not."""
     config = language_model.config
-    window = getattr(config, "sliding_window", None)
     if (
         config._attn_implementation in BY_SAMPLE
         and language_model._supports_attention_backend
-        and (language_model._supports_flash_attn or window is None)  # flash attention is told of windows, as we are
         and PLAIN_LAYERS.issuperset(getattr(config, "layer_types", None) or ())
         and getattr(config, "is_causal", True)
         and not getattr(config, "use_bidirectional_attention", False)
-        and (config._attn_implementation == "sdpa" or hasattr(sys.modules[type(language_model).__module__], "eager_attention_forward"))
+        and hands_on(language_model, getattr(config, "sliding_window", None) is not None)
     ):
         language_model.set_attn_implementation(BY_SAMPLE[config._attn_implementation])
+
+
+def hands_on(language_model: PreTrainedModel, windows: bool) -> bool:
+    """Whether further arguments reach its attention, and whether that says its window: transformers promises both of classes that support
+    backends, and not all keep it (Nemotron's layers, PhiMoE's windows). Their text is read."""
+    attending = [name for name, module in language_model.named_modules() if "attention_interface(" in forward_text(module)]
+    above = {name.rsplit(".", depth)[0] for name in attending for depth in range(1, name.count(".") + 1)}
+    modules = [language_model, *map(language_model.get_submodule, {*attending, *above})]
+    texts = {forward_text(module) for module in modules if not isinstance(module, nn.ModuleList | nn.ModuleDict)}
+    called = [language_model.get_submodule(name) for name in attending]
+    return (
+        bool(called)
+        and all(text.count("**kwargs") > 1 for text in texts)
+        and all(hasattr(sys.modules[type(module).__module__], "eager_attention_forward") for module in called)
+        and (not windows or all("sliding_window" in forward_text(module) for module in called))
+    )
+
+
+def forward_text(module: nn.Module) -> str:
+    """The source of its forward; empty where there is none to read."""
+    try:
+        return _source(type(module).forward)
+    except (OSError, TypeError):
+        return ""
+
+
+_source = functools.cache(inspect.getsource)
 
 
 def no_mask(prefixes: Tensor | None, device: torch.device) -> Tensor:
@@ -81,14 +108,15 @@ def by_sample(
     queries = qkv[0]
     window = options.get("sliding_window")
     prefix = mask[0, 0, 0].split(lengths) if mask is not None and mask.shape[-1] else None
-    blocks = [window is not None and prefix is None and length > 2 * window for length in lengths]
+    limit = max(lengths) if window is None or prefix is not None else 2 * window
+    blocks = [length > limit for length in lengths]
     widest = max((length for length, blocked in zip(lengths, blocks, strict=True) if not blocked), default=0)
     needed = masked or prefix is not None or (window is not None and widest > window)
     causal = looks_back(widest, widest, window, queries.device) if needed else None
     out = []
     for number, stretch in enumerate(zip(*(tensor.split(lengths, dim=2) for tensor in qkv), strict=True)):  # type: ignore[no-untyped-call]
         if blocks[number]:
-            out.append(through_a_window(own, masked, module, stretch, window, **options))
+            out.append(through_a_window(own, masked, module, stretch, **options))
             continue
         seen = None if causal is None else causal[: lengths[number], : lengths[number]]
         if seen is not None and prefix is not None:
@@ -99,15 +127,16 @@ def by_sample(
     return torch.cat(out, dim=1)
 
 
-def through_a_window(own: Callable[..., Any], masked: bool, module: Any, stretch: Sequence[Tensor], window: int, **options: Any) -> Tensor:
+def through_a_window(own: Callable[..., Any], masked: bool, module: Any, stretch: Sequence[Tensor], **options: Any) -> Tensor:
     """Queries, keys and values (1, heads, n, d) of a sample that is longer than two windows -> (1, n, heads, d).
 
     It is cut into blocks of one window, and each block looks at itself and at the one before: 2 n w scores, not n^2.
     """
-    length = stretch[0].shape[2]
+    length, window = stretch[0].shape[2], int(options["sliding_window"])
     count = -(-length // window)
     queries, keys, values = (
-        functional.pad(tensor, (0, 0, 0, count * window - length)).unflatten(2, (count, window))[0].transpose(0, 1) for tensor in stretch
+        functional.pad(tensor[0], (0, 0, 0, count * window - length)).view(tensor.shape[1], count, window, -1).transpose(0, 1)
+        for tensor in stretch
     )
     keys, values = (torch.cat([functional.pad(blocks, (0, 0, 0, 0, 0, 0, 1, 0))[:-1], blocks], dim=2) for blocks in (keys, values))
     seen = looks_back(window, 2 * window, window, queries.device).expand(count, 1, window, 2 * window)
