@@ -127,6 +127,17 @@ def by_sample(
     return torch.cat(out, dim=1)
 
 
+def _outside_graphs(
+    own: Callable[..., Any], masked: bool, module: Any, qkv: Sequence[Tensor], mask: Any, ends: Tensor, **options: Any
+) -> Tensor:
+    return by_sample(own, masked, module, qkv, mask, ends.tolist(), **options)
+
+
+by_sample_outside_graphs: Callable[..., Tensor] = torch.compiler.disable(_outside_graphs)  # type: ignore[no-untyped-call]
+"""As `by_sample`, with a tensor of boundaries. Graphs of compiled blocks end here and go on behind: inside, there would be another one for
+every batch."""
+
+
 def through_a_window(own: Callable[..., Any], masked: bool, module: Any, stretch: Sequence[Tensor], **options: Any) -> Tensor:
     """Queries, keys and values (1, heads, n, d) of a sample that is longer than two windows -> (1, n, heads, d).
 
@@ -208,13 +219,13 @@ def _over(name: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
         value: Tensor,
         attention_mask: Any,
         *,
-        boundaries: Sequence[int] | None = None,
+        boundaries: Sequence[int] | Tensor | None = None,
         cu_seq_lens_q: Tensor | None = None,
         max_length_q: int | None = None,
         **options: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """(1, heads, N, d) -> (1, N, heads, d). boundaries (P + 1,), or `cu_seq_lens_q` (P + 1,) on the device, which by sample is read
-        back. Without them any (B, heads, S, d), under the mask."""
+        """(1, heads, N, d) -> (1, N, heads, d). boundaries (P + 1,) as numbers or on the CPU, or `cu_seq_lens_q` (P + 1,) on the device,
+        which by sample is read back. Without them any (B, heads, S, d), under the mask."""
         own = sdpa_attention_forward if name == "sdpa" else sys.modules[type(module).__module__].eager_attention_forward
         if boundaries is None and cu_seq_lens_q is None:
             if isinstance(attention_mask, Tensor) and attention_mask.shape[-1] < key.shape[2]:
@@ -235,9 +246,10 @@ def _over(name: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
 
                 blocks = block_mask(cu_seq_lens_q, query.shape[2], window, prefix)
                 return flex_attention_forward(module, query, key, value, blocks, **options)[0], None
-        ends = cu_seq_lens_q.tolist() if boundaries is None and cu_seq_lens_q is not None else boundaries
-        assert ends is not None
-        return by_sample(own, name == "eager", module, (query, key, value), attention_mask, ends, **options), None
+        told = cu_seq_lens_q if boundaries is None else boundaries
+        assert told is not None
+        attend: Callable[..., Tensor] = by_sample_outside_graphs if isinstance(told, Tensor) else by_sample
+        return attend(own, name == "eager", module, (query, key, value), attention_mask, told, **options), None
 
     return forward
 

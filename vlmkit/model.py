@@ -22,7 +22,7 @@ from vlmkit.generation import Generates
 from vlmkit.losses import next_token_loss, router_loss, supervised_columns
 from vlmkit.packing import (
     Boundaries,
-    as_numbers,
+    boundaries_of,
     by_boundaries,
     in_one_row,
     labels_in_one_row,
@@ -242,9 +242,8 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             supervised = None
         elif supervised is None:
             supervised = supervised_columns(labels)
-        numbers: Boundaries | None = boundaries
-        if segments is not None and attention_mask is None and attends_by_sample(self.language_model):
-            numbers = as_numbers(boundaries, segments)
+        if boundaries is None and segments is not None and attention_mask is None and attends_by_sample(self.language_model):
+            boundaries = boundaries_of(segments)
         output = self.speak(
             Incoming(
                 inputs_embeds,
@@ -261,7 +260,7 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             ),
             labels,
             supervised,
-            numbers,
+            boundaries,
             **kwargs,
         )
         output.visual = features.tokens if features is not None and (pixel_values is not None or visual is not None) else None
@@ -282,8 +281,8 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         """The side of the language model: what meets in the fusion -> logits and losses. Reads nothing back from the device.
 
         supervised: the columns (K,) of `labels` that go through the LM head, and no logits are given; None: all of them. boundaries:
-        (P + 1,), where the samples of packed rows begin; attention by sample needs them, as numbers where it runs on a CPU, or else makes
-        masks of whole rows.
+        (P + 1,), where the samples of packed rows begin; attention by sample needs them, or else makes masks of whole rows. On a CPU it is
+        one graph with numbers, a graph for each value of theirs, and in several graphs, that stay, with a tensor.
         """
         model, rows = self.language_model, len(incoming.embeddings)
         packed = incoming.segments is not None and incoming.attention_mask is None

@@ -93,18 +93,11 @@ def variable_length(segments: Tensor, boundaries: Boundaries | None) -> dict[str
 
 
 def by_boundaries(segments: Tensor, boundaries: Boundaries) -> dict[str, Any]:
-    """What attention by sample is handed: numbers alone on a CPU, where a graph has no use for a tensor of them."""
-    if isinstance(boundaries, Tensor):
-        return variable_length(segments, boundaries)
-    return {"boundaries": boundaries} | (variable_length(segments, boundaries) if segments.device.type != "cpu" else {})
-
-
-def as_numbers(boundaries: Tensor | None, segments: Tensor) -> Boundaries:
-    """Boundaries as values, read once a forward from where the batch states them; on a device they stay there, as its kernels take them.
-    Of a batch that does not state them they are looked for."""
-    if boundaries is None:
-        boundaries = boundaries_of(segments)
-    return boundaries if boundaries.device.type != "cpu" else tuple(boundaries.tolist())
+    """What attention by sample is handed: boundaries where the batch states them, so that nothing is read back, and beside them, on a
+    device, what its kernels take."""
+    device = segments.device.type != "cpu"
+    stated = {} if isinstance(boundaries, Tensor) and boundaries.device.type != "cpu" else {"boundaries": boundaries}
+    return stated | (variable_length(segments, boundaries) if device else {})
 
 
 def in_one_row(incoming: Incoming, maskless: bool = False) -> Incoming:
