@@ -237,13 +237,14 @@ def gathered(parameters: list[Any]) -> AbstractContextManager[Any]:
 
 
 def merged_weight(weight: Tensor, first: Tensor, second: Tensor, scale: float, magnitude: Tensor | None = None) -> Tensor:
-    """Weight (out, in) with A (rank, in), B (out, rank) and DoRA's magnitude (out,) in it, float32: W + scale * B A, each row of DoRA
-    brought to its length."""
-    merged = weight.float() + scale * (second.float() @ first.float())
+    """Weight (out, in) with A (rank, in), B (out, rank) and DoRA's magnitude (out,) in it, float32 or finer: W + scale * B A, each row of
+    DoRA brought to its length."""
+    fine = torch.promote_types(weight.dtype, torch.float32)
+    merged = weight.to(fine) + scale * (second.to(fine) @ first.to(fine))
     if magnitude is None:
         return merged
     lengths = torch.linalg.vector_norm(merged, dim=1)
-    out: Tensor = merged * (magnitude.float() / lengths)[:, None]
+    out: Tensor = merged * (magnitude.to(fine) / lengths)[:, None]
     return out
 
 
