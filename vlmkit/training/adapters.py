@@ -74,8 +74,9 @@ def add_adapters(model: VLM, adapters: Mapping[str, Adapter], seed: int = 0) -> 
     if quantized:
         from vlmkit.training.four_bits import quantize
 
-        for name in quantized:
-            _put(model, name, quantize(model.get_submodule(name), name))
+        # All of them first: where one is refused, the model stays as it was.
+        for name, layer in [(name, quantize(model.get_submodule(name), name)) for name in quantized]:
+            _put(model, name, layer)
     usual = next(iter(chosen.values()))
     config = LoraConfig(
         r=usual.rank,

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from vlmkit.spec import SpecError
 
+BLOCK = 64
+"""Weights that share a scale."""
+
 
 def quantize(linear: Any, name: str) -> nn.Module:
-    """The same layer with its weight in NF4, frozen. Raises SpecError on the meta device, where weights are spread over processes, and
-    where bitsandbytes is missing."""
+    """The same layer with its weight in NF4, frozen. Raises SpecError on the meta device, where weights are spread over processes, where
+    bitsandbytes is missing, and for rows that it reads wrongly."""
     from vlmkit.sharding import is_sharded
 
     try:
@@ -29,6 +32,12 @@ def quantize(linear: Any, name: str) -> nn.Module:
         where = "on the meta device" if weight.is_meta else "spread over processes"
         raise SpecError(
             f"{name}: nf4 is made of weights that are whole, and these are {where}; load the model before its adapters are added"
+        )
+    if weight.device.type == "cpu" and linear.in_features % BLOCK:
+        # bitsandbytes 0.50.2: of (32, 32) values come back up to 0.87 of a block's largest away, where 0.152 is the most that NF4 can be.
+        raise SpecError(
+            f"{name}: bitsandbytes on CPU reads rows wrongly that are no multiple of {BLOCK} long, and these have {linear.in_features} "
+            "weights; leave the layer out by adapter.modules, or put the model on a GPU first"
         )
     with torch.device("meta"):
         made = Linear4bit(
@@ -42,7 +51,7 @@ def quantize(linear: Any, name: str) -> nn.Module:
     # Where a CPU has the instructions, it would lay the weight out anew in the middle of an evaluation, under the eyes of a save.
     made.support_avx512bf16_for_cpu = False
     made.weight = Params4bit(
-        weight.detach().clone(), requires_grad=False, compress_statistics=False, quant_type="nf4", blocksize=64, module=made
+        weight.detach().clone(), requires_grad=False, compress_statistics=False, quant_type="nf4", blocksize=BLOCK, module=made
     ).to(weight.device)
     made.bias = linear.bias
     made.register_load_state_dict_pre_hook(_fill_scales)
