@@ -15,7 +15,7 @@ from tests.tiny import CONVERSATIONS, architecture, model
 from vlmkit.model import VLM
 from vlmkit.spec import SpecError
 from vlmkit.training.adapter import Adapter
-from vlmkit.training.adapter_files import load_adapters, read_adapters, save_adapters
+from vlmkit.training.adapter_files import load_adapters, merged_state, read_adapters, save_adapters
 from vlmkit.training.adapters import adapted_layers, add_adapters, is_adapter, merge_adapters
 
 ADAPTERS = {
@@ -114,6 +114,20 @@ def test_whole_tensors_of_a_spread_model_are_saved_in_place_of_its_own(tmp_path:
     assert not (tmp_path / "adapters").exists()
     save_adapters(skeleton, tmp_path / "adapters", state)
     assert torch.equal(logits(load_adapters(plain(), tmp_path / "adapters")), logits(made))
+
+
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_whole_tensors_of_a_spread_model_are_merged_by_their_names(dora: bool, dtype: torch.dtype) -> None:
+    made = adapted(dora)
+    for name, parameter in made.named_parameters():
+        if not is_adapter(name):
+            parameter.data = parameter.data.to(dtype)
+    skeleton = add_adapters(vlmkit.build(ARCHITECTURE, device="meta"), made.adapters)
+    merged = merged_state(skeleton, made.state_dict())
+    wanted = merge_adapters(made).state_dict()
+    assert merged.keys() == wanted.keys()
+    assert all(torch.equal(value, merged[name]) and value.dtype == merged[name].dtype for name, value in wanted.items())
 
 
 def test_a_model_with_adapters_inside_is_not_saved_as_a_checkpoint(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.tiny import CONVERSATIONS, architecture, language_model, model
 from vlmkit.model import VLM
 from vlmkit.spec import SpecError
 from vlmkit.training.adapter import Adapter
-from vlmkit.training.adapter_files import load_adapters, save_adapters
+from vlmkit.training.adapter_files import load_adapters, merged_state, save_adapters
 from vlmkit.training.adapters import adapted_layers, add_adapters, is_adapter, merge_adapters, weight_of
 from vlmkit.training.checkpoint import State, save_state
 
@@ -104,6 +104,12 @@ def test_a_state_is_continued_from_over_other_weights_by_torch_and_by_the_run(tm
     State(tmp_path / "run").load_module("model", by_run)
     assert torch.equal(logits(by_run), wanted)
     assert torch.equal(logits(copy.deepcopy(by_run)), wanted)
+
+
+def test_a_state_in_four_bits_is_merged_only_where_the_model_is() -> None:
+    made = quantized()
+    with pytest.raises(SpecError, match="its weight lies in four bits; call merge_adapters where the model is"):
+        merged_state(made, made.state_dict())
 
 
 def test_a_scale_of_another_shape_is_refused() -> None:

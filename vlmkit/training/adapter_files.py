@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vlmkit.files import replace_directory
 from vlmkit.spec import SpecError
 from vlmkit.training.adapter import Adapter
-from vlmkit.training.adapters import NAME, add_adapters, has_adapters, inject, is_adapter
+from vlmkit.training.adapters import NAME, adapted_layers, add_adapters, has_adapters, inject, is_adapter, merged_weight, plain_name
 
 if TYPE_CHECKING:
     from vlmkit.model import VLM
@@ -56,6 +56,24 @@ def save_adapters(model: VLM, directory: str | os.PathLike[str], state: Mapping[
         if adapters := getattr(model, "adapters", None):
             text = {"schema": SCHEMA, "adapters": {path: adapter.to_dict() for path, adapter in adapters.items()}}
             (written / "adapters.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+
+
+@torch.no_grad()
+def merged_state(model: VLM, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Whole tensors by the names of a model with adapters -> those of the plain model, merged: what `merge_adapters` does where no process
+    holds the model. `model` says the shapes alone, and may be on the meta device; its adapters are left as they are.
+
+    Raises SpecError over weights of four bits, which only a process that holds them can merge.
+    """
+    found = {plain_name(name): value for name, value in state.items() if not is_adapter(name)}
+    for name, layer in adapted_layers(model).items():
+        weight = state[f"{name}.base_layer.weight"]
+        if not weight.is_floating_point():
+            raise SpecError(f"{name}: its weight lies in four bits; call merge_adapters where the model is")
+        first, second = (state[f"{name}.{kind}.{NAME}.weight"] for kind in ("lora_A", "lora_B"))
+        merged = merged_weight(weight, first, second, layer.scaling[NAME], state.get(f"{name}.lora_magnitude_vector.{NAME}.weight"))
+        found[f"{name}.weight"] = merged.to(weight.dtype)
+    return found
 
 
 def load_adapters(model: VLM, directory: str | os.PathLike[str]) -> VLM:
