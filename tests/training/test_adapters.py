@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.tiny import CONVERSATIONS, apart, draw, model
 from vlmkit.model import VLM
 from vlmkit.spec import SpecError
 from vlmkit.training.adapter import Adapter
+from vlmkit.training.adapter_files import load_adapters, save_adapters
 from vlmkit.training.adapters import (
     adapted_layers,
     add_adapters,
@@ -377,3 +379,27 @@ def test_an_adapter_reads_back_and_refuses_what_it_cannot_be() -> None:
     ):
         with pytest.raises(SpecError, match=reason):
             Adapter(**wrong)
+
+
+def test_a_run_with_adapters_trains_these_alone(tmp_path: Path) -> None:
+    """Adapters are there before the trainer is."""
+    from tests.training.conftest import STAGES, Setup
+    from vlmkit.training.loop import Trainer
+
+    def begun(steps: int, path: Path) -> tuple[VLM, dict[str, Tensor]]:
+        setup = Setup(path)
+        made = add_adapters(setup.model, {"connector": SMALL, "language_model": SMALL}, seed=1)
+        before = {name: value.detach().clone() for name, value in made.named_parameters()}
+        stage = STAGES[2].replace(encoder=None, warmup=0, steps=steps)
+        Trainer(setup.run, made, accelerator=setup.trainer.accelerator, workers=0).train(stage, setup.batches)
+        setup.run.unlock()
+        return made, before
+
+    made, before = begun(3, tmp_path / "run")
+    moved = {name for name, value in made.named_parameters() if not torch.equal(value, before[name])}
+    assert moved == {name for name in before if is_adapter(name)}
+    assert len(moved) >= 20
+    save_adapters(made, tmp_path / "adapters")
+    again = load_adapters(vlmkit.build(made.spec, seed=0), tmp_path / "adapters")
+    values = dict(again.named_parameters())
+    assert all(torch.equal(value, values[name]) for name, value in made.named_parameters())

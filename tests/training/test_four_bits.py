@@ -13,12 +13,15 @@ from torch import nn
 
 import vlmkit
 from tests.tiny import CONVERSATIONS, architecture, language_model, model
+from vlmkit.architecture import PARTS
 from vlmkit.model import VLM
 from vlmkit.spec import SpecError
 from vlmkit.training.adapter import Adapter
 from vlmkit.training.adapter_files import load_adapters, merged_state, save_adapters
 from vlmkit.training.adapters import adapted_layers, add_adapters, is_adapter, merge_adapters, weight_of
 from vlmkit.training.checkpoint import State, save_state
+from vlmkit.training.optimizers import adapters_of, prepare_parts
+from vlmkit.training.stage import Source, Stage
 
 pytest.importorskip("bitsandbytes")
 
@@ -110,6 +113,15 @@ def test_a_state_in_four_bits_is_merged_only_where_the_model_is() -> None:
     made = quantized()
     with pytest.raises(SpecError, match="its weight lies in four bits; call merge_adapters where the model is"):
         merged_state(made, made.state_dict())
+
+
+def test_a_stage_trains_the_adapters_over_four_bits() -> None:
+    made = quantized()
+    own = {name for name, value in made.named_parameters() if is_adapter(name)}
+    stage = Stage(name="all", steps=1, batch_size=1, data=(Source(name="any"),), connector=1e-3, language_model=1e-3)
+    prepare_parts(stage, {part: getattr(made, part) for part in PARTS}, adapters_of(made))
+    assert {name for name, value in made.named_parameters() if value.requires_grad} == own
+    assert len(own) == 60
 
 
 def test_a_scale_of_another_shape_is_refused() -> None:

@@ -26,12 +26,11 @@ def prepare_parts(stage: Stage, parts: Mapping[str, nn.Module], adapters: set[in
     adapters, they alone learn."""
     for name, part in parts.items():
         learns = stage.learns(name)
-        part.requires_grad_(learns)
-        freeze_unused(part)
         for parameter in part.parameters():
             parameter.grad = None
-            if adapters is not None and id(parameter) not in adapters:
-                parameter.requires_grad_(False)
+            # One by one: a weight of four bits below an adapter cannot even be asked to learn.
+            parameter.requires_grad_(learns and (adapters is None or id(parameter) in adapters))
+        freeze_unused(part)
         # Recomputing activations is tied to training mode in transformers, and a frozen part needs it all the same
         # where gradients pass through it.
         part.train(learns or any(getattr(module, "gradient_checkpointing", False) for module in part.modules()))
