@@ -231,9 +231,9 @@ def gathered(parameters: list[Any]) -> AbstractContextManager[Any]:
     """Weights that ZeRO-3 holds in pieces are whole in here, and what the first process changes stays. Others are as they are."""
     if not any(hasattr(parameter, "ds_id") for parameter in parameters):
         return nullcontext()
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    context: AbstractContextManager[Any] = GatheredParameters(parameters, modifier_rank=0)
+    context: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(parameters, modifier_rank=0)
     return context
 
 
