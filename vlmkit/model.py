@@ -37,6 +37,7 @@ from vlmkit.renamed import RENAMED
 from vlmkit.sharding import is_sharded
 from vlmkit.spec import SpecError
 from vlmkit.views import take_pixels, views_of
+from vlmkit.wrapped import refuse_wrapped
 
 Views = tuple[View, ...]
 
@@ -351,7 +352,9 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         return text.strip()
 
     def save_pretrained(self, save_directory: Any, max_shard_size: int | str = "5GB", **kwargs: Any) -> None:
-        """As transformers, in shards of 5 GB. Raises NotADirectoryError where a file has the name."""
+        """As transformers, in shards of 5 GB. Raises NotADirectoryError where a file has the name, SpecError where adapters are not
+        merged."""
+        refuse_wrapped(self)
         if os.path.isfile(save_directory):
             raise NotADirectoryError(f"{save_directory} is a file; name a directory to save to")
         super().save_pretrained(save_directory, max_shard_size=max_shard_size, **kwargs)

@@ -41,6 +41,7 @@ def prepare_parts(stage: Stage, parts: Mapping[str, nn.Module], adapters: set[in
         learning = _learning(stage, name, part)
         for own, parameter in part.named_parameters():
             parameter.grad = None
+            # One by one: a weight of four bits below an adapter cannot even be asked to learn.
             parameter.requires_grad_(own in learning and (adapters is None or id(parameter) in adapters))
         freeze_unused(part)
         # Recomputing activations is tied to training mode in transformers, and a frozen part needs it all the same
