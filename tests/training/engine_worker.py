@@ -27,6 +27,7 @@ from torch.utils.data import Dataset
 
 import vlmkit
 from tests.training.conftest import DATA, small
+from vlmkit.training.adapter import Adapter
 from vlmkit.training.blueprint import OfArchitecture
 from vlmkit.training.engines import engine
 from vlmkit.training.launched import Place
@@ -53,6 +54,24 @@ STAGES = {
         weight_decay=0.1,
         clip=0.5,
         ema=0.9,
+        data=DATA,
+    ),
+    "lora": Stage(
+        name="lora",
+        steps=10,
+        batch_size=2,
+        connector=1e-3,
+        language_model=1e-2,
+        adapters={"language_model": Adapter(rank=4, modules=("q_proj", "v_proj", "down_proj"))},
+        data=DATA,
+    ),
+    "dora": Stage(
+        name="dora",
+        steps=10,
+        batch_size=2,
+        encoder=1e-2,
+        language_model=1e-2,
+        adapters={"encoder": Adapter(rank=2, dora=True), "language_model": Adapter(rank=4, dora=True)},
         data=DATA,
     ),
 }

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from vlmkit.training.checkpoint import State, save_state
 
 import vlmkit
 from tests.tiny import CONVERSATIONS, architecture, language_model, model
@@ -19,7 +20,6 @@ from vlmkit.spec import SpecError
 from vlmkit.training.adapter import Adapter
 from vlmkit.training.adapter_files import load_adapters, merged_state, save_adapters
 from vlmkit.training.adapters import adapted_layers, add_adapters, is_adapter, merge_adapters, weight_of
-from vlmkit.training.checkpoint import State, save_state
 from vlmkit.training.optimizers import adapters_of, prepare_parts
 from vlmkit.training.stage import Source, Stage
 

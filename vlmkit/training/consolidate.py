@@ -12,8 +12,9 @@ import torch
 from vlmkit.architecture import Architecture
 from vlmkit.build import building
 from vlmkit.sliced import WeightSource, bare_of, values_of
+from vlmkit.training.adapted import weights_of
 from vlmkit.training.run import RunError
-from vlmkit.training.states import SavedState, StateWeights
+from vlmkit.training.states import SavedState
 
 SHARD = "5GB"
 WEIGHTS = "model.safetensors"
@@ -35,7 +36,7 @@ def consolidate(
     described = state.position.get("model")
     if described is None:
         raise RunError(f"{state.path} does not say of which architecture it is; only states of vlmkit's models are consolidated")
-    write(Architecture.from_dict(described["architecture"]), StateWeights(state, averaged=averaged), Path(directory), dtype)
+    write(Architecture.from_dict(described["architecture"]), weights_of(state, averaged=averaged), Path(directory), dtype)
 
 
 def write(architecture: Architecture, weights: WeightSource, directory: Path, dtype: str | torch.dtype) -> None:

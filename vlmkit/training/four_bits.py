@@ -80,6 +80,14 @@ def dequantized_weight(layer: Any) -> Tensor:
     return weight
 
 
+def dequantized(weight: Tensor, held: dict[str, Tensor]) -> Tensor:
+    """(out, in) of a packed weight and what a state dict holds beside it ("absmax", "quant_map", "quant_state.bitsandbytes__nf4")."""
+    from bitsandbytes.functional import QuantState, dequantize_4bit
+
+    found: Tensor = dequantize_4bit(weight, QuantState.from_dict(held, device=weight.device))
+    return found
+
+
 def plain(layer: Any, weight: Tensor) -> nn.Linear:
     """An ordinary linear layer in place of one of four bits, with that weight (out, in)."""
     with torch.device("meta"):

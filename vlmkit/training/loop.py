@@ -24,7 +24,10 @@ from torch.utils.data import Dataset
 from vlmkit.architecture import PARTS
 from vlmkit.data.mixture import Batches, Mixture, merge_states
 from vlmkit.files import write_whole
-from vlmkit.sliced import WeightSource
+from vlmkit.sliced import HeldWeights, WeightSource, values_of
+from vlmkit.training.adapted import NewAdapters, scales_of, weights_of
+from vlmkit.training.adapter_files import save_adapters
+from vlmkit.training.adapters import add_adapters, is_adapter, merge_adapters
 from vlmkit.training.ahead import mixed, numbered, working_ahead
 from vlmkit.training.blueprint import Blueprint, OfModule
 from vlmkit.training.engines import engine as engine_of
@@ -96,8 +99,8 @@ class Trainer:
         if not self.engine.spread:
             self.model = self._blueprint.whole().to(self.processes.device)
             self._blueprint = OfModule(self.model)
-            if self._state is not None:
-                fill(self.model, whole_shares(self.model), StateWeights(self._state))
+            if self._state is not None and not self._state.position.get("stage"):
+                self._fill_whole(self._state)
         self._adapters = adapters_of(self.model) if self.model is not None else None
         position = self._state.position if self._state else {}
         self.done: list[str] = list(position.get("done", []))
@@ -143,8 +146,9 @@ class Trainer:
         state, self._state = self._state, None
         begun_before = state is not None and state.position.get("stage") == stage.name
         first = self._first(stage, state) if state is not None and begun_before else 0
-        weights: WeightSource = self._blueprint.weights() if state is None else StateWeights(state)
-        self.model = self.engine.place(self._blueprint, weights, lambda model: self._prepare(stage, model, head))
+        self.model = self.engine.place(
+            self._blueprint, lambda model: self._weights(stage, model, state), lambda model: self._prepare(stage, model, head)
+        )
         parts = self._parts(self.model, head)
         self.engine.begin(stage, self.model, lambda: build_optimizers(stage, parts, fused=not self.engine.spread), head)
         if stage.ema is not None:
@@ -165,7 +169,6 @@ class Trainer:
                 seed_everything(self.seed + self.processes.rank)
             if state is not None:
                 state.restore_random(self.processes.rank)
-            del state, weights
             counted = CountedBatches(ahead, flops)
             begun, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
             ended = saved_at
@@ -196,11 +199,37 @@ class Trainer:
         self._save("", 0)
         self._saver.commit()
         self.engine.end()
-        if self.engine.spread:
-            self._state = SavedState.newest(self.run.state)
+        self._after(stage)
         if self._data is not None:
             self._report(self._data)
             self._data = None
+
+    def _weights(self, stage: Stage, model: nn.Module, state: SavedState | None) -> WeightSource:
+        """Where the weights of a stage are read, for the model as it was prepared."""
+        if state is not None and state.position.get("stage") == stage.name:
+            return StateWeights(state)
+        if not self.engine.spread:
+            return HeldWeights(model.state_dict())
+        before = self._blueprint.weights() if state is None else weights_of(state)
+        return NewAdapters(before, model, self.seed) if stage.adapters else before
+
+    def _after(self, stage: Stage) -> None:
+        """What a finished stage leaves to the next one: its state, and its adapters merged into the weights."""
+        state = SavedState.newest(self.run.state)
+        assert state is not None, "it was saved a moment ago"
+        if stage.adapters and self.processes.main:
+            names = [name for name in state.names("weight") if is_adapter(name)]
+            save_adapters(
+                self.model, self.run.path / "adapters" / stage.name, {name: values_of(StateWeights(state), name) for name in names}
+            )
+        if self.engine.spread:
+            self._state = state
+        elif stage.adapters:
+            merge_adapters(self.model)
+            self._fill_whole(state)
+
+    def _fill_whole(self, state: SavedState) -> None:
+        fill(self.model, whole_shares(self.model), weights_of(state))
 
     def _first(self, stage: Stage, state: SavedState) -> int:
         """The step to go on from within a stage."""
@@ -217,14 +246,21 @@ class Trainer:
 
     def _prepare(self, stage: Stage, model: Any, head: nn.Module | None) -> None:
         """Say what learns, before weights are spread."""
+        adapters = self._adapters
+        if stage.adapters:
+            add_adapters(model, stage.adapters, self.seed)
+            adapted = {path.split(".")[0] for path in stage.adapters}
+            adapters = {id(value) for name, value in model.named_parameters() if is_adapter(name) or name.split(".")[0] not in adapted}
         parts = self._parts(model, head)
+        if head is not None and adapters is not None:
+            adapters = adapters | {id(value) for value in head.parameters()}
         refuse_unclaimed(model, parts)
         if stage.recompute:
             model.gradient_checkpointing_enable()
         elif any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
             model.gradient_checkpointing_disable()
         model.train()
-        prepare_parts(stage, parts, self._adapters)
+        prepare_parts(stage, parts, adapters)
 
     def _batches(
         self, stage: Stage, batches: Mixture | Dataset[dict[str, Tensor]], first: int, data: Mapping[str, Any] | None
@@ -301,7 +337,7 @@ class Trainer:
 
     def _save(self, stage: str, step: int) -> None:
         position: dict[str, Any] = {"stage": stage, "step": step, "done": self.done, "updates": self.updates, "seconds": self.seconds}
-        position |= {"micro_batches": self._each, "model": described(self.model)}
+        position |= {"micro_batches": self._each, "model": described(self.model), "adapters": scales_of(self.model)}
         if self._data is not None:
             position["data"] = merge_states(self.processes.gather(self._data.state()))
             if self.processes.main:

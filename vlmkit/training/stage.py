@@ -21,6 +21,7 @@ from vlmkit.architecture import PARTS
 from vlmkit.frozen_mapping import FrozenMapping
 from vlmkit.registry import suggestion
 from vlmkit.spec import Spec, SpecError
+from vlmkit.training.adapter import Adapter
 from vlmkit.training.learning import Learn
 from vlmkit.training.schedules import Schedule, fraction_of_peak
 
@@ -45,7 +46,7 @@ class Source(Spec):
 @dataclass(frozen=True, kw_only=True)
 class Stage(Spec):
     later: ClassVar[frozenset[str]] = frozenset(
-        {"learn", "tokens", "batch_tokens", "timescale", "shift", "cooldown", "ema", "nonfinite", "compile"}
+        {"learn", "tokens", "batch_tokens", "timescale", "shift", "cooldown", "ema", "nonfinite", "compile", "adapters"}
     )
 
     name: str
@@ -61,6 +62,9 @@ class Stage(Spec):
     data: tuple[Source, ...]
     learn: Mapping[str, Learn | float | None] = FrozenMapping({})
     """What learns, by path; None freezes a path inside of one that learns."""
+    adapters: Mapping[str, Adapter] = FrozenMapping({})
+    """Low-rank adapters (LoRA, DoRA, QLoRA) by path. In a part that has some they alone learn, at the rate of the path; the next stage
+    finds them merged into the weights."""
     encoder: float | None = None
     """Peak learning rate of the vision tower; None freezes it. The next three fields alike: each is short for a path of `learn`."""
     connector: float | None = None
@@ -150,6 +154,10 @@ class Stage(Spec):
             raise SpecError(f"{where}: nothing learns; give a learning rate to at least one of {', '.join(PARTS)}")
         if wrong := {path: rate for path, rate in rates.items() if rate <= 0}:
             raise SpecError(f"{where}: learning rates have to be more than 0 (None freezes a part), got {wrong}")
+        for path in self.adapters:
+            part = path.split(".")[0]
+            if not any(named.split(".")[0] == part for named in rates):
+                raise SpecError(f"{where}: adapters on {path!r} have no learning rate; give {part} one")
         warmups = [self.warmup, *(self._warmup(path) for path in rates)]
         if self.steps and not 0 <= min(warmups) <= max(warmups) <= self.steps:
             wrong_one = next(value for value in warmups if not 0 <= value <= self.steps)

@@ -23,6 +23,8 @@ Batch = Mapping[str, Tensor]
 Loss = Callable[[nn.Module, Batch], Tensor]
 """The model and a batch -> the mean loss of the batch."""
 
+Reads = Callable[[nn.Module], WeightSource]
+"""A model as it was prepared -> where its weights are read."""
 Optimizers = Callable[[], list[torch.optim.Optimizer]]
 HEAD = "head."
 """Begins the names of what learns beside the model."""
@@ -95,8 +97,9 @@ class Engine(ABC):
         """What this process holds of the model, each shared parameter once, under its first name."""
 
     @abstractmethod
-    def place(self, blueprint: Blueprint, weights: WeightSource, prepare: Callable[[nn.Module], None]) -> nn.Module:
-        """The model of a stage: `prepare` says what learns in it (`requires_grad`), then each process takes its share of the weights."""
+    def place(self, blueprint: Blueprint, weights: Reads, prepare: Callable[[nn.Module], None]) -> nn.Module:
+        """The model of a stage: `prepare` adds adapters to it and says what learns (`requires_grad`), then each process takes its
+        share of the weights."""
 
     @abstractmethod
     def begin(self, stage: Stage, model: nn.Module, optimizers: Optimizers, head: nn.Module | None = None) -> None:
@@ -207,9 +210,9 @@ def fill(model: nn.Module, shares: list[Share], weights: WeightSource) -> None:
 
 
 def buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Those that a checkpoint has."""
-    names = {name for name, _ in model.named_buffers()} & model.state_dict(keep_vars=True).keys()
-    return {name: value for name, value in model.named_buffers() if name in names}
+    """What a checkpoint has beside parameters: persistent buffers, and scales of weights in four bits."""
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {name: value for name, value in model.state_dict(keep_vars=True).items() if name not in parameters}
 
 
 def local(value: Tensor) -> Tensor:

@@ -11,9 +11,8 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from vlmkit.sliced import WeightSource
 from vlmkit.training.blueprint import Blueprint
-from vlmkit.training.engines.base import Share, blocks_of, fill, local
+from vlmkit.training.engines.base import Reads, Share, blocks_of, fill, local
 from vlmkit.training.engines.torch_engine import TorchEngine
 from vlmkit.training.processes import join_alone
 
@@ -28,16 +27,17 @@ class FSDP2(TorchEngine):
     name = "fsdp2"
     spread = True
 
-    def place(self, blueprint: Blueprint, weights: WeightSource, prepare: Callable[[nn.Module], None]) -> nn.Module:
+    def place(self, blueprint: Blueprint, weights: Reads, prepare: Callable[[nn.Module], None]) -> nn.Module:
         join_alone(self.processes.device)
         model = blueprint.skeleton()
         prepare(model)
+        read = weights(model)
         made: Made = {}
         for unit in units(model):
             _materialize(unit, self._kept_in(unit), self.processes.device, made)
             fully_shard(unit, mp_policy=self._policy(root=unit is model))
         self.shares = self._shares(model)
-        fill(model, self.shares, weights)
+        fill(model, self.shares, read)
         return model
 
     def _kept_in(self, unit: nn.Module) -> torch.dtype:

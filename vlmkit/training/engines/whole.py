@@ -10,9 +10,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vlmkit.sliced import WeightSource
 from vlmkit.training.blueprint import Blueprint
-from vlmkit.training.engines.base import Share, fill, whole_shares
+from vlmkit.training.engines.base import Reads, Share, fill, whole_shares
 from vlmkit.training.engines.torch_engine import TorchEngine
 from vlmkit.training.processes import join_alone
 
@@ -23,7 +22,7 @@ class Single(TorchEngine):
     name = "single"
     spread = False
 
-    def place(self, blueprint: Blueprint, weights: WeightSource, prepare: Callable[[nn.Module], None]) -> nn.Module:
+    def place(self, blueprint: Blueprint, weights: Reads, prepare: Callable[[nn.Module], None]) -> nn.Module:
         model = blueprint.whole()
         prepare(model)
         # What learns is kept in float32: see Engine.
@@ -31,7 +30,7 @@ class Single(TorchEngine):
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else self.dtype)
         model.to(self.processes.device)
-        fill(model, whole_shares(model), weights)
+        fill(model, whole_shares(model), weights(model))
         return model
 
     def _precision(self) -> AbstractContextManager[Any]:

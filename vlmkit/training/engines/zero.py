@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vlmkit.sliced import WeightSource
 from vlmkit.training.blueprint import Blueprint
-from vlmkit.training.engines.base import Batch, Engine, Loss, Optimizers, Share, blocks_of, fill
+from vlmkit.training.engines.base import Batch, Engine, Loss, Optimizers, Reads, Share, blocks_of, fill
 from vlmkit.training.processes import Processes, join_alone
 from vlmkit.training.run import RunError
 from vlmkit.training.stage import Stage
@@ -59,14 +59,15 @@ class _Zero(Engine):
             "zero_allow_untested_optimizer": True,
         }
 
-    def place(self, blueprint: Blueprint, weights: WeightSource, prepare: Callable[[nn.Module], None]) -> nn.Module:
+    def place(self, blueprint: Blueprint, weights: Reads, prepare: Callable[[nn.Module], None]) -> nn.Module:
         _start(self.processes.device)
         model = blueprint.skeleton()
         prepare(model)
+        read = weights(model)
         self._spread(model)
         self.shares = [self._low_share(name, parameter) for name, parameter in model.named_parameters()]
-        fill(model, self.shares, weights)
-        self._weights = weights
+        fill(model, self.shares, read)
+        self._weights = read
         return model
 
     def begin(self, stage: Stage, model: nn.Module, optimizers: Optimizers, head: nn.Module | None = None) -> None:
