@@ -391,7 +391,7 @@ def test_a_run_with_adapters_trains_these_alone(tmp_path: Path) -> None:
         made = add_adapters(setup.model, {"connector": SMALL, "language_model": SMALL}, seed=1)
         before = {name: value.detach().clone() for name, value in made.named_parameters()}
         stage = STAGES[2].replace(encoder=None, warmup=0, steps=steps)
-        Trainer(setup.run, made, accelerator=setup.trainer.accelerator, workers=0).train(stage, setup.batches)
+        Trainer(setup.run, made, workers=0).train(stage, setup.batches)
         setup.run.unlock()
         return made, before
 

@@ -10,18 +10,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from vlmkit.training.checkpoint import State, save_state
 
 import vlmkit
 from tests.tiny import CONVERSATIONS, architecture, language_model, model
 from vlmkit.architecture import PARTS
 from vlmkit.model import VLM
 from vlmkit.spec import SpecError
+from vlmkit.training.adapted import scales_of, weights_of
 from vlmkit.training.adapter import Adapter
 from vlmkit.training.adapter_files import load_adapters, merged_state, save_adapters
 from vlmkit.training.adapters import adapted_layers, add_adapters, is_adapter, merge_adapters, weight_of
+from vlmkit.training.engines.base import fill, whole_shares
+from vlmkit.training.engines.whole import Single
 from vlmkit.training.optimizers import adapters_of, prepare_parts
+from vlmkit.training.processes import Processes
 from vlmkit.training.stage import Source, Stage
+from vlmkit.training.states import SavedState, Saver, StateWeights
 
 pytest.importorskip("bitsandbytes")
 
@@ -102,9 +106,18 @@ def test_a_state_is_continued_from_over_other_weights_by_torch_and_by_the_run(tm
     assert not torch.equal(logits(by_torch), wanted)
     by_torch.load_state_dict(load_file(tmp_path / "state") | {"language_model.lm_head.weight": made.language_model.lm_head.weight.detach()})
     assert torch.equal(logits(by_torch), wanted)
-    save_state(tmp_path / "run", {"model": made}, [], {})
+    engine = Single(Processes())
+    engine.shares = whole_shares(made)
+    saver = Saver(tmp_path / "run", Processes())
+    saver.begin("1", engine.pieces(made, within=True), {}, {"adapters": scales_of(made)})
+    saver.commit()
+    state = SavedState.newest(tmp_path / "run")
+    assert state is not None
     by_run = quantized(seed=1)
-    State(tmp_path / "run").load_module("model", by_run)
+    fill(by_run, whole_shares(by_run), StateWeights(state))
+    plain = vlmkit.build(ARCHITECTURE, seed=1)
+    fill(plain, whole_shares(plain), weights_of(state))
+    torch.testing.assert_close(logits(plain), logits(merge_adapters(copy.deepcopy(made))), rtol=1e-6, atol=1e-6)
     assert torch.equal(logits(by_run), wanted)
     assert torch.equal(logits(copy.deepcopy(by_run)), wanted)
 
