@@ -80,20 +80,22 @@ def _run(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architec
         print("\n".join(f"  - {problem}" for problem in problems), file=sys.stderr)
         print("nothing was downloaded or written. The tiny preset runs anywhere: python recipes/univa/train.py", file=sys.stderr)
         return 1
-    return train(recipe, architecture, run, configuration, engine_name=args.engine, data=args.data)
+    if first:
+        run.begin(configuration)
+    return train(recipe, architecture, run, seed=args.seed, threads=configuration["threads"], engine_name=args.engine, data=args.data)
 
 
 def train(
     recipe: Recipe,
     architecture: vlmkit.Architecture,
     run: RunDirectory,
-    configuration: dict[str, Any],
     *,
+    seed: int,
+    threads: int,
     engine_name: str | None = None,
     data: Path | None = None,
 ) -> int:
     """The run itself, from wherever it stands. `data` holds a folder for each source; without it pictures are rendered."""
-    seed, threads = configuration["seed"], configuration["threads"]
     with quit_at_ctrl_c(STOPPED):
         import torch
         import transformers
@@ -114,9 +116,6 @@ def train(
     torch.set_num_threads(threads)
     reuse_large_blocks()
     processes = meet()
-    with processes.main_first():
-        if processes.main:
-            run.begin(configuration)
     console = Console(quiet=not processes.main)
     blueprint = OfArchitecture(
         architecture, weights=recipe.weights, seed=seed, dtype=recipe.dtype, changed=warm_up.begin, prepared=prefer_flash_attention

@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,14 @@ SMALL = small().replace(name="univa-vl-small", policy=SmartResize(min_pixels=12 
 @pytest.fixture(autouse=True, scope="module")
 def _small_has_a_name() -> None:
     vlmkit.register_model(SMALL)
+
+
+@pytest.fixture(autouse=True)
+def _threads_of_others() -> Iterator[None]:
+    """A run sets how many it takes, for the whole process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def in_small(recipe: Any, steps: int) -> Any:
