@@ -9,7 +9,7 @@ the grid at hand. A number that timm contradicts is an error.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -125,7 +125,7 @@ class Timm(ViT):
         if self.custom or changes.get("custom") or not (other or (self.levels and "layer" in changes)):
             return super().replace(**changes)
         asked = NUMBERS | {"positions", "levels", "checkpoint"} if other else {"width", "patch", "prefix", "positions", "final_norm"}
-        kept = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in asked}
+        kept = {name: getattr(self, name) for name in (field.name for field in fields(self)) if name not in asked}
         return type(self)(**(kept | changes))
 
     @classmethod

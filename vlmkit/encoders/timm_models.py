@@ -199,8 +199,8 @@ def _of_levels(name: str, model: Any, layer: int | tuple[int, ...], image_size: 
         positions = "fixed"
     else:
         raise SpecError(
-            f"timm model {own!r} gives {_grid_of_shape(shapes[last - 1])} features for {side}x{side} pixels, which no whole stride "
-            f"such as {patch} explains; the encoder 'timm' needs a feature for each square patch. Choose another layer or model"
+            f"timm model {own!r} gives {_grid_of_shape(shapes[last - 1])} features for {side}x{side} pixels; the "
+            f"encoder 'timm' needs a feature for each square patch (here of {patch} pixels), at some size. Choose another layer or model"
         )
     mean, std = _normalisation(name)
     return Facts(
@@ -265,7 +265,7 @@ def _grid_of_shape(shape: tuple[int, ...]) -> str:
 
 def _prefix(model: Any, side: int, last: int) -> int:
     """Tokens that stand before the patches of a level and can be had."""
-    if "return_prefix_tokens" not in inspect.signature(model.forward_intermediates).parameters:
+    if not getattr(model, "num_prefix_tokens", 0) or "return_prefix_tokens" not in inspect.signature(model.forward_intermediates).parameters:
         return 0
     found = features(model, torch.zeros(1, 3, side, side, device="meta"), [last - 1], prefix=True)[-1]
     return int(found[1].shape[1]) if isinstance(found, tuple) else 0
