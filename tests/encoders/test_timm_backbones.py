@@ -56,7 +56,7 @@ def test_levels_of_one_stride_are_joined_in_the_order_given():
         second, last = whole.forward_intermediates(image, indices=[1, -1], norm=spec.final_norm, intermediates_only=True)
         expected = torch.cat([level[0].flatten(1).T for level in (last, second)], dim=-1)
         assert apart(tower(patchify(image, spec.patch), (grid,)).tokens, expected) < 1e-5
-    with pytest.raises(SpecError, match=r"levels of one stride and width can be joined, but test_convnext has 3 \(16 pixels, 48 channels\), 4"):
+    with pytest.raises(SpecError, match=r"levels of one stride and width .* test_convnext has 3 \(16 pixels, 48 channels\), 4"):
         Timm(model="test_convnext", layer=(-1, -2))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,7 +67,7 @@ def theirs(spec: Timm, weights: dict[str, Tensor], images: Tensor) -> Tensor:
             break
         except TypeError:
             continue
-    missing, unexpected = whole.load_state_dict(weights, strict=False)
+    _, unexpected = whole.load_state_dict(weights, strict=False)
     assert not unexpected
     output = "NLC" if spec.model.startswith("gemma4") else "NCHW"
     with torch.no_grad():
@@ -121,7 +120,3 @@ def measure(spec: Timm) -> Measured:
         len(unread),
         silent,
     )
-
-
-def copied(tower: nn.Module) -> nn.Module:
-    return copy.deepcopy(tower)

@@ -1,5 +1,5 @@
-"""SigLIP 2's NaFlex vision transformer (Tschannen et al. 2025, arXiv:2502.14786) as transformers' Siglip2VisionModel computes it, without the
-pooling head: patches of views of any size, a table of positions resampled bilinear with antialias to each view's grid.
+"""SigLIP 2's NaFlex vision transformer (Tschannen et al. 2025, arXiv:2502.14786) as transformers' Siglip2VisionModel computes it, without
+the pooling head: patches of views of any size, a table of positions resampled bilinear with antialias to each view's grid.
 
 transformers fills every image up to `max_num_patches` and masks; here views of all sizes pass each block in one call, and nothing is filled
 up. SigLIP 2 of a fixed size (google/siglip2-base-patch16-224) is the model of SigLIP: the encoder `siglip`.
@@ -71,5 +71,5 @@ class LinearEmbeddings(Embeddings):
     """A linear layer over patches that are laid out pixel by pixel, in place of a convolution."""
 
     def project(self, patches: Tensor) -> Tensor:
-        tokens: Tensor = self.patch_embedding(patches.unflatten(1, (3, -1)).transpose(1, 2).flatten(1))
+        tokens: Tensor = self.patch_embedding(patches.view(len(patches), 3, -1).transpose(1, 2).flatten(1))
         return tokens

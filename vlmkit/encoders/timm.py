@@ -1,9 +1,9 @@
 """Backbones of timm (Wightman 2019) by name: every model that has `forward_intermediates`, at any size where timm serves any.
 
-`timm:model=convnext_tiny`, `timm:model=vit_base_patch16_siglip_224`, `timm:model=convnext_base.fb_in22k` (a tag also names the checkpoint).
-Numbers that are not stated are asked of timm once, on the meta device, and are part of the spec from then on: its JSON is read without timm.
-Of plain vision transformers timm resamples the table of positions bicubic with antialias, in float32, and computes rotary positions for
-the grid at hand. A number that timm contradicts is an error.
+`timm:model=convnext_tiny`, `timm:model=vit_base_patch16_siglip_224`, `timm:model=convnext_base.fb_in22k` (a tag names the checkpoint too).
+Numbers that are not stated are asked of timm once, on the meta device, and are part of the spec from then on: JSON is read without timm. Of
+plain vision transformers timm resamples the table of positions bicubic with antialias, in float32, and computes rotary positions for the
+grid at hand. A number that timm contradicts is an error.
 """
 
 from __future__ import annotations

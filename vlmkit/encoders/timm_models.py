@@ -122,9 +122,7 @@ def create_sized(name: str, image_size: int | None, **arguments: Any) -> Any:
 
 def differences(stated: Any, actual: Mapping[str, Any]) -> list[str]:
     """'width 768, timm's vit_small_patch16_224 has 384' for each field that a spec states otherwise."""
-    return [
-        f"{name} {said}, timm's {stated.model} has {own}" for name, own in actual.items() if (said := getattr(stated, name)) != own
-    ]
+    return [f"{name} {said}, timm's {stated.model} has {own}" for name, own in actual.items() if (said := getattr(stated, name)) != own]
 
 
 def _of_plain(name: str, vit: Any) -> Facts:
@@ -265,7 +263,10 @@ def _grid_of_shape(shape: tuple[int, ...]) -> str:
 
 def _prefix(model: Any, side: int, last: int) -> int:
     """Tokens that stand before the patches of a level and can be had."""
-    if not getattr(model, "num_prefix_tokens", 0) or "return_prefix_tokens" not in inspect.signature(model.forward_intermediates).parameters:
+    if (
+        not getattr(model, "num_prefix_tokens", 0)
+        or "return_prefix_tokens" not in inspect.signature(model.forward_intermediates).parameters
+    ):
         return 0
     found = features(model, torch.zeros(1, 3, side, side, device="meta"), [last - 1], prefix=True)[-1]
     return int(found[1].shape[1]) if isinstance(found, tuple) else 0
