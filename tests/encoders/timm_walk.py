@@ -17,6 +17,21 @@ from vlmkit.features import Grid
 SMALLEST: dict[str, str] = json.loads((Path(__file__).parent / "timm_smallest.json").read_text())
 """The model with the fewest parameters of every file of timm/models that has one with `forward_intermediates`."""
 
+REFUSED = ("crossvit", "inception_resnet_v2", "inception_v3", "inception_v4")
+"""Those whose features stand on no whole stride of the image."""
+
+
+def spec_of(family: str) -> Timm:
+    """The smallest model of a file, at its last level. LeViT's halves 7x7 to 4x4: its level before."""
+    return Timm(model=SMALLEST[family], layer=-2 if family == "levit" else -1)
+
+
+def row(family: str, spec: Timm) -> str:
+    """The line of docs/encoders.md about a family."""
+    chosen = f"`{spec.model}`" + (f", layer={spec.layer}" if spec.layer != -1 else "")
+    size = f"{spec.image_size} alone" if spec.positions == "fixed" else "any"
+    return f"| {family} | {chosen} | {spec.patch} | {spec.width} | {size} |"
+
 
 class Measured(NamedTuple):
     """Largest differences, as parts of the largest feature."""
@@ -60,7 +75,7 @@ def apart(one: Tensor, other: Tensor) -> float:
 
 def theirs(spec: Timm, weights: dict[str, Tensor], images: Tensor) -> Tensor:
     """timm's own model, whole, made without this library: (n, D) of one image."""
-    size = {"img_size": spec.image_size} if spec.image_size != Timm(model=spec.model).image_size else {}
+    size = {"img_size": spec.image_size} if spec.image_size != Timm(model=spec.model, layer=spec.layer).image_size else {}
     for options in ({"dynamic_img_size": True}, {"strict_img_size": False}, {}):
         try:
             whole: Any = timm.create_model(spec.model, num_classes=0, **options, **size)

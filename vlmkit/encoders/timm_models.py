@@ -235,7 +235,7 @@ def features(model: Any, images: Tensor, indices: list[int], norm: bool = False,
 
 
 def _shapes(own: str, model: Any, side: int) -> list[tuple[int, ...]]:
-    """(channels, rows, columns) or (tokens, channels)[::-1] of every level."""
+    """(channels, rows, columns) of every level, or (channels, tokens)."""
     blank = torch.zeros(1, 3, side, side, device="meta")
     try:
         with torch.no_grad():

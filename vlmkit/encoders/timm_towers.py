@@ -93,8 +93,8 @@ def keep(states: dict[int, Tensor], depth: int) -> Callable[..., None]:
 
 
 class LevelsTower(TimmTower):
-    """A backbone by its own `forward_intermediates`, which stands in for `forward`: hooks that bring a module's parameters when it is called
-    see the model as a whole called, with the parameters that it has beside its modules."""
+    """A backbone by its own `forward_intermediates`, which stands in for `forward`: hooks that bring a module's parameters when it is
+    called see the model as a whole called, with the parameters that it has beside its modules."""
 
     output: str = ""
     """How timm is asked for features; empty: as the model can."""
@@ -143,7 +143,7 @@ def never_read(spec: Timm) -> tuple[str, ...]:
         vit = spec.make().eval()
         side = spec.image_size // spec.patch * spec.patch
         found = vit.forward_intermediates(torch.zeros(1, 3, side, side), **selection(spec, vit))
-        sum(tokens_of(level).sum() for level in found).backward()
+        torch.autograd.backward([tokens_of(level).sum() for level in found])
     return tuple(name for name, parameter in vit.named_parameters() if parameter.grad is None)
 
 
@@ -163,8 +163,8 @@ class NaFlexTower(LevelsTower):
         lengths = [view.grid.tokens for view in views]
         side = self.spec.patch_size
         # timm's patches are laid out pixel by pixel.
-        by_pixel = patches.unflatten(1, (3, side * side)).transpose(1, 2).flatten(1)
-        rows = nn.utils.rnn.pad_sequence(list(by_pixel.split(lengths)), batch_first=True)  # type: ignore[no-untyped-call]
+        by_pixel = patches.view(len(patches), 3, side * side).transpose(1, 2).flatten(1)
+        rows = nn.utils.rnn.pad_sequence(by_pixel.split(lengths), batch_first=True)  # type: ignore[no-untyped-call]
         places = nn.utils.rnn.pad_sequence([coordinates(view.grid) for view in views], batch_first=True)
         valid = torch.arange(max(lengths), device="cpu")[None] < torch.tensor(lengths, device="cpu")[:, None]
         batch = {
