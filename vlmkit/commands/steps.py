@@ -1,4 +1,4 @@
-"""Print how a photo is resized, placed and cut into views by the image policy of a model.
+"""`vlmkit show --steps`: how a photo is resized, placed and cut into views by the image policy of a model.
 
 Sizes are width x height, grids columns x rows, corners left, top. Of a photo only the header is read.
 """
@@ -6,40 +6,22 @@ Sizes are width x height, grids columns x rows, corners left, top. Of a photo on
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
 from vlmkit.architecture import Architecture, VisionTower
-from vlmkit.commands import UsageError
-from vlmkit.commands.choice import add_exchange_options, add_language_model_option, add_plugin_option, chosen
-from vlmkit.commands.photo import across, add_size_option, named_sizes
+from vlmkit.commands.photo import across
 from vlmkit.commands.tokens import grid_across, grid_json
 from vlmkit.layout.pieces import ImageTokens
-from vlmkit.preprocess.geometry import ImagePlan, Render
+from vlmkit.preprocess.geometry import ImagePlan, Render, Size
 
 
-def configure(parser: ArgumentParser) -> None:
-    parser.add_argument("photos", metavar="PHOTO", nargs="*", help="a picture file")
-    add_size_option(parser)
-    parser.add_argument("--model", metavar="NAME", required=True, help="a named model: 'vlmkit list' knows them")
-    add_exchange_options(parser)
-    add_language_model_option(parser)
-    add_plugin_option(parser)
-    parser.add_argument("--json", action="store_true", help="print the plan as JSON, heights and widths by name")
-
-
-def run(arguments: Namespace) -> None:
-    if len(arguments.photos) + len(arguments.sizes) > 1:
-        raise UsageError("a plan is of one photo, or of one --size")
-    model = chosen(arguments)
-    ((name, size),) = named_sizes(arguments)
-    if isinstance(size, Exception):
-        raise size
+def print_steps(model: Architecture, name: str, size: Size, as_json: bool) -> None:
+    """The steps of an image of this size, in words or as JSON. Raises ImageSizeError for a size that the policy cannot serve."""
     tokens = model.image_tokens(model.plan(size))
-    if arguments.json:
+    if as_json:
         first, *beside = [_as_json(*cut) for cut in model.cuts(tokens.plan)]
         found = first | {
             "token_grids": [grid_json(grid) for grid in tokens.grids],
