@@ -48,9 +48,15 @@ def models() -> dict[str, tuple[Architecture, int, int]]:
     """Name -> model, rows of a micro-batch, tokens of a row."""
     smart = SmartResize(factor=28, min_pixels=64 * 28 * 28, max_pixels=256 * 28 * 28)
     univa, llava, qwen = (vlmkit.architecture(name) for name in ("univa-vl-tiny", "llava-1.5-tiny", "qwen2-vl-tiny"))
-    olmo = dict(hidden_size=640, intermediate_size=1728, num_hidden_layers=10, num_attention_heads=10, num_key_value_heads=5, vocab_size=8192)
-    llama = dict(hidden_size=512, intermediate_size=2048, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=8, vocab_size=16384)
-    qwen2 = dict(hidden_size=576, intermediate_size=1920, num_hidden_layers=10, num_attention_heads=9, num_key_value_heads=3, vocab_size=12288)
+    olmo = dict(
+        hidden_size=640, intermediate_size=1728, num_hidden_layers=10, num_attention_heads=10, num_key_value_heads=5, vocab_size=8192
+    )
+    llama = dict(
+        hidden_size=512, intermediate_size=2048, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=8, vocab_size=16384
+    )
+    qwen2 = dict(
+        hidden_size=576, intermediate_size=1920, num_hidden_layers=10, num_attention_heads=9, num_key_value_heads=3, vocab_size=12288
+    )
     turns = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]}}
     return {
         "olmo3": (
@@ -61,7 +67,7 @@ def models() -> dict[str, tuple[Architecture, int, int]]:
                 language_model=words(univa, **olmo, sliding_window=4096, max_position_embeddings=4096),
             ),
             2,
-            640,
+            384,
         ),
         "llama": (
             llava.replace(
@@ -70,8 +76,8 @@ def models() -> dict[str, tuple[Architecture, int, int]]:
                 encoder=Clip(width=384, layers=8, heads=6, mlp=1536, image_size=224, layer=-2, keep_unused=True),
                 language_model=words(llava, **llama, tie_word_embeddings=True),
             ),
-            3,
-            512,
+            2,
+            448,
         ),
         "qwen2": (
             qwen.replace(
@@ -81,7 +87,7 @@ def models() -> dict[str, tuple[Architecture, int, int]]:
                 language_model=words(qwen, **qwen2, **turns),
             ),
             2,
-            768,
+            512,
         ),
     }
 
@@ -124,7 +130,7 @@ class Step:
     """A model that learns, as the trainer has it."""
 
     def __init__(self, of: Job) -> None:
-        rates = {part: 1e-4 for part in of.learns}
+        rates = dict.fromkeys(of.learns, 1e-4)
         stage = Stage(name="plan", steps=9, batch_size=of.micro_batch, data=(Source(name="x"),), recompute=of.recompute, **rates)
         self.model = vlmkit.build(of.model, seed=0)
         parts = {part: getattr(self.model, part) for part in PARTS}
@@ -144,10 +150,10 @@ class Step:
 
 
 def predicted(of: Job) -> dict[str, float]:
-    from vlmkit.planning.memory import single_peak
+    from vlmkit.planning.memory import memory
     from vlmkit.planning.trace import trace
 
-    return {"predicted": single_peak(of, trace(of, repeated_keys=True))}
+    return {"predicted": memory("single", of, trace(of, repeated_keys=True), 1, of.micro_batch).total}
 
 
 def live(of: Job, steps: int) -> dict[str, float]:
@@ -171,7 +177,8 @@ def resident(of: Job, steps: int) -> dict[str, float]:
     libc.mallopt(-3, 65536)  # M_MMAP_THRESHOLD: whatever is larger goes back to the system when it is freed
     libc.mallopt(-1, 65536)  # M_TRIM_THRESHOLD
     given = batch(of)
-    warm_up = Job(model=vlmkit.architecture("univa-vl-tiny"), length=256, size=Size(112, 112), text_tokens=200, recompute=of.recompute, dtype="float32")
+    small = vlmkit.architecture("univa-vl-tiny")
+    warm_up = Job(model=small, length=256, size=Size(112, 112), text_tokens=200, recompute=of.recompute, dtype="float32")
     first = Step(warm_up)
     first(batch(warm_up))
     del first

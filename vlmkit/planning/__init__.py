@@ -11,6 +11,6 @@ they come and go (`vlmkit.planning.trace`); engines divide them by stated rules 
 from __future__ import annotations
 
 from vlmkit.planning.job import Hardware, Job, PlanError
-#from vlmkit.planning.plan import Plan, plan
+from vlmkit.planning.plan import Plan, plan
 
 __all__ = ["Hardware", "Job", "Plan", "PlanError", "plan"]

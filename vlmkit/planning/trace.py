@@ -6,8 +6,9 @@ A backward pass on the meta device starts threads of torch's autograd; processes
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,14 +101,14 @@ def trace(job: Job, *, repeated_keys: bool = False) -> Trace:
 
 def _prepare(job: Job, model: Any, attention: FusedAttention) -> None:
     """What learns, and what is recomputed: as the trainer does it."""
-    from contextlib import nullcontext
-
     from vlmkit.encoders.unused import freeze_unused
 
     model.train()
     if job.recompute:
         # The backward pass runs in a thread of its own, which knows nothing of modes of functions.
-        model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": lambda: (nullcontext(), attention)})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # transformers 5.24 has a new name for it, releases before do not
+            model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": lambda: (nullcontext(), attention)})
     for part in PARTS:
         module = getattr(model, part)
         module.requires_grad_(part in job.learns)
