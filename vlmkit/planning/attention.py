@@ -27,7 +27,7 @@ class _Kernel(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         queries, keys, values, _, _ = ctx.saved_tensors
         return torch.empty_like(queries), torch.empty_like(keys), torch.empty_like(values)
 
@@ -36,8 +36,8 @@ class FusedAttention(TorchFunctionMode):
     """Inside of this mode attention is such a kernel.
 
     spoken: tokens that see each other in the language model on average, L; a row holds several samples, and no token sees another's.
-    flops: operations so far of forward and backward passes together, and `repeated` those of keys and values that are written out
-    for every head of queries, as torch does on CPU where several heads of queries share one.
+    repeated: keys and values are written out for every head of queries, as torch does on CPU where several heads share one. `flops` are
+    the operations so far, of forward and backward passes together.
     """
 
     def __init__(self, spoken: float, *, repeated: bool) -> None:

@@ -29,14 +29,14 @@ class Moments:
     """Of matrix products and convolutions."""
 
 
-class Ledger(TorchDispatchMode):
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Inside of this mode every new storage is booked, and struck off when nothing refers to it any longer.
 
     known: tensors that are there before (weights), which do not count. vocabulary: tensors whose last dimension is so wide are logits.
     """
 
     def __init__(self, known: Iterable[Tensor], vocabulary: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.moments = Moments()
         self._vocabulary = vocabulary
         self._known = {tensor.untyped_storage()._cdata for tensor in known}
@@ -91,4 +91,4 @@ def watch(ledger: Ledger, model: nn.Module) -> None:
     """Let gradients of the model's parameters be booked as such."""
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(ledger.gradient)
+            parameter.register_post_accumulate_grad_hook(ledger.gradient)  # type: ignore[no-untyped-call]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from vlmkit.model import VLM
-    from vlmkit.planning.attention import FusedAttention
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def trace(job: Job, *, repeated_keys: bool = False) -> Trace:
     dtype = getattr(torch, job.dtype)
     model: Any = vlmkit.build(job.model, device="meta", dtype=dtype)
     attention = FusedAttention(min(job.sample_tokens, job.length), repeated=repeated_keys)
-    _prepare(job, model, attention)
+    _prepare(job, model)
     name = attention.register()
     model.language_model.set_attn_implementation(name)
     ledger = Ledger((*model.parameters(), *model.buffers()), job.model.language_model.vocabulary)
@@ -83,8 +82,12 @@ def trace(job: Job, *, repeated_keys: bool = False) -> Trace:
             within.enter_context(attention)
             within.enter_context(ledger)
             loss = _loss(job, model)
-            loss.backward()
+            # Layers that are recomputed need the modes too. Functions of a tensor rest them, other threads do not know them: so the pass
+            # begins at an edge of the graph, in this thread.
+            edge, one = torch.autograd.graph.get_gradient_edge(loss), torch.ones_like(loss)
             del loss
+            with torch.autograd.set_multithreading_enabled(False):
+                torch.autograd.backward(edge, one)
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise PlanError(f"a step of {job.model.name} cannot be traced without values ({type(error).__name__}: {reason})") from error
@@ -99,16 +102,15 @@ def trace(job: Job, *, repeated_keys: bool = False) -> Trace:
     )
 
 
-def _prepare(job: Job, model: Any, attention: FusedAttention) -> None:
+def _prepare(job: Job, model: Any) -> None:
     """What learns, and what is recomputed: as the trainer does it."""
     from vlmkit.encoders.unused import freeze_unused
 
     model.train()
     if job.recompute:
-        # The backward pass runs in a thread of its own, which knows nothing of modes of functions.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # transformers 5.24 has a new name for it, releases before do not
-            model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": lambda: (nullcontext(), attention)})
+            model.gradient_checkpointing_enable()
     for part in PARTS:
         module = getattr(model, part)
         module.requires_grad_(part in job.learns)
