@@ -22,7 +22,8 @@ def stage_of_file(path: str, name: str | None) -> dict[str, Any]:
     if found is None:
         raise PlanError(f"{path} has no stage {name!r}; it has {', '.join(names)}")
     fields: dict[str, Any] = {"name": found.name, "learns": tuple(part for part in PARTS if found.learns(part))}
-    fields["micro_batch"] = found.batch_size
+    if found.batch_size:
+        fields["micro_batch"] = found.batch_size
     if found.max_length is not None:
         fields["length"] = found.max_length
     return fields

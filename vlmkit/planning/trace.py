@@ -1,7 +1,7 @@
 """One training step of the real model on the meta device: what lives when, how much is computed, and what is gathered at once.
 
-A backward pass on the meta device starts threads of torch's autograd; processes that are forked off afterwards cannot run a backward pass
-(torch 2.15). A command is a process of its own; whoever plans in a process that forks workers later does it in another one.
+A backward pass on the meta device would start threads of torch's autograd, and processes that are forked off afterwards could run none
+(torch 2.15): so it runs in this thread.
 """
 
 from __future__ import annotations
