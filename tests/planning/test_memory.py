@@ -11,7 +11,7 @@ from vlmkit.architecture import PARTS
 from vlmkit.planning import Hardware, Job, PlanError
 from vlmkit.planning.engines import ENGINES, traffic
 from vlmkit.planning.memory import largest_micro_batch, memory
-from vlmkit.planning.trace import Part, Trace
+from vlmkit.planning.trace import Part, Trace, undominated
 
 UNIVA = vlmkit.architecture("univa-vl")
 BILLION = 10**9
@@ -126,3 +126,17 @@ def test_a_row_holds_whole_samples() -> None:
     assert (found.visual_tokens, found.sample_tokens, found.samples_a_row, found.supervised_a_row) == (234, 289, 7, 385)
     seen = Job(model=vlmkit.architecture("llama-3.2-11b-vision"), length=2048)
     assert seen.sample_tokens == seen.text_tokens, "under cross-attention an image takes no place of the row"
+
+
+moments = st.lists(st.tuples(*[st.integers(0, 9)] * 3), min_size=1, max_size=60)
+weights = st.tuples(*[st.floats(0, 10)] * 3)
+
+
+@given(moments=moments, weights=weights)
+def test_the_peak_is_among_the_moments_that_are_kept(moments: list[tuple[int, int, int]], weights: tuple[float, float, float]) -> None:
+    def total(moment: tuple[int, int, int]) -> float:
+        return sum(weight * value for weight, value in zip(weights, moment, strict=True))
+
+    kept = undominated(moments)
+    assert set(kept) <= set(moments)
+    assert max(map(total, kept)) == max(map(total, moments))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vlmkit.planning.engines import Fixed, fixed
 from vlmkit.planning.job import Hardware, Job
-from vlmkit.planning.trace import Trace
+from vlmkit.planning.trace import Moment, Trace
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def rows_scale(job: Job, rows: int) -> float:
     def columns(count: int) -> float:
         return count * (1 - (1 - job.supervised_a_row / job.length) ** count)
 
-    return columns(rows) / columns(job.micro_batch) if job.micro_batch == 1 else rows / job.micro_batch
+    return columns(rows) / columns(1) if job.micro_batch == 1 else rows / job.micro_batch
 
 
 def memory(engine: str, job: Job, trace: Trace, gpus: int, rows: int) -> Memory:
@@ -47,8 +47,8 @@ def memory(engine: str, job: Job, trace: Trace, gpus: int, rows: int) -> Memory:
     return _at_peak(fixed(engine, job, trace, gpus), trace.moments, rows / job.micro_batch, rows_scale(job, rows))
 
 
-def _at_peak(stands: Fixed, moments: tuple[tuple[int, int, int], ...], scale: float, of_logits: float) -> Memory:
-    def at(moment: tuple[int, int, int]) -> float:
+def _at_peak(stands: Fixed, moments: tuple[Moment, ...], scale: float, of_logits: float) -> Memory:
+    def at(moment: Moment) -> float:
         return moment[0] * scale + moment[1] * of_logits + moment[2] * stands.gradient_scale
 
     highest = max(moments, key=at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -109,9 +110,11 @@ def plan(
     mfu: float = MFU,
     gpu_hour_price: float | None = None,
     largest: bool = True,
+    traces: Mapping[bool, Trace] | None = None,
 ) -> Plan:
     """Plan a stage. The job's micro-batch is the least that has to fit; where `largest`, pace is that of the largest that fits.
 
+    traces: of the job without and with recomputation, where they are known already: they are the same for any number of GPUs.
     engine: only this one. recompute: only with or only without; None: both are looked at, and the faster one is chosen.
     Raises PlanError for an engine that does not go with the number of GPUs, and for a model whose step cannot be traced.
     """
@@ -120,11 +123,10 @@ def plan(
         raise PlanError(f"MFU is a share of the peak, more than 0 and at most 1, got {mfu}")
     if gpu_hour_price is not None and gpu_hour_price < 0:
         raise PlanError(f"the price of a GPU hour has to be 0 or more, got {gpu_hour_price}")
+    if traces is None:
+        traces = {again: trace(replace(job, recompute=again)) for again in ((False,) if recompute is False else (False, True))}
     # Operations are counted where nothing is recomputed: what is repeated is no progress.
-    once = trace(replace(job, recompute=False))
-    traces = {False: once}
-    if recompute is not False:
-        traces[True] = trace(replace(job, recompute=True))
+    once = traces[False]
     candidates = tuple(
         _candidate(each, again, job, traces[again], hardware, mfu)
         for each in engines

@@ -7,7 +7,7 @@ A backward pass on the meta device would start threads of torch's autograd, and 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from vlmkit.model import VLM
+
+
+Moment = tuple[int, int, int]
+"""Bytes of activations, logits and gradients."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,9 @@ class Part:
 class Trace:
     """What one micro-batch does to the memory of a process that holds the whole model."""
 
-    moments: tuple[tuple[int, int, int], ...]
-    """Bytes of (activations, logits, gradients) after every operation that changed them; weights and optimizer states are not in it."""
+    moments: tuple[Moment, ...]
+    """Bytes of (activations, logits, gradients) at the moments that can be the peak, whatever an engine divides: those than which no other
+    has more of everything. The last is that after the backward pass. Weights and optimizer states are not in it."""
     flops: int
     """Operations of forward and backward, of recomputation too."""
     parts: dict[str, Part]
@@ -93,13 +98,22 @@ def trace(job: Job, *, repeated_keys: bool = False) -> Trace:
         raise PlanError(f"a step of {job.model.name} cannot be traced without values ({type(error).__name__}: {reason})") from error
     blocks, outside = _blocks(model)
     return Trace(
-        moments=tuple(ledger.moments.bytes),
+        moments=(*undominated(ledger.moments.bytes), ledger.moments.bytes[-1]),
         flops=ledger.moments.flops + attention.flops,
         parts=_parts(job, model),
         largest_block=max(blocks, default=0),
         outside_blocks=outside,
         buffers=sum(buffer.nbytes for buffer in model.buffers()),
     )
+
+
+def undominated(moments: Sequence[Moment]) -> list[Moment]:
+    """Those than which no other is as high in every number, once each, the highest activations first."""
+    kept: list[Moment] = []
+    for moment in sorted(set(moments), reverse=True):
+        if not any(all(high >= low for high, low in zip(other, moment, strict=True)) for other in kept):
+            kept.append(moment)
+    return kept
 
 
 def _prepare(job: Job, model: Any) -> None:
