@@ -23,7 +23,9 @@ class Job:
 
     model: Architecture
     learns: tuple[str, ...] = PARTS
-    """The parts that have a learning rate; the others are frozen."""
+    """The parts, or paths within them (`language_model.experts`), that have a learning rate; all else is frozen."""
+    freezes: tuple[str, ...] = ()
+    """Paths within those that have none all the same."""
     name: str = ""
     """Of the stage."""
     length: int = 2048
@@ -44,7 +46,7 @@ class Job:
     """Images of the whole stage; None where nobody says."""
 
     def __post_init__(self) -> None:
-        if unknown := [part for part in self.learns if part not in PARTS]:
+        if unknown := [path for path in (*self.learns, *self.freezes) if path.partition(".")[0] not in PARTS]:
             raise PlanError(f"there is no part {unknown[0]!r} that could learn; the parts are {', '.join(PARTS)}")
         if not self.learns:
             raise PlanError(f"nothing learns; name at least one of {', '.join(PARTS)}")

@@ -21,7 +21,13 @@ def stage_of_file(path: str, name: str | None) -> dict[str, Any]:
     found = next((stage for stage in stages if name in (None, stage.name)), None)
     if found is None:
         raise PlanError(f"{path} has no stage {name!r}; it has {', '.join(names)}")
-    fields: dict[str, Any] = {"name": found.name, "learns": tuple(part for part in PARTS if found.learns(part))}
+    paths: dict[str, float | None] = getattr(found, "paths", None) or {part: 1.0 for part in PARTS if found.learns(part)}
+    own = {path: rate for path, rate in paths.items() if path.partition(".")[0] in PARTS}  # a recipe's head is no part of the model
+    fields: dict[str, Any] = {
+        "name": found.name,
+        "learns": tuple(path for path, rate in own.items() if rate is not None),
+        "freezes": tuple(path for path, rate in own.items() if rate is None),
+    }
     if found.batch_size:
         fields["micro_batch"] = found.batch_size
     if found.max_length is not None:

@@ -129,6 +129,22 @@ def _prepare(job: Job, model: Any) -> None:
         module = getattr(model, part)
         module.requires_grad_(part in job.learns)
         freeze_unused(module)
+    if job.freezes or any("." in path for path in job.learns):
+        _choose_paths(job, model)
+
+
+def _choose_paths(job: Job, model: Any) -> None:
+    """Paths within parts mean what they mean to the trainer. Raises PlanError where it knows none."""
+    from vlmkit.training import optimizers, stage
+
+    values: dict[str, Any] = {"learn": dict.fromkeys(job.learns, 1.0) | dict.fromkeys(job.freezes), "data": (stage.Source(name="any"),)}
+    try:
+        learning = stage.Stage(name="plan", steps=1, batch_size=1, **values)
+    except TypeError:
+        raise PlanError(
+            f"this vlmkit's stages know whole parts only, not {', '.join((*job.learns, *job.freezes))}; name parts with --learn"
+        ) from None
+    optimizers.prepare_parts(learning, {part: getattr(model, part) for part in PARTS})
 
 
 def _loss(job: Job, model: VLM) -> Tensor:
