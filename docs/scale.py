@@ -265,8 +265,8 @@ def _checked() -> Iterator[str]:
     spread = {what: f"{100 * min(of) - 100:+.1f} to {100 * max(of) - 100:+.1f} %" for what, of in ratios.items()}
     yield from prose(
         "Three models of three families in float32 on one CPU core (`python benchmarks/plan.py`), each figure from a process of its own, "
-        f"MB at the peak. Against live tensors, as torch's allocator reports them, the prediction is {spread['live']} off; against resident "
-        f"memory, with a C library that gives back what is freed, {spread['resident']}. Nothing was fitted to them. What kernels take for "
+        f"MB at the peak. Against live tensors, as torch's allocator reports them, the prediction is {spread['live']} off; against "
+        f"resident memory, with a C library that gives back what is freed, {spread['resident']}. Nothing was fitted to them. What kernels take for "
         "themselves while they run is not in the prediction. Engines that divide, bfloat16 and GPUs were not measured."
     )
     yield ""
