@@ -265,9 +265,10 @@ def _checked() -> Iterator[str]:
     spread = {what: f"{100 * min(of) - 100:+.1f} to {100 * max(of) - 100:+.1f} %" for what, of in ratios.items()}
     yield from prose(
         "Three models of three families in float32 on one CPU core (`python benchmarks/plan.py`), each figure from a process of its own, "
-        f"MB at the peak. Against live tensors, as torch's allocator reports them, the prediction is {spread['live']} off; against "
-        f"resident memory, with a C library that gives back what is freed, {spread['resident']}. Nothing was fitted to them. What kernels take for "
-        "themselves while they run is not in the prediction. Engines that divide, bfloat16 and GPUs were not measured."
+        "MB at the peak; rows of one sample, so that attention needs no mask. Against live tensors, as torch's allocator reports them, the "
+        f"prediction is {spread['live']} off; against resident memory, with a C library that gives back what is freed, "
+        f"{spread['resident']}. Nothing was fitted to them. What kernels take for themselves while they run is not in the prediction. "
+        "Engines that divide, bfloat16 and GPUs were not measured."
     )
     yield ""
     head = ["model", "learns", "recomputed", "predicted", "live", "resident"]

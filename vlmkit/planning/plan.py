@@ -73,6 +73,7 @@ class Plan:
             "model": job.model.name,
             "stage": job.name,
             "learns": list(job.learns),
+            "freezes": list(job.freezes),
             "parts": {name: {"parameters": total, "learning": learning} for name, (total, learning) in self.parts.items()},
             "row": {
                 "length": job.length,

@@ -11,8 +11,9 @@ def lines(plan: Plan) -> Iterator[str]:
     """For people, a line at a time."""
     job, hardware = plan.job, plan.hardware
     stage = f", stage {job.name}" if job.name else ""
+    but = f" without {', '.join(job.freezes)}" if job.freezes else ""
     yield (
-        f"{job.model.name}{stage}: {', '.join(job.learns)} learn{'s' if len(job.learns) == 1 else ''}, on {hardware.gpus} "
+        f"{job.model.name}{stage}: {', '.join(job.learns)}{but} learn{'s' if len(job.learns) == 1 else ''}, on {hardware.gpus} "
         f"GPU{'s' if hardware.gpus > 1 else ''} of {hardware.memory / 1e9:.0f} GB"
     )
     learning, total = (sum(part[number] for part in plan.parts.values()) for number in (1, 0))
