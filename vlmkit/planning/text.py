@@ -38,7 +38,7 @@ def _row(candidate: Candidate) -> str:
     takes = candidate.memory
     numbers = (takes.weights, takes.gradients, takes.optimizer, takes.activations, takes.logits, takes.buffers, takes.total)
     shown = " ".join(f"{number / 1e9:9.2f}" for number in numbers)
-    fits = f"{candidate.largest} rows" if candidate.largest else "does not fit"
+    fits = f"{candidate.largest} row{'s' if candidate.largest > 1 else ''}" if candidate.largest else "does not fit"
     return f"{candidate.engine:8} {'yes' if candidate.recompute else 'no':9} {shown}  {fits}"
 
 
@@ -46,7 +46,7 @@ def _choice(plan: Plan) -> Iterator[str]:
     job, hardware, chosen, pace = plan.job, plan.hardware, plan.chosen, plan.pace
     if chosen is None or pace is None:
         least = min(plan.candidates, key=lambda candidate: candidate.memory.total)
-        recomputing = " and recomputation" if least.recompute else ""
+        recomputing = " with recomputation" if least.recompute else ""
         yield (
             f"Nothing fits: {least.engine}{recomputing} takes least, {least.memory.total / 1e9:.1f} GB of the {hardware.usable / 1e9:.1f} "
             "that can be used; take more GPUs, larger ones, shorter rows, or let fewer parts learn"
