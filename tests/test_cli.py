@@ -243,7 +243,7 @@ def test_towers_stand_beside_each_other(capsys):
     exchanged = (*squash, "--connector", "joined", "--beside", letterbox)
     text = output(capsys, "tokens", *exchanged)
     assert text.splitlines()[-1].split()[1:] == ["784", "392x392", "+", "448x336", "392x392", "+", "448x448", "28x28", "28x28"]
-    assert output(capsys, "plan", *exchanged).splitlines()[1:] == [
+    assert output(capsys, "show", "--steps", *exchanged).splitlines()[1:] == [
         "for open_clip (policy squash)",
         "resize to 392x392 (bicubic, antialias)",
         "  view 1: 392x392 at 0, 0 -> 28x28 patches -> 28x28 = 784 tokens",
@@ -253,7 +253,7 @@ def test_towers_stand_beside_each_other(capsys):
         "  view 1: 448x448 at 0, 0 -> 28x28 patches -> 28x28 = 784 tokens",
         "784 visual tokens",
     ]
-    (beside,) = json.loads(output(capsys, "plan", *exchanged, "--json"))["beside"]
+    (beside,) = json.loads(output(capsys, "show", "--steps", *exchanged, "--json"))["beside"]
     assert (beside["patch"], beside["renders"][0]["resize"]) == (16, {"height": 336, "width": 448})
     (image,) = json.loads(output(capsys, "tokens", *exchanged, "--json"))
     (row,) = image["models"]
@@ -363,11 +363,11 @@ def test_a_sheet_is_written_and_named(capsys, here):
     assert sorted(path.name for path in here.iterdir()) == ["coffee.jpg", "notes.txt", "photo.png", "sheet.png", "text.png"]
 
 
-# plan
+# show --steps
 
 
-def test_plan_in_words(capsys):
-    text = output(capsys, "plan", "--size", "640x480", "--model", "univa-vl", "--policy", "pad_square:size=392")
+def test_steps_in_words(capsys):
+    text = output(capsys, "show", "--steps", "--size", "640x480", "--model", "univa-vl", "--policy", "pad_square:size=392")
     assert text.splitlines()[-1] == "196 visual tokens"
     assert "392x392 at 0, 0 -> 28x28 patches -> 14x14 = 196 tokens" in text
 
@@ -387,13 +387,13 @@ def test_plan_in_words(capsys):
         ("univa-vl", ["resize to 504x364 (bicubic, antialias)"]),
     ],
 )
-def test_plan_names_no_step_that_changes_nothing(capsys, model, steps):
-    lines = output(capsys, "plan", "--size", "640x480", "--model", model).splitlines()
+def test_no_step_is_named_that_changes_nothing(capsys, model, steps):
+    lines = output(capsys, "show", "--steps", "--size", "640x480", "--model", model).splitlines()
     assert [line for line in lines[1:-1] if not line.startswith(" ")] == steps
 
 
-def test_plan_as_json_is_the_plan(capsys, here):
-    found = json.loads(output(capsys, "plan", "coffee.jpg", "--model", "univa-vl", "--json"))
+def test_steps_as_json_are_the_plan(capsys, here):
+    found = json.loads(output(capsys, "show", "--steps", "coffee.jpg", "--model", "univa-vl", "--json"))
     model = vlmkit.architecture("univa-vl")
     plan = model.plan(Size(400, 600))
     assert found["source"] == {"height": 400, "width": 600}
@@ -620,11 +620,16 @@ def test_a_named_model_has_no_weights_to_chat_with(here):
         ("list nonsense", 2, "no model matches 'nonsense'"),
         ("list --connectors pixelshuffle", 2, "no connector matches 'pixelshuffle'; did you mean 'pixel_shuffle'?"),
         ("list --connectors --encoders", 2, "not allowed with argument"),
-        ("plan coffee.jpg", 2, "--model"),
-        ("plan coffee.jpg --model univa-v", 2, "unknown model 'univa-v'; did you mean 'univa-vl'?"),
-        ("plan coffee.jpg photo.png --model univa-vl", 2, "a plan is of one photo"),
-        ("plan --size 1000x3 --model univa-vl", 1, "aspect ratios up to 200"),
-        ("plan --size 640x480 --model univa-vl --policy squash:size=378", 2, "multiple of 28, such as 392"),
+        ("show --steps coffee.jpg --model univa-v", 2, "unknown model 'univa-v'; did you mean 'univa-vl'?"),
+        ("show --steps", 2, "name a photo, or a size such as --size 640x480"),
+        ("show --steps coffee.jpg photo.png", 2, "steps are of one photo"),
+        ("show --steps clip.mp4", 2, "it takes no film"),
+        ("show --steps photo.png -o out.png", 2, "writes no --output"),
+        ("show --steps --size 1000x3 --model univa-vl", 1, "aspect ratios up to 200"),
+        ("show --steps --size 640x480 --model univa-vl --policy squash:size=378", 2, "multiple of 28, such as 392"),
+        ("show", 2, "name one photo or film to draw, got 0"),
+        ("show photo.png coffee.jpg", 2, "name one photo or film to draw, got 2"),
+        ("show photo.png --json", 2, "--size and --json go with --steps"),
         ("show nowhere.jpg --model univa-vl", 1, "does not exist"),
         ("show text.png --model univa-vl", 1, "'text.png' cannot be read"),
         ("show photo.png --model univa-vl -o out.jpg", 2, "call it 'out.png', not 'out.jpg'"),
@@ -677,7 +682,7 @@ def test_ctrl_c_is_quiet(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["plan", "--size", "640x480", "--model", "univa-vl"]])
+@pytest.mark.parametrize("argv", [["--help"], ["show", "--steps", "--size", "640x480", "--model", "univa-vl"]])
 def test_nobody_reads_what_is_printed(argv):
     process = subprocess.Popen([sys.executable, "-m", "vlmkit", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None

@@ -381,7 +381,7 @@ def test_the_command_line_exchanges_it_and_says_what_the_layout_takes(words: Pat
     told = capsys.readouterr()
     assert json.loads(told.out)[0]["models"][0]["model"] == "llava-1.5-7b+small-llama"
     assert "takes '<|image|>' as its placeholder (was '<image>')" in told.err
-    assert main(["plan", "--size", "640x480", "--model", "idefics2-8b", "--language-model", str(words)]) == 0
+    assert main(["show", "--steps", "--size", "640x480", "--model", "idefics2-8b", "--language-model", str(words)]) == 0
     assert "as its boundary (was '<fake_token_around_image>')" in capsys.readouterr().err
     given = vlmkit.LanguageModel.from_pretrained(words).to_json()
     assert main(["tokens", "--size", "640x480", "--model", "llava-1.5-7b", "--language-model", given]) == 0

@@ -32,6 +32,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "open_clip": _VIT,
     "clip": _HF,
     "siglip": _HF,
+    "siglip2": _HF,
     "siglip_rotary": {"width": 32, "layers": 2, "heads": 2, "patch": 14, "mlp": 64},
     "timm": {**_VIT, "custom": True},
     "patches": {"patch": 14},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
@@ -54,7 +55,7 @@ def build(
         return _from_directory(weights, spec, place, dtype)
     _check_memory(spec, place, dtype)
     config = VLMConfig(architecture=spec.to_dict(), dtype=dtype)
-    with torch.random.fork_rng(enabled=seed is not None), _default_dtype(dtype), place:
+    with torch.random.fork_rng(enabled=seed is not None), building(dtype), place:
         if seed is not None:
             torch.manual_seed(seed)
         built = VLM(config) if weights is None else _pretrained(config)
@@ -112,28 +113,35 @@ def resolve(model: Named | os.PathLike[str]) -> Architecture:
 
 
 def _from_directory(directory: Any, expected: Architecture | None, device: Any, dtype: Any) -> VLM:
-    from transformers import PreTrainedConfig
-
     from vlmkit.config import VLMConfig
     from vlmkit.model import VLM
 
-    found = PreTrainedConfig.get_config_dict(directory)[0].get("model_type")
-    if found != VLMConfig.model_type:
-        raise SpecError(f"{directory} holds a model of type {found!r}, not one that vlmkit saved ({VLMConfig.model_type!r})")
+    refuse_other_type(directory)
     config = VLMConfig.from_pretrained(directory)
     if expected is not None:
-        _check_parts(directory, config.spec, expected)
+        check_parts(directory, config.spec, expected)
     # Mismatched sizes are refused below, by name, and not by a message that points at a table printed before it.
     options = {"dtype": dtype or "auto", "output_loading_info": True, "ignore_mismatched_sizes": True}
     model, info = VLM.from_pretrained(directory, config=config, **options)
     wrong = {name: sorted(info[name]) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if info.get(name)}
     if wrong:
-        raise SpecError(f"{directory}: " + "; ".join(f"{name.replace('_', ' ')}: {_some(keys)}" for name, keys in wrong.items()))
+        raise SpecError(f"{directory}: " + "; ".join(f"{name.replace('_', ' ')}: {some(keys)}" for name, keys in wrong.items()))
     evaluating: VLM = model.to(device).eval()
     return evaluating
 
 
-def _check_parts(directory: Any, found: Architecture, expected: Architecture) -> None:
+def refuse_other_type(directory: Any) -> None:
+    """Raise SpecError for a directory with the config of a model that is not vlmkit's."""
+    from transformers import PreTrainedConfig
+
+    from vlmkit.config import VLMConfig
+
+    found = PreTrainedConfig.get_config_dict(directory)[0].get("model_type")
+    if found != VLMConfig.model_type:
+        raise SpecError(f"{directory} holds a model of type {found!r}, not one that vlmkit saved ({VLMConfig.model_type!r})")
+
+
+def check_parts(directory: Any, found: Architecture, expected: Architecture) -> None:
     """Raises SpecError with both of everything that differs, and how to keep the weights of the other parts."""
     there, here = found.to_dict() | {"name": ""}, expected.to_dict() | {"name": ""}
     if there == here:
@@ -159,13 +167,33 @@ def _differences(there: dict[str, Any], here: dict[str, Any], path: str = "") ->
             yield f"{path}{name} is {kinds[0]} there, {kinds[1]} here"
 
 
-def _some(keys: list[Any]) -> str:
+def some(keys: list[Any]) -> str:
+    """The first twenty of them, and how many more there are."""
     shown = ", ".join(map(str, keys[:20]))
     return shown if len(keys) <= 20 else f"{shown} and {len(keys) - 20} more"
 
 
 def _pretrained(config: Any) -> VLM:
     """Encoder and language model from their published checkpoints; what has none stays random."""
+    model = seeing(config)
+    spec = config.spec
+    checkpoint = spec.language_model.checkpoint
+    model.language_model, info = spec.language_model.model_class(config.text_config).from_pretrained(
+        checkpoint,
+        config=config.text_config,
+        dtype=config.dtype,
+        output_loading_info=True,
+        **({} if spec.language_model.revision is None else {"revision": spec.language_model.revision}),
+    )
+    if differing := sorted({str(key) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info.get(name, ())}):
+        raise SpecError(f"{checkpoint} is not the language model of {spec.name}; they differ in {some(differing)}")
+    model.fusion = spec.fusion.build(model.language_model, spec.layout)
+    return model
+
+
+def seeing(config: Any) -> VLM:
+    """Towers of published checkpoints and a connector that is drawn; language model and fusion are on the meta device. Raises SpecError
+    where the architecture names no published language model, for then nothing of it is pretrained."""
     import torch
 
     from vlmkit.model import VLM
@@ -180,17 +208,6 @@ def _pretrained(config: Any) -> VLM:
         described.encoder.load_pretrained(tower)
     model.encoder = model.one_or_several(towers)
     model.connector = spec.build_connector()
-    checkpoint = spec.language_model.checkpoint
-    model.language_model, info = spec.language_model.model_class(config.text_config).from_pretrained(
-        checkpoint,
-        config=config.text_config,
-        dtype=config.dtype,
-        output_loading_info=True,
-        **({} if spec.language_model.revision is None else {"revision": spec.language_model.revision}),
-    )
-    if differing := sorted({str(key) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info.get(name, ())}):
-        raise SpecError(f"{checkpoint} is not the language model of {spec.name}; they differ in {_some(differing)}")
-    model.fusion = spec.fusion.build(model.language_model, spec.layout)
     return model
 
 
@@ -245,19 +262,14 @@ def _dtype(dtype: Any) -> Any:
     return found
 
 
-class _default_dtype:  # noqa: N801
-    """Parts are built in this dtype."""
+@contextmanager
+def building(dtype: str | torch.dtype | None) -> Iterator[torch.dtype]:
+    """Parts are built in this dtype, float32 where it is None. Raises SpecError for one that is not floating."""
+    import torch
 
-    def __init__(self, dtype: Any) -> None:
-        self.dtype = dtype
-
-    def __enter__(self) -> None:
-        import torch
-
-        self.before = torch.get_default_dtype()
-        torch.set_default_dtype(self.dtype)
-
-    def __exit__(self, *error: object) -> None:
-        import torch
-
-        torch.set_default_dtype(self.before)
+    before, chosen = torch.get_default_dtype(), _dtype(dtype)
+    torch.set_default_dtype(chosen)
+    try:
+        yield chosen
+    finally:
+        torch.set_default_dtype(before)

@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText, GenerationMixin, PreTraine
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vlmkit.arrival import check_places
+from vlmkit.attention import attend_by_sample, attends_by_sample
 from vlmkit.cache_name import CACHE
 from vlmkit.config import VLMConfig
 from vlmkit.encoders.unused import freeze_unused
@@ -19,11 +20,24 @@ from vlmkit.features import Features, View
 from vlmkit.fusion.incoming import FusionError, Incoming
 from vlmkit.generation import Generates
 from vlmkit.losses import next_token_loss, router_loss, supervised_columns
-from vlmkit.packing import in_one_row, labels_in_one_row, refuse_mask, refuse_states, segments_of, takes_masks, variable_length, varies
+from vlmkit.packing import (
+    Boundaries,
+    boundaries_of,
+    by_boundaries,
+    in_one_row,
+    labels_in_one_row,
+    refuse_mask,
+    refuse_states,
+    segments_of,
+    takes_masks,
+    variable_length,
+    varies,
+)
 from vlmkit.renamed import RENAMED
 from vlmkit.sharding import is_sharded
 from vlmkit.spec import SpecError
 from vlmkit.views import take_pixels, views_of
+from vlmkit.wrapped import refuse_wrapped
 
 Views = tuple[View, ...]
 
@@ -62,7 +76,10 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         self.spec = spec = config.spec.validate(words=False)
         self.encoder: Any = self.one_or_several([tower.encoder.build() for tower in spec.towers])
         self.connector = spec.build_connector()
+        asked_for = config.text_config._attn_implementation
         self.language_model = spec.language_model.build(config.text_config)
+        if asked_for is None:
+            attend_by_sample(self.language_model)
         self.fusion = spec.fusion.build(self.language_model, spec.layout)
         if spec.layout.learned and getattr(self.fusion, "learned", None) is None:
             raise SpecError(
@@ -226,6 +243,8 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             supervised = None
         elif supervised is None:
             supervised = supervised_columns(labels)
+        if boundaries is None and segments is not None and attention_mask is None and attends_by_sample(self.language_model):
+            boundaries = boundaries_of(segments)
         output = self.speak(
             Incoming(
                 inputs_embeds,
@@ -253,7 +272,7 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         incoming: Incoming,
         labels: Tensor | None = None,
         supervised: Tensor | None = None,
-        boundaries: Tensor | None = None,
+        boundaries: Boundaries | None = None,
         *,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -263,7 +282,8 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         """The side of the language model: what meets in the fusion -> logits and losses. Reads nothing back from the device.
 
         supervised: the columns (K,) of `labels` that go through the LM head, and no logits are given; None: all of them. boundaries:
-        (P + 1,), where the samples of packed rows begin.
+        (P + 1,), where the samples of packed rows begin; attention by sample needs them, or else makes masks of whole rows. On a CPU it is
+        one graph with numbers, a graph for each value of theirs, and in several graphs, that stay, with a tensor.
         """
         model, rows = self.language_model, len(incoming.embeddings)
         packed = incoming.segments is not None and incoming.attention_mask is None
@@ -272,9 +292,16 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         held = incoming.segments >= 0 if packed and incoming.segments is not None else None
         if incoming.cache is not None or not takes_masks(model):
             incoming = incoming._replace(segments=None)
-        elif varies(model) and incoming.segments is not None:
-            kwargs |= variable_length(incoming.segments, boundaries)
-            incoming = in_one_row(incoming)
+        whole = supervised is not None or (isinstance(logits_to_keep, int) and logits_to_keep == 0)
+        if incoming.segments is not None and varies(model):
+            told = variable_length(incoming.segments, boundaries)
+        elif incoming.segments is not None and boundaries is not None and packed and whole and attends_by_sample(model):
+            told = {} if kwargs.get("output_attentions") else by_boundaries(incoming.segments, boundaries)
+        else:
+            told = {}
+        if told:
+            kwargs |= told
+            incoming = in_one_row(incoming, maskless=not varies(model))
             if labels is not None:
                 columns = torch.arange(labels.shape[1] - 1, device=labels.device) if supervised is None else supervised
                 labels, columns = labels_in_one_row(labels, columns)
@@ -298,13 +325,15 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             )
             if (routed := router_loss(outputs, model, held)) is not None:
                 losses["router"] = routed
-        logits = None if supervised is not None else outputs.logits
+        logits, hidden = None if supervised is not None else outputs.logits, getattr(outputs, "hidden_states", None)
+        if told and hidden is not None:
+            hidden = tuple(layer.view(rows, -1, layer.shape[-1]) for layer in hidden)
         return VLMOutput(
             loss=torch.stack(list(losses.values())).sum() if losses else None,
             logits=logits.view(rows, -1, logits.shape[-1]) if logits is not None and len(logits) != rows else logits,
             # Not every language model returns all of them: RecurrentGemma keeps its cache to itself.
             **{CACHE: getattr(outputs, CACHE, None)},
-            hidden_states=getattr(outputs, "hidden_states", None),
+            hidden_states=hidden,
             attentions=getattr(outputs, "attentions", None),
             losses=losses or None,
         )
@@ -323,7 +352,9 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         return text.strip()
 
     def save_pretrained(self, save_directory: Any, max_shard_size: int | str = "5GB", **kwargs: Any) -> None:
-        """As transformers, in shards of 5 GB. Raises NotADirectoryError where a file has the name."""
+        """As transformers, in shards of 5 GB. Raises NotADirectoryError where a file has the name, SpecError where adapters are not
+        merged."""
+        refuse_wrapped(self)
         if os.path.isfile(save_directory):
             raise NotADirectoryError(f"{save_directory} is a file; name a directory to save to")
         super().save_pretrained(save_directory, max_shard_size=max_shard_size, **kwargs)

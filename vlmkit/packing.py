@@ -12,6 +12,9 @@ from transformers import PreTrainedModel
 from vlmkit.fusion.incoming import FusionError, Incoming
 from vlmkit.layout.laid_out import IGNORE
 
+Boundaries = Tensor | tuple[int, ...]
+"""(P + 1,): where the samples of packed rows that stand one behind the other begin, and where the last one ends."""
+
 STATES = {"conv", "hybrid", "hybrid_sliding", "linear_attention"}
 """transformers' types of layers that see what was before by a state, whatever the positions."""
 
@@ -71,19 +74,34 @@ def refuse_mask(attention_mask: Any, cache: Any) -> None:
         raise FusionError("packed samples (positions start again within a row) take neither attention_mask nor a cache; leave both out")
 
 
-def variable_length(segments: Tensor, boundaries: Tensor | None) -> dict[str, Any]:
-    """What transformers hands to an attention of variable length for rows (B, S) that stand one behind the other. Where a batch does not
-    state its boundaries, they are read back from the device."""
+def boundaries_of(segments: Tensor) -> Tensor:
+    """(P + 1,) int32: where the samples of rows (B, S) that stand one behind the other begin, and where the last one ends. For batches
+    that do not state it. Reads values back from the device."""
+    begins = torch.ones_like(segments, dtype=torch.bool)
+    begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    return functional.pad(begins.flatten().nonzero().squeeze(1), (0, 1), value=segments.numel()).to(torch.int32)
+
+
+def variable_length(segments: Tensor, boundaries: Boundaries | None) -> dict[str, Any]:
+    """What transformers hands to an attention of variable length for rows (B, S) that stand one behind the other."""
     if boundaries is None:
-        begins = torch.ones_like(segments, dtype=torch.bool)
-        begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
-        boundaries = functional.pad(begins.flatten().nonzero().squeeze(1), (0, 1), value=segments.numel()).to(torch.int32)
-    longest = segments.shape[1]
-    return {"cu_seq_lens_q": boundaries, "cu_seq_lens_k": boundaries, "max_length_q": longest, "max_length_k": longest}
+        boundaries = boundaries_of(segments)
+    elif not isinstance(boundaries, Tensor):
+        boundaries = torch.tensor(boundaries, dtype=torch.int32)
+    begins, longest = boundaries.to(segments.device, non_blocking=True), segments.shape[1]
+    return {"cu_seq_lens_q": begins, "cu_seq_lens_k": begins, "max_length_q": longest, "max_length_k": longest}
 
 
-def in_one_row(incoming: Incoming) -> Incoming:
-    """Rows one after the other as one row: kernels of variable length take them so, by their boundaries."""
+def by_boundaries(segments: Tensor, boundaries: Boundaries) -> dict[str, Any]:
+    """What attention by sample is handed: boundaries where the batch states them, so that nothing is read back, and beside them, on a
+    device, what its kernels take."""
+    device = segments.device.type != "cpu"
+    stated = {} if isinstance(boundaries, Tensor) and boundaries.device.type != "cpu" else {"boundaries": boundaries}
+    return stated | (variable_length(segments, boundaries) if device else {})
+
+
+def in_one_row(incoming: Incoming, maskless: bool = False) -> Incoming:
+    """Rows one after the other as one row: attention of variable length takes them so, by their boundaries."""
 
     def joined(value: Tensor | None, rows: int = 0) -> Tensor | None:
         return None if value is None else value.flatten(rows, rows + 1).unsqueeze(rows)
@@ -98,6 +116,7 @@ def in_one_row(incoming: Incoming) -> Incoming:
         attention_mask=None,
         position_ids=joined(positions, positions.dim() - 2) if positions is not None else None,
         token_type_ids=joined(incoming.token_type_ids),
+        maskless=maskless,
     )
 
 

@@ -1,8 +1,8 @@
 """Frozen, typed, strictly decoded descriptions of parts, and their exact JSON.
 
-A spec holds scalars, Literals, tuples, nested specs and `Settings` (another library's own keyword arguments), nothing
-else; `Annotated[str, refuse]` is a string that `refuse(value, path)` may raise SpecError for. Types are checked when a spec is
-made and when it is decoded by the same code, so a spec that exists is a spec that can be written and read back.
+A spec holds scalars, Literals, tuples, nested specs, mappings of names to these and `Settings` (another library's own keyword
+arguments), nothing else; `Annotated[str, refuse]` is a string that `refuse(value, path)` may raise SpecError for. Types are checked when
+a spec is made and when it is decoded by the same code, so a spec that exists is a spec that can be written and read back.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
+from vlmkit.frozen_mapping import FrozenMapping
 from vlmkit.registry import Registry, suggestion
 
 SCHEMA = 1
@@ -164,6 +165,8 @@ def _plain(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, FrozenMapping):
+        return {name: _plain(item) for name, item in value.items()}
     return value
 
 
@@ -225,6 +228,8 @@ def _check(hint: Any, value: Any, path: str, *, decode: bool = False) -> Any:
         return _check_union(hint, value, path, decode)
     if origin is tuple:
         return _check_tuple(hint, value, path, decode)
+    if origin is Mapping:
+        return _check_mapping(hint, value, path, decode)
     if hint is Settings:
         if decode and isinstance(value, dict):
             return Settings(value)
@@ -277,6 +282,15 @@ def _check_tuple(hint: Any, value: Any, path: str, decode: bool) -> tuple[Any, .
         raise SpecError(f"{path}: expected {len(items)} values, got {len(value)}: {value!r}")
     return tuple(
         _check(item, given, f"{path}[{index}]", decode=decode) for index, (item, given) in enumerate(zip(items, value, strict=True))
+    )
+
+
+def _check_mapping(hint: Any, value: Any, path: str, decode: bool) -> FrozenMapping[Any]:
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{path}: expected an object of names and values, got {value!r}")
+    names, values = get_args(hint)
+    return FrozenMapping(
+        {_check(names, name, path): _check(values, item, f"{path}[{name!r}]", decode=decode) for name, item in value.items()}
     )
 
 

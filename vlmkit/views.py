@@ -31,8 +31,8 @@ def is_pixels(name: str) -> bool:
 
 
 def is_whole_numbers(name: str) -> bool:
-    """Whether 'grids', 'places_1', ...: what is read once a forward, and best stays on the CPU."""
-    return is_pixels(name) and not name.startswith("pixel_values")
+    """Whether 'grids', 'places_1', 'boundaries', ...: what is read once a forward, and best stays on the CPU."""
+    return name == "boundaries" or (is_pixels(name) and not name.startswith("pixel_values"))
 
 
 def take_pixels(entries: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from stages import RECIPES, Recipe
 
 import vlmkit
 from vlmkit.commands.choice import EXCHANGEABLE, add_exchange_options, add_plugin_option, load_plugins, read_part
+from vlmkit.commands.train import add_engine_options, check_engine_options
 from vlmkit.training.run import RunDirectory
 
 
@@ -28,7 +29,10 @@ def parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--scale", type=_positive, default=1.0, metavar="X", help="fraction of the steps and of the evaluation, such as 0.02"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the training; all cores unless given")
+    add_engine_options(parser)
+    parser.add_argument("--model", metavar="NAME", help="architecture in the place of the preset's, such as one with few layers")
+    parser.add_argument("--weights", metavar="WHAT", help="'pretrained', 'random' or a directory, in the place of the preset's")
+    parser.add_argument("--length", type=int, metavar="N", help="tokens of a packed row, in the place of the preset's")
     return parser
 
 
@@ -44,13 +48,25 @@ def _positive(text: str) -> float:
 
 def chosen(args: argparse.Namespace) -> tuple[Recipe, vlmkit.Architecture]:
     load_plugins(args)
-    if args.threads is not None and args.threads < 1:
-        raise ValueError(f"--threads takes 1 or more, got {args.threads}")
+    check_engine_options(args)
+    if args.length is not None and args.length < 1:
+        raise ValueError(f"--length takes 1 or more, got {args.length}")
     recipe = RECIPES[args.preset]
     stages = tuple(stage.scaled(args.scale) for stage in recipe.stages)
-    recipe = recipe.replace(stages=stages, evaluation=max(2, round(recipe.evaluation * args.scale)) if recipe.evaluation else 0)
+    if args.length is not None:
+        stages = tuple(stage.replace(max_length=args.length) if stage.pack else stage for stage in stages)
+    evaluation = max(2, round(recipe.evaluation * args.scale)) if recipe.evaluation else 0
+    recipe = recipe.replace(stages=stages, evaluation=evaluation, **_given(args))
     parts = {name: read_part(name, given) for name in EXCHANGEABLE if (given := getattr(args, name)) is not None}
     return recipe, vlmkit.architecture(recipe.model).replace(**parts).validate()
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of the recipe that the command line has other values for."""
+    given = {name: value for name in ("model", "workers", "save_seconds") if (value := getattr(args, name)) is not None}
+    if args.weights is not None:
+        given["weights"] = None if args.weights == "random" else args.weights
+    return given
 
 
 def configuration(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architecture, run: RunDirectory) -> dict[str, Any]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-import itertools
 import json
-import math
 import platform
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
 import numpy as np
+from charts import charts, smooth
 from PIL import Image
 from stages import Recipe
 
@@ -21,7 +20,6 @@ from vlmkit.evaluation.tasks import Answer, TaskResult
 from vlmkit.training.metrics_log import read_metrics
 from vlmkit.training.progress import clock
 from vlmkit.training.run import RunDirectory
-from vlmkit.training.stage import Stage
 
 RIGHT, WRONG = 4, 4
 """Samples of each kind that are shown for each task."""
@@ -30,23 +28,58 @@ TITLES = {"description": "Description", "vqa": "Visual questions", "ocr": "Readi
 
 
 def page(recipe: Recipe, architecture: Architecture, run: RunDirectory, results: Sequence[TaskResult], seconds: float) -> str:
-    metrics: dict[str, list[dict[str, Any]]] = {}
-    for record in read_metrics(run.path):
-        metrics.setdefault(record["stage"], []).append(record)
-    body = [
-        f"<header><h1>{escape(architecture.name)}</h1><p>{_summary(recipe, architecture, metrics, seconds)}</p></header>",
+    """The report of a finished run."""
+    metrics = _metrics(run)
+    scores = [
         "<section class='cards'>",
         *(_card(result) for result in results),
         "</section>",
         "<p class='note'>Every number is the share of answers that are right word for word, on images that were held out from training. "
         "<b>Swapped</b> is the same evaluation with the images exchanged among the samples: what is right there was guessed, not seen.</p>",
         *(_gallery(result) for result in results),
+    ]
+    return _whole(recipe, architecture, run, metrics, _summary(recipe, architecture, metrics, seconds), scores)
+
+
+def stage_page(recipe: Recipe, architecture: Architecture, run: RunDirectory, seconds: float, samples: Sequence[TaskResult] = ()) -> str:
+    """The report of a run that goes on: its curves so far, and what the model now says to `samples` of its training data. `page` takes its
+    place when the run is finished."""
+    metrics = _metrics(run)
+    done = [stage.name for stage in recipe.stages if stage.name in metrics]
+    summary = (
+        f"Training: stage {escape(done[-1]) if done else 'none'} is done, {len(done)} of {len(recipe.stages)}, in {clock(seconds)} "
+        f"({escape(recipe.name)} preset)."
+    )
+    shown = []
+    if samples:
+        shown = ["<p class='note'>Pictures of the training data, and what the model says to them after this stage: no score.</p>"]
+        shown += [_gallery(result) for result in samples]
+    return _whole(recipe, architecture, run, metrics, summary, shown)
+
+
+def _metrics(run: RunDirectory) -> dict[str, list[dict[str, Any]]]:
+    """The records of each stage that was begun."""
+    metrics: dict[str, list[dict[str, Any]]] = {}
+    for record in read_metrics(run.path):
+        metrics.setdefault(record["stage"], []).append(record)
+    return metrics
+
+
+def _whole(
+    recipe: Recipe,
+    architecture: Architecture,
+    run: RunDirectory,
+    metrics: dict[str, list[dict[str, Any]]],
+    summary: str,
+    results: Sequence[str],
+) -> str:
+    body = [
+        f"<header><h1>{escape(architecture.name)}</h1><p>{summary}</p></header>",
+        *results,
         "<h2>How it learned</h2>",
         *([_STAGE_0] if any(stage.name.startswith("warmup") for stage in recipe.stages) else []),
         _stages(recipe, metrics),
-        "<section class='charts'>",
-        *(_chart(stage, metrics[stage.name]) for stage in recipe.stages if stage.name in metrics),
-        "</section>",
+        *(charts(stage, metrics[stage.name]) for stage in recipe.stages if stage.name in metrics),
         "<h2>The model</h2>",
         _model(architecture),
         f"<details><summary>The whole configuration</summary><pre>{escape(json.dumps(run.configuration(), indent=2))}</pre></details>",
@@ -148,7 +181,7 @@ def _stages(recipe: Recipe, metrics: dict[str, list[dict[str, Any]]]) -> str:
         last = records[-1]["seconds"] if records else before
         learning = ", ".join(f"{part.replace('_', ' ')} {getattr(stage, part):g}" for part in PARTS if stage.learns(part))
         data = ", ".join(source.name for source in stage.data)
-        loss = f"{_smooth([record['loss'] for record in records])[-1]:.3f}" if records else ""
+        loss = f"{smooth([record['loss'] for record in records])[-1]:.3f}" if records else ""
         rows.append((stage.name, learning, data, f"{stage.steps} x {stage.batch_size * stage.accumulate}", clock(last - before), loss))
         before = last
     return _table(("stage", "what learns, at which peak rate", "data", "steps x samples", "time", "last loss"), rows)
@@ -158,54 +191,6 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table>"
-
-
-def _chart(stage: Stage, records: Sequence[dict[str, Any]]) -> str:
-    """Loss over steps, on a logarithmic scale: every step, and their running mean."""
-    width, height, left, bottom = 320, 170, 40, 22
-    losses = [max(1e-6, record["loss"]) for record in records]
-    low, high = math.log10(min(losses)), math.log10(max(losses))
-    low, high = (low - 0.05, high + 0.05) if high - low < 0.2 else (low, high)
-
-    def x(step: float) -> float:
-        return left + (width - left - 6) * step / max(1, stage.steps - 1)
-
-    def y(loss: float) -> float:
-        return 8 + (height - bottom - 8) * (high - math.log10(loss)) / (high - low)
-
-    def line(values: Sequence[float], css: str) -> str:
-        every = max(1, len(values) // 300)
-        points = " ".join(
-            f"{x(record['step']):.1f},{y(value):.1f}"
-            for record, value in itertools.islice(zip(records, values, strict=True), 0, None, every)
-        )
-        return f'<polyline class="{css}" points="{points}"/>'
-
-    marks = _ticks(low, high)
-    grid = "".join(
-        f'<line x1="{left}" x2="{width - 6}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
-        f'<text x="{left - 5}" y="{y(value) + 3.5:.1f}" text-anchor="end">{value:g}</text>'
-        for value in marks
-    )
-    grid += f'<text x="{left}" y="{height - 5}">0</text><text x="{width - 6}" y="{height - 5}" text-anchor="end">{stage.steps} steps</text>'
-    return f"""<figure class="chart"><figcaption>{escape(stage.name)}: loss</figcaption>
-<svg viewBox="0 0 {width} {height}">{grid}{line(losses, "raw")}{line(_smooth(losses), "mean")}</svg></figure>"""
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two powers of ten, three or so: 1, 2 and 5 times a power."""
-    candidates = [factor * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for factor in (1, 2, 5)]
-    inside = [value for value in candidates if low <= math.log10(value) <= high]
-    return inside if len(inside) <= 5 else [value for value in inside if f"{value:e}"[0] == "1"]
-
-
-def _smooth(losses: Sequence[float]) -> list[float]:
-    """Running mean over about a twentieth of the steps."""
-    share = 1 / min(20, max(2, len(losses) / 20))
-    means: list[float] = []
-    for loss in losses:
-        means.append(loss if not means else (1 - share) * means[-1] + share * loss)
-    return means
 
 
 # --- model and machine ------------------------------------------------------------------------------------------------
@@ -268,6 +253,10 @@ table { border-collapse: collapse; width: 100%; font-size: 13.5px; margin: 10px 
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 14px } .chart { padding: 10px 12px }
 .chart figcaption { font-size: 13px; font-weight: 600 } svg { width: 100%; display: block } svg text { font-size: 10px; fill: var(--soft) }
 svg line { stroke: var(--line) } polyline { fill: none; stroke: var(--accent); stroke-width: 1.8 } .raw { opacity: .28; stroke-width: 1 }
+.c1 { stroke: #d97706 } .c2 { stroke: #059669 } .c3 { stroke: #a855f7 } .key { font-weight: 400; color: var(--soft) }
+.key i { display: inline-block; width: 10px; height: 3px; margin: 0 4px 3px 8px; background: var(--accent) }
+.key .c1 { background: #d97706 }
+.key .c2 { background: #059669 } .key .c3 { background: #a855f7 }
 pre { overflow: auto; background: var(--wash); padding: 12px; border-radius: 8px; font-size: 12px }
 summary { cursor: pointer; color: var(--soft) }
 footer { margin-top: 36px; font-size: 12.5px; border-top: 1px solid var(--line); padding-top: 12px }

@@ -25,8 +25,8 @@ class Recipe(Spec):
     """Name of the architecture."""
     stages: tuple[Stage, ...]
     dtype: Literal["float32", "bfloat16"] = "float32"
-    weights: Literal["pretrained"] | None = None
-    """Where the weights before the first stage come from; None draws them at random."""
+    weights: str | None = None
+    """Where the weights before the first stage come from: "pretrained", or a checkpoint's directory; None draws them at random."""
     workers: int = 1
     """Processes that prepare batches ahead of the training."""
     save_seconds: float = 30.0

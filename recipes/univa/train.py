@@ -7,10 +7,8 @@ a checkpoint that `vlmkit.load` reads, and a report. Stop it whenever you like; 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
-import random
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +26,7 @@ from vlmkit.data.sample import DataError
 from vlmkit.plugins import PluginError
 from vlmkit.registry import RegistryError
 from vlmkit.spec import SpecError
+from vlmkit.training.launched import place
 from vlmkit.training.run import RunDirectory, RunError
 from vlmkit.training.signals import quit_at_ctrl_c
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from vlmkit.data.mixture import Mixture
     from vlmkit.evaluation.tasks import Task, TaskResult
     from vlmkit.training.loop import Trainer
+    from vlmkit.training.processes import Processes
     from vlmkit.training.stage import Stage
 
 STOPPED = "stopped; the same command goes on from there"
@@ -65,10 +65,12 @@ def main(given: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architecture) -> int:
     run = RunDirectory(args.run or Path("runs") / architecture.name)
-    if args.fresh:
+    first = place().rank == 0
+    if args.fresh and first:
         run.clear()
     configuration = arguments.configuration(args, recipe, architecture, run)
-    run.check(configuration)
+    if first or not args.fresh:
+        run.check(configuration)
     if run.finished:
         print(f"{run.path} holds a finished run: {_headline(run)}. Its report is {run.path / 'report.html'}.")
         print("Start anew with --fresh, or elsewhere with --run DIR.")
@@ -78,9 +80,9 @@ def _run(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architec
         print("\n".join(f"  - {problem}" for problem in problems), file=sys.stderr)
         print("nothing was downloaded or written. The tiny preset runs anywhere: python recipes/univa/train.py", file=sys.stderr)
         return 1
-    if os.environ.get("RANK", "0") == "0":
+    if first:
         run.begin(configuration)
-    return train(recipe, architecture, run, seed=args.seed, threads=configuration["threads"], data=args.data)
+    return train(recipe, architecture, run, seed=args.seed, threads=configuration["threads"], engine_name=args.engine, data=args.data)
 
 
 def train(
@@ -90,6 +92,7 @@ def train(
     *,
     seed: int,
     threads: int,
+    engine_name: str | None = None,
     data: Path | None = None,
 ) -> int:
     """The run itself, from wherever it stands. `data` holds a folder for each source; without it pictures are rendered."""
@@ -99,7 +102,11 @@ def train(
         from rich.console import Console
 
         from vlmkit.allocator import reuse_large_blocks
+        from vlmkit.training.blueprint import OfArchitecture
+        from vlmkit.training.engines import engine
         from vlmkit.training.loop import Interrupted, Trainer
+        from vlmkit.training.processes import meet
+        from vlmkit.training.signals import StopSignals
 
         # transformers loads what a model is made of when it is first asked for.
         processor = vlmkit.build_processor(architecture)
@@ -108,48 +115,45 @@ def train(
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(threads)
     reuse_large_blocks()
-    torch.manual_seed(seed)
-    accelerator = _accelerator(recipe)
-    console = Console(quiet=not accelerator.is_main_process)
-
-    def build(weights: Any) -> vlmkit.VLM:
-        model = vlmkit.build(architecture, dtype=recipe.dtype, weights=weights, seed=seed)
-        prefer_flash_attention(model)
-        if weights is None:
-            warm_up.begin(model)
-        moved: vlmkit.VLM = model.to(accelerator.device)
-        return moved
-
-    model = build(run.weights if run.weights.is_dir() else recipe.weights)
+    processes = meet()
+    console = Console(quiet=not processes.main)
+    blueprint = OfArchitecture(
+        architecture, weights=recipe.weights, seed=seed, dtype=recipe.dtype, changed=warm_up.begin, prepared=prefer_flash_attention
+    )
     console.print(
-        f"[bold]{architecture.name}[/]: {parameters.total:,} parameters on {accelerator.device} in {run.path}",
+        f"[bold]{architecture.name}[/]: {parameters.total:,} parameters on {_place(processes, engine_name)} in {run.path}",
         highlight=False,
         soft_wrap=True,
     )
-    trainer = Trainer(
-        run,
-        model,
-        accelerator=accelerator,
-        console=console,
-        save_seconds=recipe.save_seconds,
-        workers=recipe.workers,
-        rebuild=build,
-    )
     shards = data
-    if shards is None:
-        with accelerator.main_process_first():
-            shards = rendered(recipe, run.path / "pictures", seed, console)
-    try:
-        for number, stage in enumerate(recipe.stages, start=1):
-            if stage.name in trainer.done:
-                continue
-            _announce(console, number, stage, recipe, trainer)
-            trainer.train(stage, batches(stage, processor, seed, shards), **warm_up.trainer_arguments(stage, trainer.model))
-    except Interrupted as stop:
-        console.print(f"{stop}; the state is saved. The same command goes on from there.")
-        return 128 + stop.signal
-    if accelerator.is_main_process:
+    with StopSignals() as stop:
+        trainer = Trainer(
+            run,
+            blueprint,
+            engine=engine(engine_name, processes, dtype=recipe.dtype),
+            seed=seed,
+            console=console,
+            save_seconds=recipe.save_seconds,
+            workers=recipe.workers,
+            stop=stop,
+        )
+        if shards is None:
+            with processes.main_first():
+                shards = rendered(recipe, run.path / "pictures", seed, console)
+        try:
+            for number, stage in enumerate(recipe.stages, start=1):
+                if stage.name in trainer.done:
+                    continue
+                _announce(console, number, stage, recipe, trainer)
+                trainer.train(stage, batches(stage, processor, seed, shards), **warm_up.trainer_arguments(stage, trainer.model))
+                if processes.main:
+                    show_stage(recipe, architecture, run, trainer, processor, stage, shards)
+        except Interrupted as interrupted:
+            console.print(f"{interrupted}; the state is saved. The same command goes on from there.")
+            return 128 + interrupted.signal
+    if processes.main:
         finish(recipe, architecture, run, trainer, processor, data, console)
+    processes.wait()
     return 0
 
 
@@ -173,16 +177,13 @@ def rendered(recipe: Recipe, folder: Path, seed: int, console: Console) -> Path:
 
 def batches(stage: Stage, processor: vlmkit.VLMProcessor, seed: int, shards: Path) -> Mixture | Dataset[dict[str, Tensor]]:
     """The stage's micro-batches: a mixture of the shards of its sources, or pictures drawn on the way for a warm-up."""
-    from vlmkit.data.mixture import DataSource, Mixture
-    from vlmkit.data.shards import Shards
+    from vlmkit.training.sources import mixture
 
     if stage.name.startswith("warmup"):
         import pictures
 
         return pictures.PictureBatches(processor, stage, seed, pictures.WARM_UP[stage.name])
-    sources = [DataSource(source.name, Shards(shards / source.name), source.weight) for source in stage.data]
-    own = random.Random(f"{seed} {stage.name}").getrandbits(32)
-    return Mixture(sources, processor, rows=stage.batch_size, length=stage.max_length, pack=stage.pack, seed=own)
+    return mixture(stage, processor, shards, seed=seed)
 
 
 # --- evaluation, checkpoint, report -----------------------------------------------------------------------------------
@@ -201,17 +202,19 @@ def finish(
     import report
 
     from vlmkit.files import replace_directory, write_whole
+    from vlmkit.training.consolidate import consolidate
 
     log = trainer.log
     assert log is not None, "the main process finishes the run"
     with replace_directory(run.path / "checkpoint") as directory:
-        if trainer.sharded:
-            shutil.copytree(run.weights, directory, dirs_exist_ok=True)
-        else:
-            trainer.model.save_pretrained(directory)
+        consolidate(run.path, directory, dtype=recipe.dtype)
         processor.save_pretrained(directory)
-    # One process of many cannot generate with weights that are spread over all: a sharded run is evaluated from its checkpoint.
-    results = [] if trainer.sharded else evaluate(recipe, trainer.model, processor, data, console)
+    model = trainer.model
+    if trainer.engine.spread:
+        # Generating with weights that are spread over processes takes all of them: it is done from the checkpoint, where that fits.
+        trainer.model = None
+        model, _ = vlmkit.load(run.path / "checkpoint", device=trainer.processes.device)
+    results = evaluate(recipe, model.eval(), processor, data, console)
     scores: dict[str, Any] = {
         result.name: {"sighted": vars(result.sighted), "blind": vars(result.blind), "questions": len(result.answers)} for result in results
     }
@@ -223,6 +226,38 @@ def finish(
     if results:
         console.print(_table(results))
     console.print(f"checkpoint: {run.path / 'checkpoint'}\nreport: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def show_stage(
+    recipe: Recipe,
+    architecture: vlmkit.Architecture,
+    run: RunDirectory,
+    trainer: Trainer,
+    processor: vlmkit.VLMProcessor,
+    stage: Stage,
+    shards: Path,
+) -> None:
+    """The report so far, with the model's answers to the first pictures of each source of the stage."""
+    import report
+
+    from vlmkit.evaluation.tasks import evaluate as ask
+    from vlmkit.files import write_whole
+
+    tasks = [] if trainer.engine.spread or stage.name.startswith("warmup") else training_tasks(stage, shards)
+    samples = [ask(trainer.model, processor, task, max_new_tokens=recipe.answer_tokens) for task in tasks]
+    write_whole(run.path / "report.html", report.stage_page(recipe, architecture, run, trainer.seconds, samples))
+
+
+def training_tasks(stage: Stage, shards: Path, pictures: int = 4) -> list[Task]:
+    """The first pictures of each source, where they are questions about one image each."""
+    from vlmkit.data.shards import Shards
+    from vlmkit.evaluation.tasks import task_from_samples
+
+    tasks = []
+    for source in stage.data:
+        with contextlib.suppress(ValueError):  # samples of another form are trained on, and not shown
+            tasks.append(task_from_samples(source.name, Shards(shards / source.name), pictures))
+    return [task for task in tasks if len(task.images) > 1]
 
 
 def evaluate(recipe: Recipe, model: vlmkit.VLM, processor: vlmkit.VLMProcessor, data: Path | None, console: Console) -> list[TaskResult]:
@@ -284,21 +319,8 @@ def _announce(console: Console, number: int, stage: Stage, recipe: Recipe, train
 # --- machines ---------------------------------------------------------------------------------------------------------
 
 
-def _accelerator(recipe: Recipe) -> Any:
-    """One process on whatever device there is; with more of them (torchrun, accelerate launch) ZeRO-3 for the full preset."""
-    import torch
-    from accelerate import Accelerator
-
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Accelerator()
-    if recipe.weights != "pretrained":
-        # accelerate takes several processes without a GPU for so many runs of one, unless it is told.
-        return Accelerator(cpu=not torch.cuda.is_available())
-    from accelerate import DeepSpeedPlugin
-
-    config = json.loads((Path(__file__).parent / "zero3.json").read_text(encoding="utf-8"))
-    config["train_micro_batch_size_per_gpu"] = recipe.stages[0].batch_size
-    return Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
+def _place(processes: Processes, engine_name: str | None) -> str:
+    return str(processes.device) if processes.world == 1 else f"{processes.world} processes ({engine_name or 'ddp'})"
 
 
 def prefer_flash_attention(model: vlmkit.VLM) -> None:

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     import vlmkit
+    from vlmkit.training.engines.base import Batch
     from vlmkit.training.stage import Stage
-    from vlmkit.training.update import Batch
 
 
 def begin(model: vlmkit.VLM) -> None:

@@ -54,11 +54,11 @@ def towers():
 def test_the_catalogue_is_whole():
     assert (
         KINDS
-        == ["aimv2", "clip", "mllama", "open_clip", "patches", "pixtral", "qwen2_vl", "siglip", "siglip_rotary", "timm"]
+        == ["aimv2", "clip", "mllama", "open_clip", "patches", "pixtral", "qwen2_vl", "siglip", "siglip2", "siglip_rotary", "timm"]
         == sorted(TINY)
     )
-    assert WITH_BLOCKS == ["aimv2", "clip", "open_clip", "pixtral", "qwen2_vl", "siglip", "siglip_rotary", "timm"]
-    assert WITH_A_TABLE == ["aimv2", "clip", "open_clip", "siglip", "timm"]
+    assert WITH_BLOCKS == ["aimv2", "clip", "open_clip", "pixtral", "qwen2_vl", "siglip", "siglip2", "siglip_rotary", "timm"]
+    assert WITH_A_TABLE == ["aimv2", "clip", "open_clip", "siglip", "siglip2", "timm"]
     for kind in KINDS:
         assert encoders[kind].kind == kind
 
@@ -83,6 +83,7 @@ assert not {{"open_clip", "timm", "torchvision", "transformers.models"}} & set(s
         "pixtral 16 1024 3x4",
         "qwen2_vl 14 1280 3x4",
         "siglip 14 1152 27x27",
+        "siglip2 16 768 16x16",
         "siglip_rotary 14 1152 3x4",
         "timm 14 1280 27x27",
     ]
@@ -352,5 +353,5 @@ def test_without_a_checkpoint_nothing_is_loaded(towers, kind):
 
 def test_defaults_are_what_their_docstrings_say():
     assert encoders["timm"]().dim_out == encoders["open_clip"]().dim_out == 1280
-    assert [encoders[kind]().native_grid.tokens for kind in WITH_A_TABLE] == [24**2, 24**2, 27**2, 27**2, 27**2]
+    assert [encoders[kind]().native_grid.tokens for kind in WITH_A_TABLE] == [24**2, 24**2, 27**2, 27**2, 16**2, 27**2]
     assert encoders["siglip"]().mean == (0.5, 0.5, 0.5)

@@ -7,9 +7,11 @@ import io
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,14 @@ def _small_has_a_name() -> None:
     vlmkit.register_model(SMALL)
 
 
+@pytest.fixture(autouse=True)
+def _threads_of_others() -> Iterator[None]:
+    """A run sets how many it takes, for the whole process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 def in_small(recipe: Any, steps: int) -> Any:
     """The same stages with few steps of few samples, on a small model."""
     shortened = tuple(stage.replace(steps=steps, warmup=min(1, stage.warmup), batch_size=2) for stage in recipe.stages)
@@ -59,7 +69,9 @@ def test_from_nothing_to_a_report_and_a_checkpoint(tiny, tmp_path, capsys):
     assert "frozen: encoder, language model" in " ".join(printed.split())
     page = (run / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") >= 3 * 4
-    assert page.count("<polyline") == 2 * len(tiny.stages)
+    # Every step and their mean of loss, norm and speed; a line for each rate, for waiting and, where there are tokens, for padding.
+    rates = {"warmup-tower": 2, "warmup-text": 1, "align": 1, "pretrain": 3, "sft": 3}
+    assert page.count("<polyline") == sum(2 * 3 + rates[stage.name] + 1 + (stage.name != "warmup-tower") for stage in tiny.stages)
     assert "http" not in page.replace("http-equiv", "")
     scores = json.loads((run / "results.json").read_text())["scores"]
     assert scores.keys() == {"description", "vqa", "ocr"}
@@ -78,6 +90,48 @@ def test_from_nothing_to_a_report_and_a_checkpoint(tiny, tmp_path, capsys):
     refused = capsys.readouterr().err
     assert "seed: the run has 0, asked for 1" in refused
     assert 'architecture.connector.kind: the run has "conv_patch_merger", asked for "mlp"' in refused
+
+
+def test_after_each_stage_the_report_has_the_curves_so_far_and_answers_about_its_data(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "finish", lambda *arguments: None)  # as if the run had been stopped behind its last stage
+    pages = {}
+    shown = train.show_stage
+
+    def keep(*arguments: Any) -> None:
+        shown(*arguments)
+        pages[arguments[-2].name] = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+    monkeypatch.setattr(train, "show_stage", keep)
+    assert train.main(["--run", "run"]) == 0
+    assert list(pages) == [stage.name for stage in tiny.stages]
+    for number, (name, page) in enumerate(pages.items(), start=1):
+        assert f"stage {name} is done, {number} of {len(tiny.stages)}" in page
+        assert [f"{stage.name}: loss" in page for stage in tiny.stages] == [True] * number + [False] * (len(tiny.stages) - number)
+        sources = () if name.startswith("warmup") else tiny.stages[number - 1].data
+        pictures_of = [len(Shards(tmp_path / "run" / "pictures" / source.name)) for source in sources]
+        assert page.count("<figure><img") == sum(min(4, count) for count in pictures_of if count > 1)
+        assert ("<figure><img" in page) == bool(sources)
+    assert not RunDirectory(tmp_path / "run").finished
+
+
+def test_curves_stay_within_their_charts():
+    charts = importlib.import_module("charts")
+    stage = stages.TINY.stages[-1]
+    rng = np.random.default_rng(0)
+    records = [
+        {"step": step, "loss": 5 / (1 + step), "norm": 0.0, "rate/encoder": 1e-3 * step, "tokens_per_second": 1e4 * rng.random()}
+        | {"waiting": rng.random(), "padding": 1.0, "mfu": 0.4}
+        for step in range(stage.steps)
+    ]
+    figures = charts.charts(stage, records)
+    lines = re.findall(r'points="([^"]*)"', figures)
+    assert len(lines) == 2 * 3 + 1 + 2 + 1
+    for line in lines:
+        for x, y in (point.split(",") for point in line.split()):
+            assert charts.LEFT <= float(x) <= charts.WIDTH
+            assert 0 <= float(y) <= charts.HEIGHT - charts.BOTTOM
+    without = charts.charts(stage, [{"step": 0, "loss": 1.0, "norm": 1.0, "rate/encoder": 0.1}])
+    assert re.findall(r"<figcaption>([^<]*?) <", without) == [f"{stage.name}: loss", "gradient norm", "learning rate"]
 
 
 def test_a_strangers_connector_trains_by_its_name(tiny, tmp_path):

@@ -90,6 +90,7 @@ class Setup:
 
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Setup:
+    torch.set_num_threads(1)  # a session's fixtures come before those of its functions
     return Setup(tmp_path_factory.mktemp("run") / "run").train()
 
 

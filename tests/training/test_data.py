@@ -18,8 +18,9 @@ from tests.data.mixed import counted, sample
 from tests.training.conftest import STAGES, Setup, small
 from vlmkit.data.mixture import DataSource, Mixture
 from vlmkit.data.rejections import TooManyRejected
-from vlmkit.training.checkpoint import State, StateError
+from vlmkit.training.loop import Interrupted
 from vlmkit.training.metrics_log import read_metrics
+from vlmkit.training.states import SavedState, StateError
 
 KINDS = ("one", "several", "none", "truncated", "two", "turns", "endless")
 STEPS = sum(stage.steps for stage in STAGES)
@@ -104,12 +105,12 @@ def test_updates_of_another_number_of_micro_batches_are_refused(tmp_path: Path) 
 
     def stop_at_second() -> None:
         if setup.trainer.updates == 2:
-            raise Died
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Died):
+    with pytest.raises(Interrupted):
         setup.train(stop_at_second, stages=(STAGES[2],))
     setup.run.unlock()
-    assert State(setup.run.state).position["data"]["batch"] == 2
+    assert SavedState.newest(setup.run.state).position["data"]["batch"] == 3
     with pytest.raises(StateError, match="begun with 1 micro-batches an update, now it has 2"):
         Setup(tmp_path / "run", batches=mixture()).train(stages=(STAGES[2].replace(accumulate=2),))
 

@@ -14,8 +14,10 @@ import torch
 import vlmkit
 from tests.training.conftest import DATA, STAGES, Setup
 from vlmkit.training.loop import DivergedError, Interrupted, Trainer
+from vlmkit.training.meters import CLOCKED
 from vlmkit.training.metrics_log import read_metrics
 from vlmkit.training.stage import Stage
+from vlmkit.training.states import complete
 
 STEPS = sum(stage.steps for stage in STAGES)
 
@@ -27,7 +29,7 @@ class Died(BaseException):
 def assert_same(one: Setup, other: Setup) -> None:
     assert all(torch.equal(value, other.weights()[name]) for name, value in one.weights().items())
     without_time = [
-        [{key: value for key, value in record.items() if key != "seconds"} for record in read_metrics(setup.run.path)]
+        [{key: value for key, value in record.items() if key not in CLOCKED} for record in read_metrics(setup.run.path)]
         for setup in (one, other)
     ]
     assert without_time[0] == without_time[1]
@@ -150,7 +152,7 @@ def test_workers_end_when_the_training_process_is_killed(tmp_path):
     if child == 0:
         os.setpgid(0, 0)
         Setup(tmp_path / "run", workers=2).train(lambda: time.sleep(0.1))
-    while not (tmp_path / "run" / "state.safetensors").exists():
+    while not complete(tmp_path / "run" / "state"):
         time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -268,7 +270,7 @@ def test_of_a_model_with_adapters_these_alone_learn(tmp_path):
     )
     learning = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     before = {name: value.detach().clone() for name, value in adapted.named_parameters()}
-    trainer = Trainer(setup.run, adapted, accelerator=setup.trainer.accelerator, workers=0)
+    trainer = Trainer(setup.run, adapted, workers=0)
     for stage, parts in ((STAGES[1], ("connector",)), (STAGES[2], ("connector", "lora"))):
         trainer.train(stage.replace(warmup=0), setup.batches)
         moved = {name for name, value in adapted.named_parameters() if not torch.equal(value, before[name])}

@@ -49,7 +49,7 @@ def test_leftovers_of_a_crash_are_removed(tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.begin({})
     run.unlock()
-    (tmp_path / "run" / "state.safetensors.partial").write_text("half")
+    (tmp_path / "run" / "data.json.partial").write_text("half")
     (tmp_path / "run" / "checkpoint.partial").mkdir()
     RunDirectory(tmp_path / "run").begin({})
     assert not list((tmp_path / "run").glob("*.partial"))

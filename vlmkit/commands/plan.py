@@ -1,98 +1,135 @@
-"""Print how a photo is resized, placed and cut into views by the image policy of a model.
+"""Say what training a model takes: memory a GPU, the micro-batch and engine that fit, communication, time and cost.
 
-Sizes are width x height, grids columns x rows, corners left, top. Of a photo only the header is read.
+A step of the model is traced without memory; nothing is trained, and no GPU is needed. Of univa-vl it takes some seconds. How far the
+numbers were checked stands at their end.
 """
 
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
-from dataclasses import asdict
-from itertools import groupby
-from typing import Any
+import re
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from typing import TYPE_CHECKING
 
-from vlmkit.architecture import Architecture, VisionTower
+from vlmkit.architecture import PARTS
 from vlmkit.commands import UsageError
-from vlmkit.commands.choice import add_exchange_options, add_language_model_option, add_plugin_option, chosen
-from vlmkit.commands.photo import across, add_size_option, named_sizes
-from vlmkit.commands.tokens import grid_across, grid_json
-from vlmkit.layout.pieces import ImageTokens
-from vlmkit.preprocess.geometry import ImagePlan, Render
+from vlmkit.commands.choice import add_exchange_options, add_language_model_option, add_plugin_option, exchange, load_plugins
+from vlmkit.commands.photo import read_size
+from vlmkit.zoo import architecture
+
+if TYPE_CHECKING:
+    from vlmkit.architecture import Architecture
+    from vlmkit.planning import Job
+    from vlmkit.planning.published import KnownStage
+
+UNITS = {"": 1.0, "mb": 1e6, "gb": 1e9, "tb": 1e12, "mib": 2.0**20, "gib": 2.0**30}
 
 
 def configure(parser: ArgumentParser) -> None:
-    parser.add_argument("photos", metavar="PHOTO", nargs="*", help="a picture file")
-    add_size_option(parser)
-    parser.add_argument("--model", metavar="NAME", required=True, help="a named model: 'vlmkit list' knows them")
+    parser.add_argument("model", metavar="MODEL", help="a named model: 'vlmkit list' knows them")
+    parser.add_argument("--gpus", type=_count, default=1, metavar="N", help="GPUs in all, 8 to a machine (default 1)")
+    parser.add_argument("--gpu", default="h100", help="a100, h100, h200 or b200 (default h100)")
+    parser.add_argument("--gpu-memory", type=read_bytes, metavar="80GB", help="bytes of a GPU, where not the data sheet's")
+    parser.add_argument("--peak-tflops", type=_positive, metavar="N", help="operations of a GPU, where not the data sheet's")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--stage", metavar="NAME", help="align, pretrain or sft, or a stage of --stages; everything learns without it")
+    what.add_argument("--learn", metavar="PARTS", help=f"what learns, with commas between: {','.join(PARTS)}")
+    parser.add_argument("--stages", metavar="FILE", help="a stage file; --stage names one of several")
+    parser.add_argument("--engine", help="single, ddp, zero2, fsdp2 or zero3; all of them are compared without it")
+    parser.add_argument("--length", type=_count, metavar="S", help="tokens of a packed row (default 2048)")
+    parser.add_argument("--micro-batch", type=_count, metavar="ROWS", help="rows of a GPU at once; the largest that fits without it")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--recompute", dest="recompute", action="store_true", default=None, help="only with activations recomputed")
+    again.add_argument("--no-recompute", dest="recompute", action="store_false", help="only without")
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16", help="of the computation (default %(default)s)")
+    parser.add_argument("--size", type=read_size, metavar="WIDTHxHEIGHT", help="pixels of every image (default 640x480)")
+    parser.add_argument("--text-tokens", type=_count, metavar="N", help="tokens of text beside an image (default: published, or 55)")
+    parser.add_argument("--images", type=_count, metavar="N", help="images of the stage (default: as published)")
+    parser.add_argument("--mfu", type=_positive, default=0.4, help="share of the peak that is reached (default %(default)s)")
+    parser.add_argument("--gpu-hour-price", type=_positive, metavar="PRICE", help="for the cost, in whatever money")
     add_exchange_options(parser)
     add_language_model_option(parser)
     add_plugin_option(parser)
-    parser.add_argument("--json", action="store_true", help="print the plan as JSON, heights and widths by name")
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON, in bytes and seconds")
 
 
 def run(arguments: Namespace) -> None:
-    if len(arguments.photos) + len(arguments.sizes) > 1:
-        raise UsageError("a plan is of one photo, or of one --size")
-    model = chosen(arguments)
-    ((name, size),) = named_sizes(arguments)
-    if isinstance(size, Exception):
-        raise size
-    tokens = model.image_tokens(model.plan(size))
-    if arguments.json:
-        first, *beside = [_as_json(*cut) for cut in model.cuts(tokens.plan)]
-        found = first | {
-            "token_grids": [grid_json(grid) for grid in tokens.grids],
-            "visual_tokens": model.layout.places(tokens),
-        }
-        print(json.dumps(found | {"beside": beside} if beside else found, indent=2))
-    else:
-        title = name if name == across(size) else f"{name}, {across(size)}"
-        print(f"{title}, under {model.name} (policy {model.kinds()['policy']})")
-        print("\n".join(_lines(model, tokens)))
+    from vlmkit.planning import Hardware, PlanError, plan
+    from vlmkit.planning.text import lines
+
+    load_plugins(arguments)
+    model = exchange(architecture(arguments.model), arguments).validate()
+    try:
+        found = plan(
+            _job(arguments, model),
+            Hardware(
+                gpus=arguments.gpus,
+                gpu=arguments.gpu,
+                memory=arguments.gpu_memory or 0.0,
+                peak=1e12 * (arguments.peak_tflops or 0.0),
+            ),
+            engine=arguments.engine,
+            recompute=arguments.recompute,
+            mfu=arguments.mfu,
+            gpu_hour_price=arguments.gpu_hour_price,
+            largest=arguments.micro_batch is None,
+        )
+    except PlanError as error:
+        raise UsageError(str(error)) from None
+    print(json.dumps(found.to_dict(), indent=2) if arguments.json else "\n".join(lines(found)))
 
 
-def _as_json(tower: VisionTower, plan: ImagePlan) -> dict[str, Any]:
-    patch = tower.encoder.patch_size
-    return asdict(plan) | {"patch": patch, "patch_grids": [grid_json(grid) for grid in plan.grids(patch)]}
+def _job(arguments: Namespace, model: Architecture) -> Job:
+    from vlmkit.planning import Job
+    from vlmkit.planning.published import known_stages
+    from vlmkit.planning.stages import stage_of_file
+
+    given = {
+        "size": arguments.size,
+        "text_tokens": arguments.text_tokens,
+        "images": arguments.images,
+        "length": arguments.length,
+        "micro_batch": arguments.micro_batch,
+        "dtype": arguments.dtype,
+    }
+    stated: dict[str, object] = {}
+    if arguments.stages is not None:
+        stated = stage_of_file(arguments.stages, arguments.stage)
+    elif arguments.stage is not None:
+        stated = _as_published(arguments.stage, known_stages(model.name))
+    if arguments.learn is not None:
+        stated["learns"] = tuple(part.strip() for part in arguments.learn.split(",") if part.strip())
+    values = stated | {name: value for name, value in given.items() if value is not None}
+    return Job(model=model, **values)  # type: ignore[arg-type]
 
 
-def _lines(model: Architecture, tokens: ImageTokens) -> Iterator[str]:
-    cuts = model.cuts(tokens.plan)
-    for number, (tower, plan) in enumerate(cuts):
-        if len(cuts) > 1:
-            of = zip(model.towers, model.pixel_sets, strict=True)
-            yield f"for {' and '.join(other.encoder.kind for other, pixels in of if pixels == number)} (policy {tower.policy.kind})"
-        yield from _steps(tower, plan, tokens)
-    yield f"{model.layout.places(tokens):,} visual tokens"
+def _as_published(name: str, known: tuple[KnownStage, ...]) -> dict[str, object]:
+    for stage in known:
+        if stage.name == name:
+            found: dict[str, object] = {"name": name, "learns": stage.learns, "images": stage.images}
+            return found if stage.text_an_image is None else found | {"text_tokens": stage.text_an_image}
+    raise UsageError(f"no stage {name!r}; there are {', '.join(stage.name for stage in known)}, or name a file with --stages")
 
 
-def _steps(tower: VisionTower, plan: ImagePlan, tokens: ImageTokens) -> Iterator[str]:
-    policy = tower.policy
-    views = iter(zip(plan.grids(tower.encoder.patch_size), tokens.grids, strict=True))
-    number = 0
-    for render in plan.renders:
-        frame = render.frame
-        if frame is not None:
-            yield f"take {across(frame.size)} from {frame.left}, {frame.top} of the image, filled with RGB {_rgb(render)} beyond it"
-        # Two sizes that are the same are no step: policies round to what a picture has already.
-        sizes = [size for size, _ in groupby((frame.size if frame else plan.source, *render.via, render.resize))]
-        for step in sizes[1:-1]:
-            yield f"resize to {across(step)} first"
-        if len(sizes) > 1:
-            yield f"resize to {across(render.resize)} ({policy.resample}{', antialias' if policy.antialias else ''})"
-        elif frame is None:
-            yield f"leave it at {across(plan.source)}"
-        if render.canvas != render.resize or render.top or render.left:
-            yield f"  place at {render.left}, {render.top} of a canvas of {across(render.canvas)} filled with RGB {_rgb(render)}"
-        for tile in render.tiles:
-            number += 1
-            patches, merged = next(views)
-            yield (
-                f"  view {number}: {across(tile.size)} at {tile.left}, {tile.top} -> "
-                f"{grid_across(patches)} patches -> {grid_across(merged)} = {merged.tokens} tokens"
-            )
+def read_bytes(text: str) -> float:
+    """'80GB' -> 8e10, '80GiB' -> 85899345920.0."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
+    if found is None or found[2] not in UNITS or float(found[1]) <= 0:
+        raise ArgumentTypeError(f"expected bytes such as 80GB or 141GiB, got {text!r}")
+    return float(found[1]) * UNITS[found[2]]
 
 
-def _rgb(render: Render) -> str:
-    return ", ".join(map(str, render.fill))
+def _count(text: str) -> int:
+    if not re.fullmatch(r"\s*\d+\s*", text) or int(text) < 1:
+        raise ArgumentTypeError(f"expected a whole number from 1 up, got {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise ArgumentTypeError(f"expected a number more than 0, got {text!r}")
+    return value

@@ -1,7 +1,8 @@
 """Draw what a model sees of a photo, or is shown of a film: views with patches and visual tokens, or frames with their times.
 
 The pixels of a view are those that the encoder gets, every one of them; grid lines stand between patches and hide none. A film is a file
-whose name says so (clip.mp4), or any with --video.
+whose name says so (clip.mp4), or any with --video. With --steps nothing is drawn: it is printed how the image policy resizes, places and
+cuts a photo, of which only the header is read, or an image of a --size; sizes are width x height, corners left, top.
 """
 
 from __future__ import annotations
@@ -10,13 +11,19 @@ import re
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from vlmkit.commands import UsageError
 from vlmkit.commands.choice import add_exchange_options, add_language_model_option, add_plugin_option, chosen
 from vlmkit.commands.film import is_film
+from vlmkit.commands.photo import add_size_option, named_sizes
 from vlmkit.commands.picture import add_force_option, check_output, write_picture
+from vlmkit.commands.steps import print_steps
 
 
 def configure(parser: ArgumentParser) -> None:
-    parser.add_argument("photo", metavar="PHOTO", help="a picture or a video file")
+    parser.add_argument("photos", metavar="PHOTO", nargs="*", help="a picture or a video file")
+    parser.add_argument("--steps", action="store_true", help="print what is resized, placed and cut, instead of drawing it")
+    add_size_option(parser)
+    parser.add_argument("--json", action="store_true", help="with --steps: print them as JSON, heights and widths by name")
     parser.add_argument("--video", action="store_true", help="take the file for a film, such as a GIF; of a name that says so it is taken")
     parser.add_argument(
         "--model", metavar="NAME", default="univa-vl", help="a named model, %(default)s unless given: 'vlmkit list' knows them"
@@ -29,19 +36,39 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
+    if arguments.steps:
+        _steps(arguments)
+        return
+    if arguments.sizes or arguments.json:
+        raise UsageError("--size and --json go with --steps: there is nothing to draw of a size, and a drawing is no JSON")
+    if len(arguments.photos) != 1:
+        raise UsageError(f"name one photo or film to draw, got {len(arguments.photos)}")
     model = chosen(arguments)
-    output = Path(arguments.output or default_output(arguments.photo, model.name))
-    check_output(output, Path(arguments.photo), arguments.force)
-    name = Path(arguments.photo).name
-    if arguments.video or is_film(arguments.photo):
+    (photo,) = arguments.photos
+    output = Path(arguments.output or default_output(photo, model.name))
+    check_output(output, Path(photo), arguments.force)
+    name = Path(photo).name
+    if arguments.video or is_film(photo):
         from vlmkit.show_film import draw_film, see_film
 
-        write_picture(draw_film(see_film(arguments.photo, model), name), output)
+        write_picture(draw_film(see_film(photo, model), name), output)
     else:
         from vlmkit.show import draw, see
 
-        write_picture(draw(see(arguments.photo, model), name), output)
+        write_picture(draw(see(photo, model), name), output)
     print(output)
+
+
+def _steps(arguments: Namespace) -> None:
+    if len(arguments.photos) + len(arguments.sizes) > 1:
+        raise UsageError("steps are of one photo, or of one --size")
+    if arguments.video or arguments.output or (arguments.photos and is_film(arguments.photos[0])):
+        raise UsageError("--steps prints those of a photo; it takes no film, and writes no --output")
+    model = chosen(arguments)
+    ((name, size),) = named_sizes(arguments)
+    if isinstance(size, Exception):
+        raise size
+    print_steps(model, name, size, arguments.json)
 
 
 def default_output(photo: str, model: str) -> str:

@@ -21,6 +21,7 @@ encoders: Registry[Encoder] = Registry(
         "pixtral",
         "qwen2_vl",
         "siglip",
+        "siglip2",
         "siglip_rotary",
         "timm",
     ),

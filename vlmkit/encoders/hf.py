@@ -214,9 +214,13 @@ class Embeddings(nn.Module):
         """Patches (N, 3*p*p) -> (V, class + rows * columns, D), or (1, N + V, D) of different views."""
         table = self.position_embedding(torch.arange(self.native.tokens, device=patches.device))
         return in_a_row(
-            project(self.patch_embedding, patches),
+            self.project(patches),
             views,
             segments,
             lambda grid: resample(table, self.native, grid, self.filter),
             self.class_embedding[None] if self.native.prefix else None,
         )
+
+    def project(self, patches: Tensor) -> Tensor:
+        """Patches (N, 3*p*p) -> (N, D)."""
+        return project(self.patch_embedding, patches)

@@ -42,3 +42,5 @@ class Incoming(NamedTuple):
     """(B, S): 0 in the prefix, 1 from the assistant's first word on; None unless the fusion asks for it."""
     views: tuple[View, ...] = ()
     """What the batch states of each view of the first tower; of none where it has no images."""
+    maskless: bool = False
+    """Whether attention is told where samples begin (see vlmkit.attention), and wants no mask."""

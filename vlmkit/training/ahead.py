@@ -8,11 +8,11 @@ from multiprocessing import active_children
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vlmkit.data.mixture import Batches, Mixture
+from vlmkit.training.processes import Processes
 from vlmkit.training.signals import ignore_stop_signals, stop_signals_held_back
 from vlmkit.training.stage import Stage
 
@@ -34,24 +34,24 @@ def working_ahead(begin: Callable[[], Iterator[dict[str, Tensor]]]) -> Iterator[
             worker.kill()
 
 
-def mixed(mixture: Mixture, state: Mapping[str, Any] | None, accelerator: Accelerator, *, workers: int, threads: int) -> Batches:
+def mixed(mixture: Mixture, state: Mapping[str, Any] | None, processes: Processes, *, workers: int, threads: int) -> Batches:
     """The micro-batches of a mixture, from its beginning or behind a saved state."""
     return mixture.batches(
         state,
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
+        rank=processes.rank,
+        world=processes.world,
         workers=workers,
         threads=threads,
-        pin_memory=accelerator.device.type == "cuda",
+        pin_memory=processes.device.type == "cuda",
         on_worker=ignore_stop_signals,
     )
 
 
 def numbered(
-    batches: Dataset[dict[str, Tensor]], stage: Stage, first: int, accelerator: Accelerator, *, workers: int
+    batches: Dataset[dict[str, Tensor]], stage: Stage, first: int, processes: Processes, *, workers: int
 ) -> Iterator[dict[str, Tensor]]:
     """Micro-batches that are asked for by number, from step `first` of the stage on."""
-    world, rank = accelerator.num_processes, accelerator.process_index
+    world, rank = processes.world, processes.rank
     each = stage.accumulate * world
     loader = DataLoader(
         batches,
@@ -60,7 +60,7 @@ def numbered(
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         worker_init_fn=ignore_stop_signals,
-        pin_memory=accelerator.device.type == "cuda",
+        pin_memory=processes.device.type == "cuda",
         # Its own generator: the one of the training is left alone.
         generator=torch.Generator(),
     )

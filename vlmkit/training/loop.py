@@ -1,39 +1,51 @@
 """The training loop: stages one after the other, stopped and continued at any step without a trace in the result.
 
 Batches are asked for by number, rates follow from the step, and the state holds all the rest, so a run that was stopped
-goes on to the same bits. The same loop runs in one process, under `accelerate launch` and on DeepSpeed ZeRO-3.
+goes on to the same bits. The loop is the same for every engine, from one process to ZeRO-3 on many machines.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 import torch
-from accelerate import Accelerator, DistributedType
-from accelerate.utils import gather_object
 from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vlmkit.architecture import PARTS
 from vlmkit.data.mixture import Batches, Mixture, merge_states
-from vlmkit.files import replace_directory, write_whole
+from vlmkit.files import write_whole
+from vlmkit.sliced import HeldWeights, WeightSource, values_of
+from vlmkit.training.adapted import NewAdapters, scales_of, weights_of
+from vlmkit.training.adapter_files import save_adapters
+from vlmkit.training.adapters import add_adapters, is_adapter, merge_adapters
 from vlmkit.training.ahead import mixed, numbered, working_ahead
-from vlmkit.training.checkpoint import State, StateError, save_state
+from vlmkit.training.blueprint import Blueprint, OfModule
+from vlmkit.training.engines import engine as engine_of
+from vlmkit.training.engines.base import Engine, Loss, fill, whole_shares
+from vlmkit.training.flops import ModelFlops, learning_shares
+from vlmkit.training.meters import CountedBatches, Counts, Meters
 from vlmkit.training.metrics_log import MetricsLog
-from vlmkit.training.optimizers import adapters_of, build_optimizers, learning_parameters, prepare_parts, refuse_unclaimed, set_rates
+from vlmkit.training.optimizers import adapters_of, build_optimizers, prepare_parts, refuse_unclaimed, set_rates
+from vlmkit.training.processes import Processes
 from vlmkit.training.progress import StageProgress
 from vlmkit.training.run import RunDirectory
-from vlmkit.training.sharded import ShardedState, save_sharded
 from vlmkit.training.signals import StopSignals
 from vlmkit.training.stage import Stage
-from vlmkit.training.update import Loss, apply, gradients, model_loss
+from vlmkit.training.states import SavedState, Saver, StateError, StateWeights
+from vlmkit.training.update import Update, gradients, model_loss
+
+SHOWN = 20
+"""Samples of a bad batch that are named."""
 
 
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
@@ -54,35 +66,42 @@ class Trainer:
     def __init__(
         self,
         run: RunDirectory,
-        model: nn.Module,
+        model: nn.Module | Blueprint,
         *,
-        accelerator: Accelerator | None = None,
+        engine: Engine | None = None,
+        seed: int = 0,
         console: Console | None = None,
         save_seconds: float = 30.0,
         workers: int = 1,
         threads: int = 1,
-        rebuild: Callable[[Path], nn.Module] | None = None,
+        stop: StopSignals | None = None,
     ) -> None:
-        """A model whose run was begun before is filled with the weights of its state. `workers` processes prepare
-        batches ahead; with 0 the training process does it. Each decodes in so many `threads` where batches come from a
-        mixture. `rebuild`: makes the model from weights that `save_pretrained` wrote; DeepSpeed needs it, for a model that
-        went through it cannot go through it again."""
+        """model: one that is there, or a blueprint, from which engines that spread weights make their shares. A run that was begun
+        before goes on with the weights of its state. engine: "single" unless given. seed: of torch's, NumPy's and Python's own random
+        numbers where a run begins. `workers` processes prepare batches ahead; with 0
+        the training process does it. Each decodes in so many `threads` where batches come from a mixture. stop: signals that the
+        caller listens for already; otherwise the stages do.
+        """
         self.run = run
-        self.model: Any = model
-        self._adapters = adapters_of(model)
-        self.accelerator = accelerator or Accelerator()
-        self.console = console or Console(quiet=not self.accelerator.is_main_process)
+        self.engine = engine or engine_of("single", Processes())
+        self.processes = self.engine.processes
+        self.console = console or Console(quiet=not self.processes.main)
+        self.seed = seed
         self.save_seconds = save_seconds
         self.workers = workers
         self.threads = threads
-        self.rebuild = rebuild
-        self.sharded = self.accelerator.distributed_type == DistributedType.DEEPSPEED
-        self._state: State | ShardedState | None = None
-        if self.sharded:
-            self._state = ShardedState(run.shards, self.accelerator.num_processes)
-        elif run.state.is_file():
-            self._state = State(run.state)
-            self._state.load_module("model", model)
+        self._stop = stop
+        self._saver = Saver(run.state, self.processes)
+        self._state = SavedState.newest(run.state)
+        self._blueprint = OfModule(model) if isinstance(model, nn.Module) else model
+        self.model: Any = None
+        """The model with today's weights; of an engine that spreads them, the last stage's share of it."""
+        if not self.engine.spread:
+            self.model = self._blueprint.whole().to(self.processes.device)
+            self._blueprint = OfModule(self.model)
+            if self._state is not None and not self._state.position.get("stage"):
+                self._fill_whole(self._state)
+        self._adapters = adapters_of(self.model) if self.model is not None else None
         position = self._state.position if self._state else {}
         self.done: list[str] = list(position.get("done", []))
         """Names of stages that are finished."""
@@ -93,7 +112,7 @@ class Trainer:
         self._data: Batches | None = None
         self._each = 0
         self.log: MetricsLog | None = None
-        if self.accelerator.is_main_process:
+        if self.processes.main:
             self.log = MetricsLog(run.path, keep=position.get("log", 0), step=self.updates)
 
     def train(
@@ -103,123 +122,210 @@ class Trainer:
         *,
         loss: Loss = model_loss,
         head: nn.Module | None = None,
+        evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+        evaluate_every: int = 0,
     ) -> None:
         """Train one stage from where it stands; a finished one is passed over.
 
         batches: a mixture that does not end, whose state is saved with the run's; or micro-batch n of the stage as
         `batches[n]`, for any n. loss: the mean loss of a batch, by default the model's own. head: a module that learns in
-        this stage only, at the rate `stage.head`.
+        this stage only, at the rate `stage.head`. evaluate: called by every process after each `evaluate_every` steps; its numbers are
+        logged.
 
         Raises Interrupted after SIGINT or SIGTERM, with the state saved, DivergedError, TooManyRejected, and StateError where
         an update was made of another number of micro-batches before.
         """
         if stage.name in self.done:
             return
-        world = self.accelerator.num_processes
-        if world > 1 and (head is not None or stage.optimizer == "muon"):
-            raise ValueError(f"stage {stage.name!r} has a head or uses muon: it trains in one process, not in {world}")
-        parts = {part: getattr(self.model, part) for part in PARTS} | ({"head": head} if head is not None else {})
-        modules = {"model": self.model} | ({"head": head} if head is not None else {})
-        refuse_unclaimed(self.model, parts)
-        self._set_up(stage, parts)
-        optimizers = build_optimizers(stage, parts, fused=not self.sharded)
-        if self.sharded:
-            self.accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = stage.batch_size
-            self.accelerator.state.deepspeed_plugin.deepspeed_config["gradient_clipping"] = stage.clip
-        model, *prepared = self.accelerator.prepare(self.model, *optimizers)
-        first = self._continue(stage, optimizers, head)
-        parameters = [parameter for _, _, parameter in learning_parameters(stage, parts)]
+        world = self.processes.world
+        stage = stage.resolved(world)
+        if head is not None and (world > 1 or self.engine.spread):
+            raise ValueError(f"stage {stage.name!r} has a head: it trains on engine 'single', not on {self.engine.name!r} with {world}")
+        if stage.optimizer == "muon" and (world > 1 or self.engine.spread):
+            raise ValueError(f"stage {stage.name!r} uses muon: it trains on engine 'single', not on {self.engine.name!r} with {world}")
+        state, self._state = self._state, None
+        begun_before = state is not None and state.position.get("stage") == stage.name
+        first = self._first(stage, state) if state is not None and begun_before else 0
+        self.model = self.engine.place(
+            self._blueprint, lambda model: self._weights(stage, model, state), lambda model: self._prepare(stage, model, head)
+        )
+        parts = self._parts(self.model, head)
+        self.engine.begin(stage, self.model, lambda: build_optimizers(stage, parts, fused=not self.engine.spread), head)
+        if stage.ema is not None:
+            self.engine.start_averages()
+        if state is not None and begun_before:
+            self.engine.restore(state)
+        data = state.position.get("data") if state is not None and begun_before else None
         self._each = stage.accumulate * world
         samples = stage.batch_size * stage.accumulate * world
+        meters = Meters(device=self.processes.device, processes=world)
+        flops = ModelFlops(self.model.spec, learning_shares(parts)) if meters.peak and loss is model_loss else None
         bar = StageProgress(self.console, stage.name, steps=stage.steps, first=first, samples=samples)
-        with StopSignals() as stop, working_ahead(lambda: self._batches(stage, batches, first)) as ahead, bar as progress:
-            if isinstance(self._state, State):
-                self._state.restore_random()
-            self._state = None
+        with ExitStack() as held:
+            stop = self._stop or held.enter_context(StopSignals())
+            ahead = held.enter_context(working_ahead(lambda: self._batches(stage, batches, first, data)))
+            progress = held.enter_context(bar)
+            if not self.updates:
+                seed_everything(self.seed + self.processes.rank)
+            if state is not None:
+                state.restore_random(self.processes.rank)
+            counted = CountedBatches(ahead, flops)
             begun, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
+            ended = saved_at
             for step in range(first, stage.steps):
-                rates = set_rates(prepared, stage.factor(step))
-                rate = max(rates.values())
-                value, norm = gradients(self.accelerator, stage, model, parameters, ahead, loss)
-                if not (math.isfinite(value) and math.isfinite(norm)):
-                    gradient = f", but its gradient's norm is {norm}" if math.isfinite(value) else ""
-                    what = f"the loss is {value:g}{gradient}"
-                    raise DivergedError(f"stage {stage.name}, step {step}: {what}; lower the learning rate (its peak here is {rate:g})")
-                apply(prepared)
+                rates = set_rates(self.engine.rated, stage, step)
+                update = gradients(self.engine, stage, counted, loss)
+                sound = self._is_sound(stage, step, update, rates)
+                self.engine.step() if sound else self.engine.forget()
+                if stage.ema is not None and sound:
+                    self.engine.average(stage.ema)
                 now = time.perf_counter()
                 self.updates += 1
                 self.seconds = now - begun
-                if self.log is not None:
-                    record = {"stage": stage.name, "step": step, "loss": value, "rate": rate, "norm": norm}
-                    record |= {f"rate/{part}": of_part for part, of_part in rates.items()}
-                    self.log.write(self.updates, record | {"seconds": round(self.seconds, 3)})
-                progress.update(step + 1, value)
-                stopping, saving = self._agree(stop.number, now - saved_at >= self.save_seconds)
+                counts, stopping, saving = self._agree(counted.take(), stop.number, now - saved_at >= self.save_seconds)
+                self._record(stage, step, update, rates, meters.step(counts, now - ended), skipped=not sound)
+                progress.update(step + 1, update.loss, meters.recent())
+                ended = now
+                if evaluate is not None and evaluate_every and (step + 1) % evaluate_every == 0:
+                    self._evaluate(evaluate)
+                    ended = time.perf_counter()
                 if stopping or saving:
-                    self._save(stage.name, step + 1, modules, optimizers)
-                    saved_at = time.perf_counter()
+                    self._save(stage.name, step + 1)
+                    ended = saved_at = time.perf_counter()
                 if stopping:
+                    self._saver.commit()
                     raise Interrupted(stage.name, step + 1, stopping)
         self.done.append(stage.name)
-        if self.sharded:
-            self._export(model)
-        self.accelerator.free_memory()
-        self._save("", 0, {"model": self.model}, [])
+        self._save("", 0)
+        self._saver.commit()
+        self.engine.end()
+        self._after(stage)
         if self._data is not None:
             self._report(self._data)
             self._data = None
 
-    def _continue(self, stage: Stage, optimizers: list[torch.optim.Optimizer], head: nn.Module | None) -> int:
-        """The step to begin at, with everything filled from a state that was saved within this stage."""
-        if self._state is None or self._state.position.get("stage") != stage.name:
-            return 0
-        if isinstance(self._state, ShardedState):
-            self._state.load(self.accelerator)
-        else:
-            self._state.load_optimizers(optimizers)
-            if head is not None:
-                self._state.load_module("head", head)
-        before, now = self._state.position.get("micro_batches"), stage.accumulate * self.accelerator.num_processes
+    def _weights(self, stage: Stage, model: nn.Module, state: SavedState | None) -> WeightSource:
+        """Where the weights of a stage are read, for the model as it was prepared."""
+        if state is not None and state.position.get("stage") == stage.name:
+            return StateWeights(state)
+        if not self.engine.spread:
+            return HeldWeights(model.state_dict())
+        before = self._blueprint.weights() if state is None else weights_of(state)
+        return NewAdapters(before, model, self.seed) if stage.adapters else before
+
+    def _after(self, stage: Stage) -> None:
+        """What a finished stage leaves to the next one: its state, and its adapters merged into the weights."""
+        state = SavedState.newest(self.run.state)
+        assert state is not None, "it was saved a moment ago"
+        if stage.adapters and self.processes.main:
+            names = [name for name in state.names("weight") if is_adapter(name)]
+            save_adapters(
+                self.model, self.run.path / "adapters" / stage.name, {name: values_of(StateWeights(state), name) for name in names}
+            )
+        if self.engine.spread:
+            self._state = state
+        elif stage.adapters:
+            merge_adapters(self.model)
+            self._fill_whole(state)
+
+    def _fill_whole(self, state: SavedState) -> None:
+        fill(self.model, whole_shares(self.model), weights_of(state))
+
+    def _first(self, stage: Stage, state: SavedState) -> int:
+        """The step to go on from within a stage."""
+        before, now = state.position.get("micro_batches"), stage.accumulate * self.processes.world
         if before not in (None, now):
             raise StateError(
                 f"stage {stage.name!r} was begun with {before} micro-batches an update, now it has {now} ({stage.accumulate} accumulated "
-                f"in each of {self.accelerator.num_processes} processes); continue with as many in all"
+                f"in each of {self.processes.world} processes); continue with as many in all"
             )
-        return int(self._state.position["step"])
+        return int(state.position["step"])
 
-    def _export(self, model: Any) -> None:
-        """Gather the weights, write them as a checkpoint, and go on with a model made from it."""
-        assert self.rebuild is not None, "DeepSpeed needs Trainer(rebuild=...)"
-        weights = self.accelerator.get_state_dict(model)
-        if self.accelerator.is_main_process:
-            with replace_directory(self.run.weights) as directory:
-                self.accelerator.unwrap_model(model).save_pretrained(directory, state_dict=weights)
-        self.accelerator.wait_for_everyone()
-        self.model = self.rebuild(self.run.weights)
+    def _parts(self, model: nn.Module, head: nn.Module | None) -> dict[str, nn.Module]:
+        return {part: getattr(model, part) for part in PARTS} | ({"head": head} if head is not None else {})
 
-    def _set_up(self, stage: Stage, parts: Mapping[str, nn.Module]) -> None:
+    def _prepare(self, stage: Stage, model: Any, head: nn.Module | None) -> None:
+        """Say what learns, before weights are spread."""
+        adapters = self._adapters
+        if stage.adapters:
+            add_adapters(model, stage.adapters, self.seed)
+            adapted = {path.split(".")[0] for path in stage.adapters}
+            adapters = {id(value) for name, value in model.named_parameters() if is_adapter(name) or name.split(".")[0] not in adapted}
+        parts = self._parts(model, head)
+        if head is not None and adapters is not None:
+            adapters = adapters | {id(value) for value in head.parameters()}
+        refuse_unclaimed(model, parts)
         if stage.recompute:
-            self.model.gradient_checkpointing_enable()
-        elif any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules()):
-            self.model.gradient_checkpointing_disable()
-        self.model.train()
-        prepare_parts(stage, parts, self._adapters)
+            model.gradient_checkpointing_enable()
+        elif any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+            model.gradient_checkpointing_disable()
+        model.train()
+        prepare_parts(stage, parts, adapters)
 
-    def _batches(self, stage: Stage, batches: Mixture | Dataset[dict[str, Tensor]], first: int) -> Iterator[dict[str, Tensor]]:
+    def _batches(
+        self, stage: Stage, batches: Mixture | Dataset[dict[str, Tensor]], first: int, data: Mapping[str, Any] | None
+    ) -> Iterator[dict[str, Tensor]]:
         """This process's micro-batches of the steps from `first` on."""
         if not isinstance(batches, Mixture):
-            return numbered(batches, stage, first, self.accelerator, workers=self.workers)
-        state = self._state.position["data"] if first and self._state is not None else None
-        self._data = mixed(batches, state, self.accelerator, workers=self.workers, threads=self.threads)
+            return numbered(batches, stage, first, self.processes, workers=self.workers)
+        self._data = mixed(batches, data, self.processes, workers=self.workers, threads=self.threads)
         return self._data
 
-    def _agree(self, stopping: int, saving: bool) -> tuple[int, bool]:
-        """All processes stop and save at the same step: a signal reaches one of them, and clocks differ."""
-        if self.accelerator.num_processes == 1:
-            return stopping, saving
-        mine = torch.tensor([stopping, int(saving and self.accelerator.is_main_process)], device=self.accelerator.device)
-        signals, clocks = self.accelerator.reduce(mine, reduction="sum").tolist()
-        return (stopping or signal.SIGTERM) if signals else 0, bool(clocks)
+    def _is_sound(self, stage: Stage, step: int, update: Update, rates: Mapping[str, float]) -> bool:
+        """Whether loss and gradient are numbers. Where they are not, no weight is moved: raises DivergedError, or says so where the stage
+        skips such updates."""
+        if math.isfinite(update.loss) and math.isfinite(update.norm):
+            return True
+        gradient = f", but its gradient's norm is {update.norm}" if math.isfinite(update.loss) else ""
+        what = f"stage {stage.name}, step {step}: the loss is {update.loss:g}{gradient}"
+        if stage.nonfinite == "stop":
+            raise DivergedError(f"{what}; lower the learning rate (its peak here is {max(rates.values()):g}){self._samples()}")
+        samples = self._samples()
+        self.console.print(f"{what}; the update is skipped{samples}", highlight=False, markup=False, soft_wrap=True)
+        return False
+
+    def _samples(self) -> str:
+        """Of the last micro-batch of every process, to look for what is wrong with them."""
+        if self._data is None:
+            return ""
+        names = [name for of in self.processes.gather(self._data.taken) for name in of]
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        return f"; samples of its last micro-batch: {', '.join(names[:SHOWN])}{more}"
+
+    def _record(
+        self,
+        stage: Stage,
+        step: int,
+        update: Update,
+        rates: Mapping[str, float],
+        measured: Mapping[str, float],
+        *,
+        skipped: bool,
+    ) -> None:
+        if self.log is not None:
+            record = {"stage": stage.name, "step": step, "loss": update.loss, "rate": max(rates.values()), "norm": update.norm}
+            record |= {f"rate/{path}": rate for path, rate in rates.items()} | ({"skipped": True} if skipped else {})
+            self.log.write(self.updates, record | dict(measured) | {"seconds": round(self.seconds, 3)})
+
+    def _evaluate(self, evaluate: Callable[[nn.Module], Mapping[str, float]]) -> None:
+        """The model in evaluation mode, and each module as it was afterwards."""
+        before = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        with torch.no_grad():
+            scores = evaluate(self.model)
+        for module, training in before.items():
+            module.training = training
+        if self.log is not None:
+            self.log.scores(self.updates, dict(scores))
+
+    def _agree(self, counts: Counts, stopping: int, saving: bool) -> tuple[Counts, int, bool]:
+        """What all processes counted, and what all do after this step: a signal reaches one of them, and clocks differ. A state that all
+        have written counts from here on."""
+        mine = [stopping, saving and self.processes.main, self._saver.finished, *counts.to_list()]
+        signals, clocks, written, *summed = self.processes.sum(mine)
+        if written == self.processes.world:
+            self._saver.commit()
+        return Counts.from_list(summed), (stopping or signal.SIGTERM) if signals else 0, bool(clocks)
 
     def _report(self, data: Batches) -> None:
         """Say what of the stage's data was left out, or cut."""
@@ -229,18 +335,28 @@ class Trainer:
                     f"samples {what}, by source and reason:\n{counts.report()}", highlight=False, markup=False, soft_wrap=True
                 )
 
-    def _save(self, stage: str, step: int, modules: Mapping[str, nn.Module], optimizers: list[torch.optim.Optimizer]) -> None:
+    def _save(self, stage: str, step: int) -> None:
         position: dict[str, Any] = {"stage": stage, "step": step, "done": self.done, "updates": self.updates, "seconds": self.seconds}
-        position["micro_batches"] = self._each
+        position |= {"micro_batches": self._each, "model": described(self.model), "adapters": scales_of(self.model)}
         if self._data is not None:
-            states = [self._data.state()]
-            position["data"] = merge_states(gather_object(states) if self.accelerator.num_processes > 1 else states)
-            if self.accelerator.is_main_process:
-                # For people: what is continued from is the same inside the state, which is written in one go.
+            position["data"] = merge_states(self.processes.gather(self._data.state()))
+            if self.processes.main:
+                # For people: what is continued from is the same inside the state, which counts as a whole.
                 write_whole(self.run.data, json.dumps(position["data"], indent=2, ensure_ascii=False) + "\n")
         if self.log is not None:
             position["log"] = self.log.flush()
-        if self.sharded:
-            save_sharded(self.accelerator, self.run.shards, position, weights=bool(stage))
-        elif self.accelerator.is_main_process:
-            save_state(self.run.state, modules, optimizers, position)
+        number = f"{self.updates:09}-{len(self.done)}"
+        scalars = self.engine.scalars() if stage else {}
+        self._saver.begin(number, self.engine.pieces(self.model, within=bool(stage)), scalars, position)
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def described(model: nn.Module) -> dict[str, Any] | None:
+    """What a model is made anew from, beside its weights; None of one that is no VLM."""
+    spec = getattr(getattr(model, "config", None), "spec", None)
+    return None if spec is None else {"architecture": spec.to_dict()}

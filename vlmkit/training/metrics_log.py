@@ -1,11 +1,13 @@
-"""What a run measured, step by step: JSON lines for programs, TensorBoard events for eyes."""
+"""What a run measured, step by step: JSON lines for programs, TensorBoard events for eyes, and trackers where they are asked for."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from vlmkit.training.trackers import Tracker, asked_for
 
 
 class MetricsLog:
@@ -15,38 +17,58 @@ class MetricsLog:
     updates in all), so that the file reads as if nothing had happened.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 0, step: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: int = 0,
+        step: int = 0,
+        trackers: Sequence[str] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """trackers: "wandb", "trackio"; None: those that the environment asks for (vlmkit.training.trackers). config: what they show
+        of the run. Raises TrackerError for one that is not installed."""
         from torch.utils.tensorboard import SummaryWriter
 
+        self.trackers = [Tracker(name, directory, config) for name in (asked_for() if trackers is None else trackers)]
         path = directory / "metrics.jsonl"
         path.touch()
         self._file = path.open("r+b")
         self._file.truncate(keep)
         self._file.seek(0, 2)
-        self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=step or None)
+        # TensorBoard drops what earlier files say of this step and later ones.
+        self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, record: dict[str, Any]) -> None:
-        """One record. `step` counts the updates of all stages; numbers of the record become TensorBoard's scalars."""
+        """One record. `step` counts the updates of all stages; its floating numbers are curves."""
         self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-        for name, value in record.items():
-            if isinstance(value, float):
-                self._events.add_scalar(f"train/{name}", value, step)
+        curves = {f"train/{name}": value for name, value in record.items() if isinstance(value, float)}
+        for name, value in curves.items():
+            self._events.add_scalar(name, value, step)
+        for tracker in self.trackers:
+            tracker.log(step, curves)
 
     def scores(self, step: int, scores: dict[str, float]) -> None:
-        """Results of an evaluation, for TensorBoard."""
+        """Results of an evaluation, as points beside the curves."""
         for name, value in scores.items():
             self._events.add_scalar(name, value, step)
+        for tracker in self.trackers:
+            tracker.add(step, scores)
 
     def flush(self) -> int:
         """Bring everything to the files; returns the length of metrics.jsonl in bytes."""
         self._file.flush()
         self._events.flush()
+        for tracker in self.trackers:
+            tracker.keep()
         return self._file.tell()
 
     def close(self) -> None:
         self.flush()
         self._file.close()
         self._events.close()
+        for tracker in self.trackers:
+            tracker.close()
 
 
 def read_metrics(directory: Path) -> Iterator[dict[str, Any]]:

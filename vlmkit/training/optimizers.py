@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,17 @@ from torch import Tensor, nn
 from vlmkit.encoders.unused import freeze_unused
 from vlmkit.spec import SpecError
 from vlmkit.training.muon import Muon
+from vlmkit.training.paths import Names, refuse_idle, refuse_unknown
 from vlmkit.training.stage import Stage
+
+
+class Claimed(NamedTuple):
+    """A parameter that learns, and the path of the stage that says how fast."""
+
+    path: str
+    part: str
+    name: str
+    parameter: nn.Parameter
 
 
 def adapters_of(model: nn.Module) -> set[int] | None:
@@ -23,18 +33,22 @@ def adapters_of(model: nn.Module) -> set[int] | None:
 
 def prepare_parts(stage: Stage, parts: Mapping[str, nn.Module], adapters: set[int] | None = None) -> None:
     """Freeze what has no rate: no gradient is computed, kept or applied, and nothing random or running is left on. Where there are
-    adapters, they alone learn."""
+    adapters, they alone learn. Raises SpecError for a path of `stage.learn` that holds no parameter, naming those that do, or none that
+    longer paths leave it."""
+    refuse_unknown(stage.learn, parts)
+    refuse_idle(stage.learn, parts)
     for name, part in parts.items():
-        learns = stage.learns(name)
-        part.requires_grad_(learns)
-        freeze_unused(part)
-        for parameter in part.parameters():
+        learning = _learning(stage, name, part)
+        for own, parameter in part.named_parameters():
             parameter.grad = None
-            if adapters is not None and id(parameter) not in adapters:
-                parameter.requires_grad_(False)
+            # One by one: a weight of four bits below an adapter cannot even be asked to learn.
+            parameter.requires_grad_(own in learning and (adapters is None or id(parameter) in adapters))
+        freeze_unused(part)
         # Recomputing activations is tied to training mode in transformers, and a frozen part needs it all the same
         # where gradients pass through it.
-        part.train(learns or any(getattr(module, "gradient_checkpointing", False) for module in part.modules()))
+        recomputed = any(getattr(module, "gradient_checkpointing", False) for module in part.modules())
+        claimed = {id(parameter) for own, parameter in part.named_parameters() if own in learning}
+        _set_mode(part, claimed, inherited=stage.learns(name), everything=recomputed)
 
 
 def refuse_unclaimed(model: nn.Module, parts: Mapping[str, nn.Module]) -> None:
@@ -45,29 +59,37 @@ def refuse_unclaimed(model: nn.Module, parts: Mapping[str, nn.Module]) -> None:
         raise SpecError(f"{shown} belong to no part of {', '.join(parts)}, so no stage can say whether they learn; put them into one")
 
 
-def learning_parameters(stage: Stage, parts: Mapping[str, nn.Module]) -> Iterator[tuple[str, str, nn.Parameter]]:
-    """(part, name, parameter) of all that learns; a shared parameter once, with the part that comes first."""
+def claimed_parameters(stage: Stage, parts: Mapping[str, nn.Module]) -> Iterator[Claimed]:
+    """All that learns; a shared parameter once, with the part that comes first."""
     seen: set[int] = set()
     for part, module in parts.items():
-        if stage.learns(part):
-            for name, parameter in module.named_parameters():
-                if parameter.requires_grad and id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    yield part, name, parameter
+        learning = _learning(stage, part, module)
+        for name, parameter in module.named_parameters():
+            if name in learning and parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield Claimed(learning[name], part, name, parameter)
+
+
+def learning_parameters(stage: Stage, parts: Mapping[str, nn.Module]) -> Iterator[tuple[str, str, nn.Parameter]]:
+    """(part, name, parameter) of all that learns, in the order of `claimed_parameters`."""
+    for _, part, name, parameter in claimed_parameters(stage, parts):
+        yield part, name, parameter
 
 
 def build_optimizers(stage: Stage, parts: Mapping[str, nn.Module], *, fused: bool) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the blocks' matrices beside it. Each group carries its `part` and its `peak` rate."""
+    """AdamW for everything, or Muon for the blocks' matrices beside it. Each group carries its `path`, the `part` that this is in, and
+    its `peak` rate."""
     groups: dict[tuple[str, str], dict[str, Any]] = {}
-    for part, name, parameter in learning_parameters(stage, parts):
+    for path, part, name, parameter in claimed_parameters(stage, parts):
         dimensions = len(_shape(parameter))
         if stage.optimizer == "muon" and part != "head" and dimensions == 2 and _inside_a_block(name):
             kind = "muon, fused" if name.split(".")[-1] == "in_proj_weight" or ".qkv." in name else "muon"
         else:
             kind = "matrices" if dimensions > 1 else "vectors"
-        rate = getattr(stage, part) * (stage.muon_scale if kind.startswith("muon") else 1)
-        decay = 0.0 if kind == "vectors" else stage.weight_decay
-        group = groups.setdefault((kind, part), {"params": [], "part": part, "lr": rate, "peak": rate, "weight_decay": decay})
+        rate = stage.peak(path) * (stage.muon_scale if kind.startswith("muon") else 1)
+        decay = 0.0 if kind == "vectors" else stage.decay(path)
+        of_group = {"params": [], "part": part, "path": path, "lr": rate, "peak": rate, "weight_decay": decay}
+        group = groups.setdefault((kind, path), of_group)
         if kind == "muon, fused":
             group["pieces"] = 3
         group["params"].append(parameter)
@@ -81,14 +103,34 @@ def build_optimizers(stage: Stage, parts: Mapping[str, nn.Module], *, fused: boo
     return optimizers
 
 
-def set_rates(optimizers: list[Any], factor: float) -> dict[str, float]:
-    """Set every group to its peak times `factor`; returns the highest rate of each part."""
+def set_rates(optimizers: list[Any], stage: Stage, step: int) -> dict[str, float]:
+    """Set every group to its rate in update `step` of the stage; returns the highest rate of each path."""
     rates: dict[str, float] = {}
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
-            rates[group["part"]] = max(float(group["lr"]), rates.get(group["part"], 0.0))
+            path = group.get("path", group["part"])  # DeepSpeed loads groups as they were saved, and they had no path once
+            group["lr"] = group["peak"] * stage.factor(step, path)
+            rates[path] = max(float(group["lr"]), rates.get(path, 0.0))
     return rates
+
+
+def _learning(stage: Stage, part: str, module: nn.Module) -> dict[str, str]:
+    """The path by which each parameter of a part learns; without those that are frozen."""
+    rates = stage.paths
+    claims = Names(part, module).claims(rates) if stage.learns(part) else {}
+    return {name: path for name, path in claims.items() if rates[path] is not None}
+
+
+def _set_mode(module: nn.Module, claimed: set[int], *, inherited: bool, everything: bool) -> None:
+    """Training mode for modules whose parameters all learn, evaluation mode for others; those without parameters are as what holds them."""
+    parameters = list(module.parameters())
+    learns = all(id(parameter) in claimed for parameter in parameters) if parameters else inherited
+    if everything or learns or not any(id(parameter) in claimed for parameter in parameters):
+        module.train(everything or learns)
+        return
+    module.training = False
+    for child in module.children():
+        _set_mode(child, claimed, inherited=False, everything=False)
 
 
 def _inside_a_block(name: str) -> bool:

@@ -1,22 +1,30 @@
-"""Rate, loss and remaining time: a live bar on a terminal, a plain line every few seconds elsewhere."""
+"""Loss, rates and remaining time: a live bar on a terminal, a plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+_KEEP = ("loss", "left", "tokens_per_second", "mfu", "images_per_second", "waiting", "memory", "padding", "samples_per_second")
+"""The most important first: where a terminal is narrow, the last ones are left out."""
+_ORDER = ("loss", "samples_per_second", "tokens_per_second", "images_per_second", "mfu", "memory", "padding", "waiting", "left")
+"""As they are read, from left to right."""
 
 
 class StageProgress:
-    """A context manager around the steps of one stage.
+    """A context manager around the steps of one stage. On a terminal of 80 columns, and as a plain line:
 
-    align      ━━━━━━━━━━━━━━━━━━ 120/400  30%  loss 1.234  118 samples/s  0:38 left
+    align      ━━━━━━━━━━ 120/400 loss 1.234  24.1k tokens/s  41% MFU  0:38 left
+    align      120/400  loss 1.234  118 samples/s  24.1k tokens/s  97 images/s  41% MFU  61.2 GB  4% padding  1% waiting  0:38 left
     """
 
     def __init__(self, console: Console, name: str, *, steps: int, first: int, samples: int, seconds_between_lines: float = 10.0) -> None:
+        """samples: of one step, for the rate where a step is told without a record."""
         self.console, self.name, self.steps, self.samples = console, name, steps, samples
         self._between = seconds_between_lines
         self._first = first
@@ -28,10 +36,9 @@ class StageProgress:
         if self.console.is_terminal:
             columns = (
                 TextColumn("{task.description:<10}"),
-                BarColumn(),
+                BarColumn(bar_width=self._bar_width),
                 MofNCompleteColumn(),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[text]}", markup=False),
             )
             self._bar = Progress(*columns, console=self.console, refresh_per_second=4)
             self._bar.start()
@@ -42,19 +49,52 @@ class StageProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, step: int, loss: float) -> None:
-        """`step` updates are done, the last one with this loss."""
+    def update(self, step: int, loss: float, record: Mapping[str, float] | None = None) -> None:
+        """`step` updates are done, the last one with this loss; `record` as `Meters.recent` gives it."""
         self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
         now = time.perf_counter()
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, text=self._text(step, now))
+            # A space stands between columns, and none behind the last.
+            room = self.console.width - max(10, len(self.name)) - self._bar_width - (2 * len(str(self.steps)) + 1) - 3
+            self._bar.update(self._task, completed=step, text=self._text(step, now, record, room))
         elif now - self._last_line >= self._between or step == self.steps:
             self._last_line = now
-            self.console.print(f"{self.name:<10} {step}/{self.steps}  {self._text(step, now)}", highlight=False, soft_wrap=True)
+            self.console.print(
+                f"{self.name:<10} {step}/{self.steps}  {self._text(step, now, record)}", highlight=False, markup=False, soft_wrap=True
+            )
 
-    def _text(self, step: int, now: float) -> str:
+    @property
+    def _bar_width(self) -> int:
+        return 10 if self.console.width < 120 else 20
+
+    def _text(self, step: int, now: float, record: Mapping[str, float] | None, room: int | None = None) -> str:
         each = (now - self._begun) / max(1, step - self._first)
-        return f"loss {self._loss:.3f}  {self.samples / each:.0f} samples/s  {clock(each * (self.steps - step))} left"
+        words = {"loss": f"loss {self._loss:.3f}", "left": f"{clock(each * (self.steps - step))} left"}
+        record = {"samples_per_second": self.samples / each} if record is None else record
+        words |= {name: in_words(name, record[name]) for name in _ORDER if name in record}
+        kept: list[str] = []
+        for name in (name for name in _KEEP if name in words):
+            if room is not None and kept and len("  ".join(words[other] for other in (*kept, name))) > room:
+                break
+            kept.append(name)
+        return "  ".join(words[name] for name in _ORDER if name in kept)
+
+
+def in_words(name: str, value: float) -> str:
+    """A number of a record for the eye: in_words("tokens_per_second", 24_100) is '24.1k tokens/s'."""
+    if name.endswith("_per_second"):
+        return f"{short(value)} {name.removesuffix('_per_second')}/s"
+    if name == "memory":
+        return f"{value / 1e9:.1f} GB"
+    return f"{100 * value:.0f}% {'MFU' if name == 'mfu' else name}"
+
+
+def short(value: float) -> str:
+    """At most three digits: short(0.523) is '0.52', short(118.2) is '118', short(24_100) is '24.1k'."""
+    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g}{unit}"
+    return f"{round(value, 2):.3g}"
 
 
 def clock(seconds: float) -> str:

@@ -17,7 +17,7 @@ class RunError(Exception):
 
 
 class RunDirectory:
-    """Holds `run.json` (the configuration), `state.safetensors` (where it is), `metrics.jsonl`, `tensorboard/`, and at
+    """Holds `run.json` (the configuration), `state/` (where it is), `metrics.jsonl`, `tensorboard/`, and at
     the end `checkpoint/`, `results.json` and `report.html`."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -26,17 +26,8 @@ class RunDirectory:
 
     @property
     def state(self) -> Path:
-        return self.path / "state.safetensors"
-
-    @property
-    def shards(self) -> Path:
-        """In place of `state` where no process holds the weights whole."""
-        return self.path / "shards"
-
-    @property
-    def weights(self) -> Path:
-        """Weights after the last finished stage, in a sharded run."""
-        return self.path / "weights"
+        """A directory for each of the last states: see vlmkit.training.states."""
+        return self.path / "state"
 
     @property
     def data(self) -> Path:

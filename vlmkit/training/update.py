@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from vlmkit.layout.laid_out import IGNORE
+from vlmkit.training.engines.base import Batch, Engine, Loss
 from vlmkit.training.stage import Stage
 from vlmkit.views import is_whole_numbers
 
-Batch = Mapping[str, Tensor]
-Loss = Callable[[nn.Module, Batch], Tensor]
-"""The model and a batch -> the mean loss of the batch."""
+
+class Update(NamedTuple):
+    loss: float
+    """Mean over all supervised tokens of all processes."""
+    norm: float
+    """Of the gradient, before it was cut."""
 
 
 def model_loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -30,40 +32,18 @@ def to_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     return {name: value if is_whole_numbers(name) else value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
-def gradients(
-    accelerator: Accelerator,
-    stage: Stage,
-    model: nn.Module,
-    parameters: list[nn.Parameter],
-    ahead: Iterator[dict[str, Tensor]],
-    loss: Loss,
-) -> tuple[float, float]:
-    """The gradients of one update, from `accumulate` micro-batches: its loss, and their norm before clipping. Every process gets the same
-    two numbers."""
-    device = accelerator.device
-    batches = [to_device(next(ahead), device) for _ in range(stage.accumulate)]
-    pieces = len(batches) * accelerator.num_processes
-    if pieces > 1 and all("labels" in batch for batch in batches):
+def gradients(engine: Engine, stage: Stage, batches: Iterator[dict[str, Tensor]], loss: Loss) -> Update:
+    """The gradients of one update, from `accumulate` micro-batches of each process. Every process gets the same two numbers."""
+    processes = engine.processes
+    micro = [to_device(next(batches), processes.device) for _ in range(stage.accumulate)]
+    pieces = len(micro) * processes.world
+    if pieces > 1 and all("labels" in batch for batch in micro):
         # Every supervised token of the update counts the same, in whichever micro-batch or process it is.
-        supervised = sum((batch["labels"][:, 1:] != IGNORE).sum() for batch in batches)
-        items = accelerator.reduce(supervised, reduction="sum")
-        batches = [batch | {"num_items_in_batch": items / pieces} for batch in batches]
-    total = torch.zeros((), device=device)
-    for number, batch in enumerate(batches):
-        last = number == len(batches) - 1
-        accelerator.gradient_state._set_sync_gradients(last)
-        with nullcontext() if last else accelerator.no_sync(model):
-            value = loss(model, batch)
-            accelerator.backward(value / len(batches))
-        total += value.detach() / len(batches)
-    norm = accelerator.clip_grad_norm_(parameters, stage.clip)
-    if accelerator.num_processes > 1:
-        total = accelerator.reduce(total, reduction="mean")
-    return total.item(), 0.0 if norm is None else float(norm)
-
-
-def apply(optimizers: list[Any]) -> None:
-    """Move the weights by their gradients."""
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad()
+        supervised = torch.stack([(batch["labels"][:, 1:] != IGNORE).sum() for batch in micro]).sum()
+        items = processes.summed(supervised)
+        micro = [batch | {"num_items_in_batch": items / pieces} for batch in micro]
+    total = torch.zeros((), device=processes.device)
+    for number, batch in enumerate(micro):
+        total += engine.backward(loss, batch, part=1 / len(micro), last=number == len(micro) - 1)
+    norm = engine.norm(stage.clip)
+    return Update((processes.summed(total) / processes.world).item(), norm)

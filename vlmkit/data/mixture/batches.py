@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from vlmkit.data.mixture.maker import Maker
 from vlmkit.data.mixture.planner import Planner
 from vlmkit.data.mixture.state import MixtureState
+from vlmkit.data.mixture.windows import PlannedRow
 from vlmkit.data.rejections import Rejections
 
 FEW = 200
@@ -37,6 +38,8 @@ class Batches(Iterator[dict[str, Tensor]]):
         self._state = state
         self._limit = limit
         self._ended = False
+        self._sources = [name for name, _ in maker.sources]
+        self._taken: Sequence[PlannedRow] = ()
         if planner.rank:
             # What was counted before the state was saved is carried on by the first process.
             state.rejected, state.cut = Rejections(), Rejections()
@@ -67,6 +70,11 @@ class Batches(Iterator[dict[str, Tensor]]):
         """Samples that this process took without their last turns."""
         return self._state.cut
 
+    @property
+    def taken(self) -> list[str]:
+        """The samples of the last micro-batch, each as source:id; one that stands in several rows is named once."""
+        return list(dict.fromkeys(f"{self._sources[part.source]}:{part.id}" for row in self._taken for part in row))
+
     def __next__(self) -> dict[str, Tensor]:
         """Raises TooManyRejected above the mixture's limit."""
         if self._ended:
@@ -76,6 +84,7 @@ class Batches(Iterator[dict[str, Tensor]]):
         task = self._planner.tasks.popleft()
         if task.error is not None:
             raise task.error
+        self._taken = task.rows
         self._state.batch = task.batch
         for stream, position in task.positions.items():
             self._state.streams[stream] = position

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -22,6 +22,7 @@ class Task:
     """Micro-batches that all processes have taken once this one's round is over."""
     positions: dict[int, Position]
     """Where streams stand then, as far as this process follows them."""
+    rows: Sequence[PlannedRow] = ()
     rejected: Rejections = field(default_factory=Rejections)
     cut: Rejections = field(default_factory=Rejections)
     error: Exception | None = None
@@ -63,10 +64,10 @@ class Planner:
                 if not rows and not left:
                     break
                 rejected, cut = (own.rejected, own.cut) if own is not None else (Rejections(), Rejections())
-                self.tasks.append(Task(self._batch, positions, rejected, cut))
+                self.tasks.append(Task(self._batch, positions, rows, rejected, cut))
                 yield rows
             rejected, cut = (own.rejected, own.cut) if own is not None else (Rejections(), Rejections())
-            self.tasks.append(Task(self._batch - self.world, positions, rejected, cut))
+            self.tasks.append(Task(self._batch - self.world, positions, (), rejected, cut))
         except Exception as error:
             # Raised where the micro-batch would have been, however far ahead of it this is.
             self.tasks.append(Task(self._batch, {}, error=error))

@@ -1,0 +1,174 @@
+"""Groups of processes that train: `python -m tests.training.engine_worker`, with a plan as JSON on stdin.
+
+A plan is a list of groups, one after the other: {"world": 2, "runs": [["directory", "engine", "stage", stop], ["copy", "from", "to"]]}.
+A run trains the stage in the directory, from wherever that stands; `stop` sends SIGTERM to the last process in that step, or is null.
+The processes of a group are forked: what they import takes longer than what they do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import traceback
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+import vlmkit
+from tests.training.conftest import DATA, small
+from vlmkit.training.adapter import Adapter
+from vlmkit.training.blueprint import OfArchitecture
+from vlmkit.training.engines import engine
+from vlmkit.training.launched import Place
+from vlmkit.training.loop import Interrupted, Trainer
+from vlmkit.training.processes import Processes, meet
+from vlmkit.training.run import RunDirectory
+from vlmkit.training.stage import Stage
+from vlmkit.training.update import model_loss
+
+MICRO_BATCHES = 6
+"""In an update, of however many processes."""
+SMALL: dict[str, Any] = {"reduce_bucket_size": 100_000, "stage3_prefetch_bucket_size": 100_000, "stage3_param_persistence_threshold": 0}
+"""Buckets as small as the model, so that nothing is whole by accident."""
+
+STAGES = {
+    "connector": Stage(name="connector", steps=10, batch_size=2, connector=1e-3, warmup=3, data=DATA),
+    "full": Stage(
+        name="full",
+        steps=10,
+        batch_size=2,
+        learn={"language_model": 1e-3, "language_model.embeddings": 3e-4},
+        encoder=1e-3,
+        connector=1e-3,
+        weight_decay=0.1,
+        clip=0.5,
+        ema=0.9,
+        data=DATA,
+    ),
+    "lora": Stage(
+        name="lora",
+        steps=10,
+        batch_size=2,
+        connector=1e-3,
+        language_model=1e-2,
+        adapters={"language_model": Adapter(rank=4, modules=("q_proj", "v_proj", "down_proj"))},
+        data=DATA,
+    ),
+    "dora": Stage(
+        name="dora",
+        steps=10,
+        batch_size=2,
+        encoder=1e-2,
+        language_model=1e-2,
+        adapters={"encoder": Adapter(rank=2, dora=True), "language_model": Adapter(rank=4, dora=True)},
+        data=DATA,
+    ),
+}
+
+
+class Mixed(Dataset[dict[str, Tensor]]):
+    """Micro-batch n: words alone, one picture, several of other sizes; padded, or packed into a row."""
+
+    def __init__(self, processor: vlmkit.VLMProcessor) -> None:
+        self.processor = processor
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng(number)
+        rows = []
+        for _ in range(2):
+            sizes = [] if number % 3 == 0 else [(56, 56)] if number % 3 == 1 else [(56, 140), (84, 56)]
+            pictures = [{"type": "image", "image": rng.integers(0, 255, (*size, 3), dtype=np.uint8)} for size in sizes]
+            question = [*pictures, {"type": "text", "text": f"{rng.integers(100)}?"}]
+            rows.append([{"role": "user", "content": question}, {"role": "assistant", "content": "yes" * int(rng.integers(1, 4))}])
+        return dict(self.processor(rows, pack=number % 2 == 1))
+
+
+def train(processes: Processes, directory: str, kind: str, stage: str, stop: int | None) -> None:
+    run = RunDirectory(Path(directory))
+    if processes.main:
+        run.begin({"test": stage})
+    processes.wait()
+    options = SMALL if kind == "zero3" else {"reduce_bucket_size": 100_000} if kind == "zero2" else {}
+    made = engine(kind, processes)
+    if options:
+        made = type(made)(processes, **options)
+    console = Console(quiet=True)
+    trainer = Trainer(run, OfArchitecture(small(), seed=0), engine=made, console=console, save_seconds=1e9, workers=0)
+    calls = 0
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        nonlocal calls
+        if stop is not None and processes.rank == processes.world - 1 and calls == stop * (MICRO_BATCHES // processes.world):
+            os.kill(os.getpid(), signal.SIGTERM)
+        calls += 1
+        return model_loss(model, batch)
+
+    try:
+        trainer.train(STAGES[stage].replace(accumulate=MICRO_BATCHES // processes.world), Mixed(vlmkit.build_processor(small())), loss=loss)
+    except Interrupted:
+        assert stop is not None
+    if trainer.log is not None:
+        trainer.log.close()
+        run.unlock()
+
+
+def work(rank: int, world: int, port: int, runs: list[list[Any]]) -> None:
+    processes = meet(Place(rank, world, 0, port=port), patience=timedelta(seconds=120))
+    for run in runs:
+        if run[0] == "copy":
+            processes.wait()
+            if processes.main:
+                shutil.copytree(run[1], run[2])
+        else:
+            train(processes, *run)
+    processes.wait()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def group(world: int, runs: list[list[Any]]) -> None:
+    """Raises RuntimeError where one of the processes fails; the others are ended."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(world):
+        child = os.fork()
+        if child == 0:
+            try:
+                work(rank, world, port, runs)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    while children:
+        ended, status = os.wait()
+        children.remove(ended)
+        if status:
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+            raise RuntimeError(f"a process of {world} failed with {os.waitstatus_to_exitcode(status)} in {runs}")
+
+
+def main() -> None:
+    import deepspeed  # noqa: F401 (before the fork)
+
+    torch.set_num_threads(1)
+    for planned in json.load(sys.stdin):
+        group(planned["world"], planned["runs"])
+
+
+if __name__ == "__main__":
+    main()

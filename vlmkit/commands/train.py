@@ -1,0 +1,130 @@
+"""Train a model through the stages of a file, on one process or on many.
+
+    vlmkit train univa-vl-tiny --stages stages.yaml --data shards --run runs/mine
+    torchrun --nproc-per-node 8 -m vlmkit train univa-vl --weights pretrained --stages stages.yaml --data shards --engine fsdp2
+
+The same command goes on from where a run was stopped.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from vlmkit.commands import UsageError
+from vlmkit.commands.choice import add_exchange_options, add_plugin_option, chosen
+
+ENGINES = ("single", "ddp", "fsdp2", "zero2", "zero3")
+
+
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="name of an architecture, or its JSON file")
+    parser.add_argument("--stages", required=True, metavar="FILE", help="stages in YAML, or a Python file with STAGES")
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="a folder of shards for each source that the stages name")
+    parser.add_argument("--run", type=Path, dest="directory", metavar="DIR", help="directory of the run; runs/<model> unless given")
+    parser.add_argument("--fresh", action="store_true", help="remove the run in that directory and start anew")
+    add_engine_options(parser)
+    parser.add_argument("--weights", metavar="WHAT", help="'pretrained', or a checkpoint's directory; random unless given")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of random weights and of the order of data (%(default)s)")
+    add_exchange_options(parser)
+    add_plugin_option(parser)
+
+
+def add_engine_options(parser: ArgumentParser) -> None:
+    """What any command that trains takes."""
+    parser.add_argument("--engine", choices=ENGINES, help="how processes share the work; single, or ddp where there are several")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that prepare batches ahead, in each process")
+    parser.add_argument("--save-seconds", type=float, metavar="S", help="time between two saved states")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of each process; all cores unless given")
+
+
+def check_engine_options(arguments: Namespace) -> None:
+    """Raises UsageError for a number that cannot be."""
+    for name, least in (("workers", 0), ("threads", 1), ("save_seconds", 0)):
+        if (value := getattr(arguments, name)) is not None and value < least:
+            raise UsageError(f"--{name.replace('_', '-')} takes {least} or more, got {value}")
+
+
+def run(arguments: Namespace) -> None:
+    check_engine_options(arguments)
+    _check_data(arguments)
+    from vlmkit.training.run import RunDirectory
+    from vlmkit.training.stage_files import read_stages
+
+    architecture = chosen(arguments)
+    stages = read_stages(arguments.stages)
+    run = RunDirectory(arguments.directory or Path("runs") / architecture.name)
+    configuration: dict[str, Any] = {
+        "architecture": architecture.to_dict(),
+        "stages": [stage.to_dict() for stage in stages],
+        "data": str(arguments.data.resolve()),
+        "weights": arguments.weights,
+        "dtype": arguments.dtype,
+        "seed": arguments.seed,
+    }
+    code = _train(arguments, architecture, stages, run, configuration)
+    if code:
+        sys.exit(code)
+
+
+def _check_data(arguments: Namespace) -> None:
+    if not arguments.data.is_dir():
+        raise UsageError(f"--data {arguments.data} is no directory; 'vlmkit data pack' writes shards")
+
+
+def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run: Any, configuration: dict[str, Any]) -> int:
+    """Exit status: 0 done, 128 + n stopped by signal n."""
+    import torch
+    from rich.console import Console
+
+    import vlmkit
+    from vlmkit.training.blueprint import OfArchitecture
+    from vlmkit.training.consolidate import consolidate
+    from vlmkit.training.engines import engine
+    from vlmkit.training.loop import Interrupted, Trainer
+    from vlmkit.training.processes import meet
+    from vlmkit.training.signals import StopSignals
+    from vlmkit.training.sources import mixture
+
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    processes = meet()
+    with processes.main_first():
+        if processes.main:
+            if arguments.fresh:
+                run.clear()
+            run.begin(configuration)
+        else:
+            run.check(configuration)
+    console = Console(quiet=not processes.main)
+    processor = vlmkit.build_processor(architecture)
+    blueprint = OfArchitecture(architecture, weights=arguments.weights, seed=arguments.seed, dtype=arguments.dtype)
+    with StopSignals() as stop:
+        trainer = Trainer(
+            run,
+            blueprint,
+            engine=engine(arguments.engine, processes, dtype=arguments.dtype),
+            seed=arguments.seed,
+            console=console,
+            save_seconds=120.0 if arguments.save_seconds is None else arguments.save_seconds,
+            workers=1 if arguments.workers is None else arguments.workers,
+            stop=stop,
+        )
+        try:
+            for stage in stages:
+                trainer.train(stage, mixture(stage, processor, arguments.data, seed=arguments.seed))
+        except Interrupted as stopped:
+            console.print(f"{stopped}; the state is saved. The same command goes on from there.", soft_wrap=True)
+            return 128 + stopped.signal
+    if processes.main:
+        from vlmkit.files import replace_directory
+
+        with replace_directory(run.path / "checkpoint") as directory:
+            consolidate(run.path, directory, dtype=arguments.dtype)
+            processor.save_pretrained(directory)
+        console.print(f"checkpoint: {run.path / 'checkpoint'}", highlight=False, soft_wrap=True)
+    processes.wait()
+    return 0

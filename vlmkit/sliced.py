@@ -1,0 +1,279 @@
+"""Weights of a model, read in runs: for whoever fills a model in pieces, because it is whole on no host.
+
+Every source gives the values of a parameter, or of a buffer of the state dict, under the name that it has in the model, in the dtype that
+it is stored in; the caller casts. A process that owns a share of a parameter reads that share, and from disk no more than it.
+
+    SavedWeights        what save_pretrained of a VLM wrote
+    PublishedWeights    as build(weights="pretrained"): towers and language model of published checkpoints, the rest drawn
+    RandomWeights       as build(seed=...)
+
+Directories were read; downloads go through huggingface_hub and were never run here: no network.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vlmkit.architecture import Architecture
+from vlmkit.build import build, building, check_parts, refuse_other_type, resolve, seeing
+from vlmkit.converted import Converted, refuse
+from vlmkit.renamed import RENAMED
+from vlmkit.spec import SpecError
+from vlmkit.stored import Stored, files_of, refuse_outside
+
+if TYPE_CHECKING:
+    from vlmkit.model import VLM
+
+
+class WeightSource(Protocol):
+    """Parameters and persistent buffers of a model, by the names of its state dict; a tied one has all of its names."""
+
+    def names(self) -> tuple[str, ...]: ...
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def read(self, name: str, start: int, length: int) -> Tensor:
+        """(length,): values [start, start + length) of the flattened tensor, in the stored dtype, on the CPU, a copy. Raises IndexError
+        outside of it."""
+        ...
+
+
+class HeldWeights:
+    """Tensors that are in memory, as a source."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.tensors[name].shape)
+
+    def read(self, name: str, start: int, length: int) -> Tensor:
+        refuse_outside(name, self.shape(name), start, length)
+        return self.tensors[name].detach().reshape(-1)[start : start + length].clone()
+
+
+class SavedWeights(Converted):
+    """A directory that `VLM.save_pretrained` wrote, also one of before weights were renamed."""
+
+    def __init__(self, directory: str | os.PathLike[str], expected: Architecture | None = None) -> None:
+        """Reads configs and headers. expected: what the directory has to hold. Raises FileNotFoundError where there is no checkpoint,
+        SpecError where it is another model's or its names do not fit."""
+        from vlmkit.config import VLMConfig
+
+        place = Path(directory)
+        if not (place / "config.json").is_file():
+            raise FileNotFoundError(f"{place} holds no checkpoint (no config.json); give a directory that save_pretrained wrote")
+        refuse_other_type(place)
+        config = VLMConfig.from_pretrained(place)
+        self.architecture: Architecture = config.spec
+        if expected is not None:
+            check_parts(place, self.architecture, expected)
+        files = files_of(place)
+        if not files:
+            raise FileNotFoundError(f"{place} holds no model.safetensors and no index of several; save the model there again")
+        super().__init__(bare(config), Stored(files), str(place), RENAMED)
+
+
+class RandomWeights:
+    """What `build(architecture, seed=seed, dtype=dtype)` draws. The whole model is built when the first value is read, for each part is
+    drawn after the one before it: MemoryError where it does not fit, as build says it."""
+
+    def __init__(self, architecture: str | Architecture, *, seed: int, dtype: str | torch.dtype = "float32") -> None:
+        """Raises ArchitectureError where parts do not fit."""
+        self.architecture, self.seed, self.dtype = resolve(architecture).validate(), seed, dtype
+        self.shapes = shapes_of(bare_of(self.architecture, dtype))
+        self._held: HeldWeights | None = None
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.shapes)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.shapes[name]
+
+    def read(self, name: str, start: int, length: int) -> Tensor:
+        if self._held is None:
+            self._held = HeldWeights(build(self.architecture, seed=self.seed, dtype=self.dtype).state_dict())
+        return self._held.read(name, start, length)
+
+
+class PublishedWeights:
+    """What `build(architecture, weights="pretrained", seed=seed, dtype=dtype)` has, without the language model in memory.
+
+    Its weights are read from its safetensors files. Towers are loaded whole, and connector and fusion are drawn behind them in `dtype`,
+    when the first value of one of them is read; they are held (a ViT-H: 2.5 GB in float32) until they are released.
+    """
+
+    def __init__(self, architecture: str | Architecture, *, seed: int, dtype: str | torch.dtype = "float32") -> None:
+        """seed: of what has no checkpoint; the same in every process, for each draws it itself. Raises ArchitectureError where parts do not
+        fit, SpecError where the language model's checkpoint is missing or is of another one; what a tower has to say is said when it is
+        loaded. Warns of weights that cannot be read slice by slice."""
+        self.architecture, self.seed = resolve(architecture).validate(), seed
+        described = self.architecture.language_model
+        if described.checkpoint is None:
+            raise SpecError(
+                f"{self.architecture.name}: the language model names no published checkpoint; leave weights out for random ones"
+            )
+        model = bare_of(self.architecture, dtype)
+        self.config = model.config
+        self.shapes = shapes_of(model)
+        self.language_model = published(described, model)
+        self._drawn: HeldWeights | None = None
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.shapes)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.shapes[name]
+
+    def read(self, name: str, start: int, length: int) -> Tensor:
+        if name.startswith(LANGUAGE_MODEL):
+            return self.language_model.read(name.removeprefix(LANGUAGE_MODEL), start, length)
+        return self.hold().read(name, start, length)
+
+    def hold(self) -> HeldWeights:
+        """Load the towers and draw the rest now, where processes of one machine take turns at it. All but the language model."""
+        if self._drawn is None:
+            self._drawn = HeldWeights(self._draw())
+        return self._drawn
+
+    def release(self) -> None:
+        """Forget what `hold` holds; whoever reads of it again loads it again."""
+        self._drawn = None
+
+    def _draw(self) -> dict[str, Tensor]:
+        spec = self.architecture
+        with torch.random.fork_rng(devices=[]), building(self.config.dtype), torch.device("cpu"):
+            torch.default_generator.manual_seed(self.seed)  # the one of torch.random, and none of a GPU
+            model = seeing(self.config)
+            # Nothing of a language model that is read from files is drawn, so what comes behind it is drawn as if it had been.
+            model.fusion = spec.fusion.build(model.language_model, spec.layout)
+        return {name: value for name, value in model.state_dict().items() if not name.startswith(LANGUAGE_MODEL)}
+
+
+LANGUAGE_MODEL = "language_model."
+
+
+def weights_of(
+    architecture: str | Architecture, weights: str | os.PathLike[str] | None, *, seed: int, dtype: str | torch.dtype = "float32"
+) -> WeightSource:
+    """The source of what `build` with the same arguments has."""
+    if weights is None:
+        return RandomWeights(architecture, seed=seed, dtype=dtype)
+    if os.fspath(weights) == "pretrained":
+        return PublishedWeights(architecture, seed=seed, dtype=dtype)
+    return SavedWeights(weights, resolve(architecture))
+
+
+def refuse_unfit(module: nn.Module, source: WeightSource) -> None:
+    """Raise SpecError listing names that only the module or only the source has, and those whose shapes differ."""
+    own, names = module.state_dict(), set(source.names())
+    wrong = {
+        "missing keys": [name for name in own if name not in names],
+        "unexpected keys": [name for name in source.names() if name not in own],
+        "mismatched keys": [
+            f"{name} {source.shape(name)}, expected {tuple(value.shape)}"
+            for name, value in own.items()
+            if name in names and source.shape(name) != tuple(value.shape)
+        ],
+    }
+    refuse(f"the weights of {type(source).__name__} do not fit {type(module).__name__}", wrong)
+
+
+def fill(module: nn.Module, source: WeightSource, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> None:
+    """Give a whole skeleton its weights, one parameter after the other: for one process that has room for it.
+
+    Parameters are made on `device`, in their own dtype or in `dtype`; tied ones stay one, frozen ones frozen. Buffers move to the device,
+    and those of the state dict take the source's values. Raises SpecError where the source is another model's.
+    """
+    refuse_unfit(module, source)
+    made: dict[int, nn.Parameter] = {}
+    persistent = module.state_dict().keys()
+    for path, owner in module.named_modules():
+        for name, parameter in owner._parameters.items():
+            if parameter is None:
+                continue
+            if id(parameter) not in made:
+                values = values_of(source, f"{path}.{name}" if path else name)
+                values = values.to(device=device, dtype=dtype or parameter.dtype)
+                made[id(parameter)] = nn.Parameter(values, requires_grad=parameter.requires_grad)
+            owner._parameters[name] = made[id(parameter)]
+        for name, buffer in owner._buffers.items():
+            if buffer is None:
+                continue
+            full = f"{path}.{name}" if path else name
+            values = values_of(source, full).to(buffer.dtype) if full in persistent else buffer
+            owner._buffers[name] = values.to(device)
+
+
+def values_of(source: WeightSource, name: str) -> Tensor:
+    """A whole tensor of a source, in its shape and in the stored dtype."""
+    shape = source.shape(name)
+    return source.read(name, 0, math.prod(shape)).view(shape)
+
+
+def bare(config: Any) -> VLM:
+    """The model on the meta device, for its names, its shapes and what is tied."""
+    from vlmkit.model import VLM
+
+    with torch.random.fork_rng(devices=[]), building(config.dtype), torch.device("meta"):
+        return VLM(config)
+
+
+def bare_of(architecture: Architecture, dtype: str | torch.dtype) -> VLM:
+    from vlmkit.config import VLMConfig
+
+    with building(dtype) as chosen:
+        return bare(VLMConfig(architecture=architecture.to_dict(), dtype=chosen))
+
+
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+
+
+def published(described: Any, model: VLM) -> WeightSource:
+    """The published weights of a language model. Those whose files are not safetensors are loaded whole, and it is said."""
+    language_model: Any = model.language_model
+    files = files_of(directory_of(described.checkpoint, described.revision))
+    if not files:
+        warnings.warn(f"{described.checkpoint} has no safetensors files: every process loads it whole; convert it", stacklevel=3)
+        revision = {} if described.revision is None else {"revision": described.revision}
+        whole, info = type(language_model).from_pretrained(
+            described.checkpoint, config=model.config.text_config, dtype="auto", output_loading_info=True, **revision
+        )
+        refuse(described.checkpoint, {what.replace("_", " "): sorted(map(str, info.get(what, ()))) for what in KEYS})
+        return HeldWeights(whole.state_dict())
+    found = Converted(language_model, Stored(files), described.checkpoint)
+    if found.converted:
+        warnings.warn(
+            f"{described.checkpoint}: transformers makes {len(found.converted)} weights of tensors that are cut otherwise "
+            f"({found.converted[0]}); to read a slice of one, all that it is made of is read",
+            stacklevel=3,
+        )
+    return found
+
+
+KEYS = ("missing_keys", "unexpected_keys", "mismatched_keys")
+
+
+def directory_of(checkpoint: str, revision: str | None) -> Path:
+    """Where a checkpoint's safetensors files are on this machine; those of a hub are fetched, once for all processes of the machine.
+    Raises OSError where the hub does not answer."""
+    from huggingface_hub import snapshot_download
+
+    from vlmkit.hub import refuse_unreachable
+
+    if os.path.isdir(checkpoint):
+        return Path(checkpoint)
+    refuse_unreachable(checkpoint, "config.json", revision)
+    return Path(snapshot_download(checkpoint, revision=revision, allow_patterns=["*.json", "model*.safetensors"]))
