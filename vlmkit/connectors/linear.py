@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
-from vlmkit.features import Features
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @connectors.register("linear")
@@ -19,14 +20,6 @@ class Linear(Connector):
     bias: bool = True
 
     def build(self, dim_in: int, dim_out: int) -> nn.Module:
+        from vlmkit.connectors.linear_module import LinearModule
+
         return LinearModule(self, dim_in, dim_out)
-
-
-class LinearModule(nn.Module):
-    def __init__(self, spec: Linear, dim_in: int, dim_out: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(dim_in, dim_out, bias=spec.bias)
-
-    def forward(self, features: Features) -> Features:
-        """(N, D_v) -> (N, D_lm)"""
-        return features._replace(tokens=self.linear(features.tokens))

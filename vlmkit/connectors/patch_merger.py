@@ -7,14 +7,15 @@ the merged token. Grid (F, H, W) -> (F, H/r, W/r). From 1280 to 3584 channels it
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import nn
-
-from vlmkit.activations import Activation, activation
+from vlmkit.activations import Activation
 from vlmkit.connectors import connectors
-from vlmkit.connectors.blocks import BlockConnector, merge_blocks
-from vlmkit.features import Features
+from vlmkit.connectors.block_connector import BlockConnector
 from vlmkit.spec import SpecError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @connectors.register("patch_merger")
@@ -33,19 +34,6 @@ class PatchMerger(BlockConnector):
             raise SpecError(f"patch_merger.norm_eps: expected more than 0, got {self.norm_eps}")
 
     def build(self, dim_in: int, dim_out: int) -> nn.Module:
+        from vlmkit.connectors.patch_merger_module import PatchMergerModule
+
         return PatchMergerModule(self, dim_in, dim_out)
-
-
-class PatchMergerModule(nn.Module):
-    def __init__(self, spec: PatchMerger, dim_in: int, dim_out: int) -> None:
-        super().__init__()
-        self.spec = spec
-        merged = dim_in * spec.ratio**2
-        self.norm = nn.LayerNorm(dim_in, eps=spec.norm_eps)
-        self.mlp = nn.Sequential(nn.Linear(merged, merged), activation(spec.activation), nn.Linear(merged, dim_out))
-
-    def forward(self, features: Features) -> Features:
-        """(N, D_v) -> (N / r^2, D_lm)"""
-        grids = tuple(self.spec.grid_out(grid) for grid in features.grids)
-        normed = features._replace(tokens=self.norm(features.tokens))
-        return Features(self.mlp(merge_blocks(normed, self.spec.ratio, self.spec.order)), grids)

@@ -7,12 +7,13 @@ Shi et al. 2016 (arXiv:1609.05158) run backwards; as a VLM connector in InternVL
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from vlmkit.connectors import connectors
-from vlmkit.connectors.blocks import BlockConnector, merge_blocks
-from vlmkit.features import Features
+from vlmkit.connectors.block_connector import BlockConnector
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @connectors.register("pixel_shuffle")
@@ -23,16 +24,6 @@ class PixelShuffle(BlockConnector):
     bias: bool = False
 
     def build(self, dim_in: int, dim_out: int) -> nn.Module:
+        from vlmkit.connectors.pixel_shuffle_module import PixelShuffleModule
+
         return PixelShuffleModule(self, dim_in, dim_out)
-
-
-class PixelShuffleModule(nn.Module):
-    def __init__(self, spec: PixelShuffle, dim_in: int, dim_out: int) -> None:
-        super().__init__()
-        self.spec = spec
-        self.linear = nn.Linear(dim_in * spec.ratio**2, dim_out, bias=spec.bias)
-
-    def forward(self, features: Features) -> Features:
-        """(N, D_v) -> (N / r^2, D_lm)"""
-        grids = tuple(self.spec.grid_out(grid) for grid in features.grids)
-        return Features(self.linear(merge_blocks(features, self.spec.ratio, self.spec.order)), grids)

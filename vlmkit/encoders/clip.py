@@ -7,14 +7,15 @@ transformers no hidden state of CLIP carries the final norm; it is applied to th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, Positions
-from vlmkit.encoders.hf import TransformersViT, TransformersViTTower
+from vlmkit.encoders.hf import TransformersViT
+
+if TYPE_CHECKING:
+    from vlmkit.encoders.clip_tower import ClipTower
 
 
 @encoders.register("clip")
@@ -49,14 +50,6 @@ class Clip(TransformersViT):
         return CLIPVisionModel
 
     def build(self) -> ClipTower:
+        from vlmkit.encoders.clip_tower import ClipTower
+
         return ClipTower(self, self.make())
-
-
-class ClipTower(TransformersViTTower):
-    def __init__(self, spec: Clip, model: Any) -> None:
-        super().__init__(spec, model)
-        self.pre_layrnorm: nn.Module = model.pre_layrnorm  # transformers' spelling: the name in every checkpoint
-
-    def before(self, tokens: Tensor) -> Tensor:
-        normed: Tensor = self.pre_layrnorm(tokens)
-        return normed

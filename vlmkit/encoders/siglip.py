@@ -7,13 +7,16 @@ without the pooling head. It has no class token.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import HALF, Positions
-from vlmkit.encoders.hf import TransformersViT, TransformersViTTower
+from vlmkit.encoders.hf import TransformersViT
 from vlmkit.features import Grid
+
+if TYPE_CHECKING:
+    from vlmkit.encoders.hf_tower import TransformersViTTower
 
 
 @encoders.register("siglip")
@@ -48,6 +51,8 @@ class Siglip(TransformersViT):
         return SiglipVisionModel
 
     def build(self) -> TransformersViTTower:
+        from vlmkit.encoders.hf_tower import TransformersViTTower
+
         tower = TransformersViTTower(self, self.make())
         tower.prefix_dropped = 0 if self.first_patch == "keep" else 1
         return tower

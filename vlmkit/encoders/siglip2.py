@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import HALF, Positions
-from vlmkit.encoders.hf import Embeddings, TransformersEncoder, TransformersViT, TransformersViTTower
+from vlmkit.encoders.hf import TransformersEncoder, TransformersViT
 from vlmkit.spec import SpecError
+
+if TYPE_CHECKING:
+    from vlmkit.encoders.hf_tower import TransformersViTTower
 
 
 @encoders.register("siglip2")
@@ -61,15 +62,10 @@ class Siglip2(TransformersViT):
         return Siglip2VisionModel
 
     def build(self) -> TransformersViTTower:
+        from vlmkit.encoders.hf_tower import TransformersViTTower
+        from vlmkit.encoders.siglip2_tower import LinearEmbeddings
+
         model = self.make()
         tower = TransformersViTTower(self, model)
         tower.embeddings = LinearEmbeddings(self, model.embeddings)
         return tower
-
-
-class LinearEmbeddings(Embeddings):
-    """A linear layer over patches that are laid out pixel by pixel, in place of a convolution."""
-
-    def project(self, patches: Tensor) -> Tensor:
-        tokens: Tensor = self.patch_embedding(patches.view(len(patches), 3, -1).transpose(1, 2).flatten(1))
-        return tokens

@@ -1,0 +1,22 @@
+"""The tower of `clip`: transformers' layers with the norm before them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from vlmkit.encoders.hf_tower import TransformersViTTower
+
+if TYPE_CHECKING:
+    from vlmkit.encoders.clip import Clip
+
+
+class ClipTower(TransformersViTTower):
+    def __init__(self, spec: Clip, model: Any) -> None:
+        super().__init__(spec, model)
+        self.pre_layrnorm: nn.Module = model.pre_layrnorm  # transformers' spelling: the name in every checkpoint
+
+    def before(self, tokens: Tensor) -> Tensor:
+        normed: Tensor = self.pre_layrnorm(tokens)
+        return normed
