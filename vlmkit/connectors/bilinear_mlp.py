@@ -11,7 +11,6 @@ What is a film is read off the grid: more than one frame. So a film of one frame
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vlmkit.activations import Activation
 from vlmkit.connectors import connectors
@@ -20,9 +19,6 @@ from vlmkit.connectors.block_connector import merged_grid
 from vlmkit.connectors.mlp import Mlp
 from vlmkit.features import Grid
 from vlmkit.spec import SpecError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @connectors.register("bilinear_mlp")
@@ -65,11 +61,6 @@ class BilinearMlp(Connector):
 
     def grid_out(self, grid: Grid) -> Grid:
         return merged_grid(self.kind, grid, self.ratio_of(grid))
-
-    def build(self, dim_in: int, dim_out: int) -> nn.Module:
-        from vlmkit.connectors.bilinear_mlp_module import BilinearMlpModule
-
-        return BilinearMlpModule(self, dim_in, dim_out)
 
     @property
     def _mlp(self) -> Mlp:

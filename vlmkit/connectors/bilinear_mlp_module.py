@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from vlmkit.connectors.bilinear_mlp import BilinearMlp
 from vlmkit.connectors.blocks import equal_grids
 from vlmkit.features import Features, Grid
 
-if TYPE_CHECKING:
-    from vlmkit.connectors.bilinear_mlp import BilinearMlp
+
+def build(spec: BilinearMlp, dim_in: int, dim_out: int) -> nn.Module:
+    return BilinearMlpModule(spec, dim_in, dim_out)
 
 
 class BilinearMlpModule(nn.Module):

@@ -8,7 +8,7 @@ Grid (F, H, W) -> (F, H/2, W/2). From 1280 to 5120 channels it has 39,335,680 pa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from vlmkit.activations import Activation
 from vlmkit.connectors import connectors
@@ -16,9 +16,6 @@ from vlmkit.connectors.base import Connector
 from vlmkit.connectors.block_connector import merged_grid
 from vlmkit.features import Grid
 from vlmkit.spec import SpecError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @connectors.register("conv_patch_merger")
@@ -56,10 +53,3 @@ class ConvPatchMerger(Connector):
             f"connector 'conv_patch_merger' adds sine and cosine of row and column, which takes a width that is a multiple of 4, "
             f"but the language model is {dim_out} wide. Use positions='none'."
         ]
-
-    def build(self, dim_in: int, dim_out: int) -> nn.Module:
-        if problems := self.problems(dim_in, dim_out):
-            raise SpecError(" ".join(problems))
-        from vlmkit.connectors.conv_patch_merger_module import ConvPatchMergerModule
-
-        return ConvPatchMergerModule(self, dim_in, dim_out)

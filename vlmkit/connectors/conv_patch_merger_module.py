@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -11,11 +9,16 @@ from torch.nn import functional
 
 from vlmkit.activations import activation
 from vlmkit.connectors.blocks import merge_blocks
+from vlmkit.connectors.conv_patch_merger import ConvPatchMerger
 from vlmkit.connectors.positions import sincos_2d
 from vlmkit.features import Features, Grid
+from vlmkit.spec import SpecError
 
-if TYPE_CHECKING:
-    from vlmkit.connectors.conv_patch_merger import ConvPatchMerger
+
+def build(spec: ConvPatchMerger, dim_in: int, dim_out: int) -> nn.Module:
+    if problems := spec.problems(dim_in, dim_out):
+        raise SpecError(" ".join(problems))
+    return ConvPatchMergerModule(spec, dim_in, dim_out)
 
 
 class WindowConv2d(nn.Conv2d):

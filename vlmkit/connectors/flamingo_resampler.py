@@ -10,15 +10,11 @@ numbers of Idefics, the defaults, it has 125,961,984 parameters. `perceiver` is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
 from vlmkit.features import Grid
 from vlmkit.spec import SpecError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @connectors.register("flamingo_resampler")
@@ -44,8 +40,3 @@ class FlamingoResampler(Connector):
     def grid_out(self, *grids: Grid) -> Grid:
         (grid,) = grids
         return Grid(grid.frames, 1, self.latents)
-
-    def build(self, dim_in: int, dim_out: int) -> nn.Module:
-        from vlmkit.connectors.flamingo_resampler_module import ResamplerModule
-
-        return ResamplerModule(self, dim_in, dim_out)

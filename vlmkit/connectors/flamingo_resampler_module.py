@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlmkit.connectors.flamingo_resampler import FlamingoResampler
 from vlmkit.connectors.perceiver_module import frames, padded
 from vlmkit.features import Features
 
-if TYPE_CHECKING:
-    from vlmkit.connectors.flamingo_resampler import FlamingoResampler
+
+def build(spec: FlamingoResampler, dim_in: int, dim_out: int) -> nn.Module:
+    return ResamplerModule(spec, dim_in, dim_out)
 
 
 class ResamplerModule(nn.Module):

@@ -8,16 +8,13 @@ Channels: grids (F, H, W) of all towers alike -> the inner connector's. Sequence
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
 from vlmkit.connectors.mlp import Mlp
 from vlmkit.features import Grid, GridError
 from vlmkit.spec import SpecError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 _TWO_LAYERS = Mlp()
 
@@ -71,8 +68,3 @@ class Joined(Connector):
 
     def problems(self, dim_in: Any, dim_out: int) -> list[str]:
         return self.inner.problems(self.width(dim_in), dim_out)
-
-    def build(self, dim_in: Any, dim_out: int) -> nn.Module:
-        from vlmkit.connectors.joined_module import JoinedModule
-
-        return JoinedModule(self, self.inner.build(self.width(dim_in), dim_out))

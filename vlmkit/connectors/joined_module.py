@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import nn
 
+from vlmkit.connectors.joined import Joined
 from vlmkit.features import Features
 
-if TYPE_CHECKING:
-    from vlmkit.connectors.joined import Joined
+
+def build(spec: Joined, dim_in: Any, dim_out: int) -> nn.Module:
+    return JoinedModule(spec, spec.inner.build(spec.width(dim_in), dim_out))
 
 
 class JoinedModule(nn.Module):

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @connectors.register("linear")
@@ -18,8 +14,3 @@ class Linear(Connector):
     """Every token by itself; the grid stays, a kept class token passes."""
 
     bias: bool = True
-
-    def build(self, dim_in: int, dim_out: int) -> nn.Module:
-        from vlmkit.connectors.linear_module import LinearModule
-
-        return LinearModule(self, dim_in, dim_out)

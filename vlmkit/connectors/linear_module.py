@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import nn
 
+from vlmkit.connectors.linear import Linear
 from vlmkit.features import Features
 
-if TYPE_CHECKING:
-    from vlmkit.connectors.linear import Linear
+
+def build(spec: Linear, dim_in: int, dim_out: int) -> nn.Module:
+    return LinearModule(spec, dim_in, dim_out)
 
 
 class LinearModule(nn.Module):

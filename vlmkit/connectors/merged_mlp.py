@@ -8,15 +8,11 @@ Grid (F, H, W) -> (F, H/r, W/r). From 1024 to 5120 channels it has 35,652,608 pa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vlmkit.activations import Activation
 from vlmkit.connectors import connectors
 from vlmkit.connectors.block_connector import BlockConnector, BlockOrder
 from vlmkit.spec import SpecError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @connectors.register("merged_mlp")
@@ -36,8 +32,3 @@ class MergedMlp(BlockConnector):
         super().__post_init__()
         if self.norm_eps <= 0:
             raise SpecError(f"merged_mlp.norm_eps: expected more than 0, got {self.norm_eps}")
-
-    def build(self, dim_in: int, dim_out: int) -> nn.Module:
-        from vlmkit.connectors.merged_mlp_module import MergedMlpModule
-
-        return MergedMlpModule(self, dim_in, dim_out)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import nn
 
 from vlmkit.activations import activation
 from vlmkit.connectors.blocks import merge_blocks
+from vlmkit.connectors.merged_mlp import MergedMlp
 from vlmkit.features import Features
 
-if TYPE_CHECKING:
-    from vlmkit.connectors.merged_mlp import MergedMlp
+
+def build(spec: MergedMlp, dim_in: int, dim_out: int) -> nn.Module:
+    return MergedMlpModule(spec, dim_in, dim_out)
 
 
 class MergedMlpModule(nn.Module):

@@ -11,15 +11,12 @@ LLaVA-1.5 (Liu et al. 2023, arXiv:2310.03744) is the default: Linear, GELU, Line
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from vlmkit.activations import Activation
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
 from vlmkit.spec import SpecError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 Norm = Literal["none", "layer_norm", "rms_norm"]
 
@@ -56,8 +53,3 @@ class Mlp(Connector):
             raise SpecError(f"mlp.hidden: {self.depth} layers have {self.depth - 1} widths between them, got {self.hidden}")
         if self.norm_eps <= 0:
             raise SpecError(f"mlp.norm_eps: expected more than 0, got {self.norm_eps}")
-
-    def build(self, dim_in: int, dim_out: int) -> nn.Module:
-        from vlmkit.connectors.mlp_module import MlpModule
-
-        return MlpModule(self, dim_in, dim_out)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from vlmkit.activations import activation
+from vlmkit.connectors.mlp import Mlp, Norm
 from vlmkit.features import Features
 
-if TYPE_CHECKING:
-    from vlmkit.connectors.mlp import Mlp, Norm
+
+def build(spec: Mlp, dim_in: int, dim_out: int) -> nn.Module:
+    return MlpModule(spec, dim_in, dim_out)
 
 
 class MlpModule(nn.Module):

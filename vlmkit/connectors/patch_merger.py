@@ -7,15 +7,11 @@ the merged token. Grid (F, H, W) -> (F, H/r, W/r). From 1280 to 3584 channels it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vlmkit.activations import Activation
 from vlmkit.connectors import connectors
 from vlmkit.connectors.block_connector import BlockConnector
 from vlmkit.spec import SpecError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @connectors.register("patch_merger")
@@ -32,8 +28,3 @@ class PatchMerger(BlockConnector):
         super().__post_init__()
         if self.norm_eps <= 0:
             raise SpecError(f"patch_merger.norm_eps: expected more than 0, got {self.norm_eps}")
-
-    def build(self, dim_in: int, dim_out: int) -> nn.Module:
-        from vlmkit.connectors.patch_merger_module import PatchMergerModule
-
-        return PatchMergerModule(self, dim_in, dim_out)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import nn
 
 from vlmkit.activations import activation
 from vlmkit.connectors.blocks import merge_blocks
+from vlmkit.connectors.patch_merger import PatchMerger
 from vlmkit.features import Features
 
-if TYPE_CHECKING:
-    from vlmkit.connectors.patch_merger import PatchMerger
+
+def build(spec: PatchMerger, dim_in: int, dim_out: int) -> nn.Module:
+    return PatchMergerModule(spec, dim_in, dim_out)
 
 
 class PatchMergerModule(nn.Module):

@@ -10,16 +10,12 @@ has 743,219,200 parameters. Weights have the names of transformers' Idefics2Perc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vlmkit.activations import Activation
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
 from vlmkit.features import Grid
 from vlmkit.spec import SpecError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @connectors.register("perceiver")
@@ -54,8 +50,3 @@ class Perceiver(Connector):
 
     def grid_out(self, grid: Grid) -> Grid:
         return Grid(grid.frames, 1, self.latents)
-
-    def build(self, dim_in: int, dim_out: int) -> nn.Module:
-        from vlmkit.connectors.perceiver_module import PerceiverModule
-
-        return PerceiverModule(self, dim_in, dim_out)

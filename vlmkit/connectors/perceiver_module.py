@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange
@@ -12,10 +11,12 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from vlmkit.connectors.layers import GatedMlp
+from vlmkit.connectors.perceiver import Perceiver
 from vlmkit.features import Features
 
-if TYPE_CHECKING:
-    from vlmkit.connectors.perceiver import Perceiver
+
+def build(spec: Perceiver, dim_in: int, dim_out: int) -> nn.Module:
+    return PerceiverModule(spec, dim_in, dim_out)
 
 
 class PerceiverModule(nn.Module):

@@ -7,13 +7,9 @@ Shi et al. 2016 (arXiv:1609.05158) run backwards; as a VLM connector in InternVL
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vlmkit.connectors import connectors
 from vlmkit.connectors.block_connector import BlockConnector
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @connectors.register("pixel_shuffle")
@@ -22,8 +18,3 @@ class PixelShuffle(BlockConnector):
     """Space to depth, then one linear layer."""
 
     bias: bool = False
-
-    def build(self, dim_in: int, dim_out: int) -> nn.Module:
-        from vlmkit.connectors.pixel_shuffle_module import PixelShuffleModule
-
-        return PixelShuffleModule(self, dim_in, dim_out)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import nn
 
 from vlmkit.connectors.blocks import merge_blocks
+from vlmkit.connectors.pixel_shuffle import PixelShuffle
 from vlmkit.features import Features
 
-if TYPE_CHECKING:
-    from vlmkit.connectors.pixel_shuffle import PixelShuffle
+
+def build(spec: PixelShuffle, dim_in: int, dim_out: int) -> nn.Module:
+    return PixelShuffleModule(spec, dim_in, dim_out)
 
 
 class PixelShuffleModule(nn.Module):

@@ -9,16 +9,12 @@ parameters. Weights have the names of transformers' AriaProjector.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vlmkit.activations import Activation
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
 from vlmkit.features import Grid
 from vlmkit.spec import SpecError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @connectors.register("query_attention")
@@ -52,10 +48,3 @@ class QueryAttention(Connector):
         if dim_in % self.heads == 0:
             return []
         return [f"connector 'query_attention' has {self.heads} heads, into which the {dim_in} channels of the encoder do not divide"]
-
-    def build(self, dim_in: int, dim_out: int) -> nn.Module:
-        if problems := self.problems(dim_in, dim_out):
-            raise SpecError(problems[0])
-        from vlmkit.connectors.query_attention_module import QueryAttentionModule
-
-        return QueryAttentionModule(self, dim_in, dim_out)

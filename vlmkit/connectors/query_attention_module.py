@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -11,10 +9,15 @@ from torch.nn import functional
 
 from vlmkit.activations import activation
 from vlmkit.connectors.perceiver_module import frames, padded
+from vlmkit.connectors.query_attention import QueryAttention
 from vlmkit.features import Features
+from vlmkit.spec import SpecError
 
-if TYPE_CHECKING:
-    from vlmkit.connectors.query_attention import QueryAttention
+
+def build(spec: QueryAttention, dim_in: int, dim_out: int) -> nn.Module:
+    if problems := spec.problems(dim_in, dim_out):
+        raise SpecError(problems[0])
+    return QueryAttentionModule(spec, dim_in, dim_out)
 
 
 class QueryAttentionModule(nn.Module):

@@ -8,7 +8,7 @@ final_norm=True` is transformers' last_hidden_state; none of its hidden_states c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
@@ -16,9 +16,6 @@ from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, Positions, refuse_frames
 from vlmkit.encoders.hf import TransformersViT
 from vlmkit.features import Grid
 from vlmkit.spec import SpecError
-
-if TYPE_CHECKING:
-    from vlmkit.encoders.aimv2_tower import Aimv2Tower
 
 
 @encoders.register("aimv2")
@@ -74,8 +71,3 @@ class Aimv2(TransformersViT):
     @classmethod
     def from_config(cls, config: Any, **fields: Any) -> Self:
         return super().from_config(config, **({"table": "sincos" if config.is_native else "learned"} | fields))
-
-    def build(self) -> Aimv2Tower:
-        from vlmkit.encoders.aimv2_tower import Aimv2Tower
-
-        return Aimv2Tower(self, self.make())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vlmkit.connectors.positions import sincos_2d
+from vlmkit.encoders.aimv2 import Aimv2
 from vlmkit.encoders.hf_tower import TransformersTower
 from vlmkit.encoders.packed import in_a_row
 from vlmkit.encoders.positions import resample
@@ -16,8 +17,9 @@ from vlmkit.encoders.projection import project
 from vlmkit.encoders.segments import Segments
 from vlmkit.features import Grid, View
 
-if TYPE_CHECKING:
-    from vlmkit.encoders.aimv2 import Aimv2
+
+def build(spec: Aimv2) -> Aimv2Tower:
+    return Aimv2Tower(spec, spec.make())
 
 
 class Aimv2Tower(TransformersTower):

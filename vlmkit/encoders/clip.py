@@ -7,15 +7,12 @@ transformers no hidden state of CLIP carries the final norm; it is applied to th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, Positions
 from vlmkit.encoders.hf import TransformersViT
-
-if TYPE_CHECKING:
-    from vlmkit.encoders.clip_tower import ClipTower
 
 
 @encoders.register("clip")
@@ -48,8 +45,3 @@ class Clip(TransformersViT):
         from transformers import CLIPVisionModel
 
         return CLIPVisionModel
-
-    def build(self) -> ClipTower:
-        from vlmkit.encoders.clip_tower import ClipTower
-
-        return ClipTower(self, self.make())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
+from vlmkit.encoders.clip import Clip
 from vlmkit.encoders.hf_tower import TransformersViTTower
 
-if TYPE_CHECKING:
-    from vlmkit.encoders.clip import Clip
+
+def build(spec: Clip) -> ClipTower:
+    return ClipTower(spec, spec.make())
 
 
 class ClipTower(TransformersViTTower):

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vlmkit.encoders.base import Positions
+from vlmkit.encoders.hf import TransformersViT
 from vlmkit.encoders.packed import Block, PackedTower, in_a_row
 from vlmkit.encoders.positions import resample
 from vlmkit.encoders.projection import project
 from vlmkit.encoders.segments import Segments
 from vlmkit.features import View
-
-if TYPE_CHECKING:
-    from vlmkit.encoders.hf import TransformersViT
 
 
 class TransformersTower(PackedTower):

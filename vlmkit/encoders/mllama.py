@@ -33,7 +33,6 @@ from vlmkit.spec import SpecError
 if TYPE_CHECKING:
     from torch import nn
 
-    from vlmkit.encoders.mllama_tower import MllamaTower
 
 NAMES = {
     "heads": "attention_heads",
@@ -187,15 +186,10 @@ class Mllama(Encoder):
         """transformers' model with random weights."""
         from transformers import AttentionInterface, MllamaVisionConfig, MllamaVisionModel
 
-        from vlmkit.encoders.mllama_tower import ATTENTION, first_alone
+        from vlmkit.encoders.first_alone import ATTENTION, first_alone
 
         AttentionInterface.register(ATTENTION, first_alone)
         return MllamaVisionModel(MllamaVisionConfig(**self.numbers(), attn_implementation=ATTENTION))
-
-    def build(self) -> MllamaTower:
-        from vlmkit.encoders.mllama_tower import MllamaTower
-
-        return MllamaTower(self, self.make())
 
     def load_pretrained(self, tower: nn.Module) -> None:
         from transformers import MllamaVisionModel

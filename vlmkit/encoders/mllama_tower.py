@@ -1,20 +1,21 @@
-"""The tower of `mllama`: the tiles of a picture in one row, blank ones included, and the attention that keeps these apart."""
+"""The tower of `mllama`: the tiles of a picture in one row, blank ones included."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlmkit.encoders.mllama import Mllama
 from vlmkit.encoders.packed import PackedTower
 from vlmkit.encoders.projection import project
 from vlmkit.features import Grid, View, tiles_together
 
-if TYPE_CHECKING:
-    from vlmkit.encoders.mllama import Mllama
+
+def build(spec: Mllama) -> MllamaTower:
+    return MllamaTower(spec, spec.make())
 
 
 class MllamaTower(PackedTower):
@@ -71,26 +72,3 @@ class MllamaTower(PackedTower):
         own = [picture[:count] for picture, count in zip(features, reach, strict=True)]
         blank = [picture[count:end] for picture, count in zip(features, reach, strict=True)]
         return torch.cat([*own, *blank])
-
-
-ATTENTION = "vlmkit_first_alone"
-
-
-def first_alone(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, reach: tuple[int, ...], scaling: float, **unused: Any
-) -> tuple[Tensor, None]:
-    """Attention (I, heads, L, d) in which the first `reach[i]` tokens of row i attend to all, and the others to those alone.
-
-    Returns (I, L, heads, d). Two calls for all rows of one reach, and no mask.
-    """
-    rows: defaultdict[int, list[int]] = defaultdict(list)
-    for number, count in enumerate(reach):
-        rows[count].append(number)
-    out = list(query)
-    for count, members in rows.items():
-        q, k, v = (part if len(rows) == 1 else torch.stack([part[number] for number in members]) for part in (query, key, value))
-        first = functional.scaled_dot_product_attention(q[:, :, :count], k, v, scale=scaling)
-        others = functional.scaled_dot_product_attention(q[:, :, count:], k[:, :, :count], v[:, :, :count], scale=scaling)
-        for number, attended in zip(members, torch.cat([first, others], dim=2), strict=True):
-            out[number] = attended
-    return torch.stack(out).transpose(1, 2), None

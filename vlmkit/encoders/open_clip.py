@@ -23,8 +23,6 @@ from vlmkit.spec import SpecError
 if TYPE_CHECKING:
     from torch import nn
 
-    from vlmkit.encoders.open_clip_tower import OpenClipTower
-
 
 @encoders.register("open_clip")
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +101,6 @@ class OpenClip(ViT):
     @property
     def prefix_kept(self) -> int:
         return 1 if self.class_token == "keep" else 0
-
-    def build(self) -> OpenClipTower:
-        from vlmkit.encoders.open_clip_tower import OpenClipTower
-
-        return OpenClipTower(self)
 
     def load_pretrained(self, tower: nn.Module) -> None:
         """Fill the tower from `checkpoint`. Downloading a published tag goes through open_clip's own functions and was

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from vlmkit.encoders.open_clip import OpenClip
 from vlmkit.encoders.packed import PackedTower
 from vlmkit.encoders.positions import resample
 from vlmkit.encoders.projection import project
 from vlmkit.encoders.segments import Segments, attend
 from vlmkit.features import Grid, View
 
-if TYPE_CHECKING:
-    from vlmkit.encoders.open_clip import OpenClip
+
+def build(spec: OpenClip) -> OpenClipTower:
+    return OpenClipTower(spec)
 
 
 class OpenClipTower(PackedTower):

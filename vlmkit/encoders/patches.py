@@ -16,8 +16,6 @@ from vlmkit.spec import SpecError
 if TYPE_CHECKING:
     from torch import nn
 
-    from vlmkit.encoders.patches_tower import PatchesTower
-
 
 @encoders.register("patches")
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +45,6 @@ class Patches(Encoder):
     def grid_out(self, grid: Grid) -> Grid:
         refuse_frames(self.kind, grid)
         return grid
-
-    def build(self) -> PatchesTower:
-        from vlmkit.encoders.patches_tower import PatchesTower
-
-        return PatchesTower(self)
 
     def load_pretrained(self, tower: nn.Module) -> None:
         """There is nothing to load."""

@@ -5,8 +5,13 @@ from __future__ import annotations
 from einops import rearrange
 from torch import Tensor
 
+from vlmkit.encoders.patches import Patches
 from vlmkit.encoders.tower import Tower
 from vlmkit.features import View
+
+
+def build(spec: Patches) -> PatchesTower:
+    return PatchesTower(spec)
 
 
 class PatchesTower(Tower):

@@ -9,16 +9,13 @@ Published code packs all images into one sequence under a block-diagonal mask; h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD
 from vlmkit.encoders.rotary import RotaryEncoder
 from vlmkit.spec import SpecError
-
-if TYPE_CHECKING:
-    from vlmkit.encoders.pixtral_tower import PixtralTower
 
 
 @encoders.register("pixtral")
@@ -53,8 +50,3 @@ class Pixtral(RotaryEncoder):
         from transformers import PixtralVisionModel
 
         return PixtralVisionModel
-
-    def build(self) -> PixtralTower:
-        from vlmkit.encoders.pixtral_tower import PixtralTower
-
-        return PixtralTower(self, self.make())

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vlmkit.encoders.hf_tower import TransformersTower
+from vlmkit.encoders.pixtral import Pixtral
 from vlmkit.encoders.projection import project
 from vlmkit.encoders.segments import Segments
 from vlmkit.features import Grid, View
 
-if TYPE_CHECKING:
-    from vlmkit.encoders.pixtral import Pixtral
+
+def build(spec: Pixtral) -> PixtralTower:
+    return PixtralTower(spec, spec.make())
 
 
 class PixtralTower(TransformersTower):

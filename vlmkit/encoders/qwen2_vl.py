@@ -9,16 +9,13 @@ by the 2x2 blocks that are merged later, vlmkit row by row: attention does not s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD
 from vlmkit.encoders.rotary import RotaryEncoder
 from vlmkit.spec import SpecError
-
-if TYPE_CHECKING:
-    from vlmkit.encoders.qwen2_vl_tower import Qwen2VLTower
 
 
 @encoders.register("qwen2_vl")
@@ -80,8 +77,3 @@ class Qwen2VL(RotaryEncoder):
 
     def needs(self, name: str) -> bool:
         return super().needs(name) and not name.startswith("merger.")
-
-    def build(self) -> Qwen2VLTower:
-        from vlmkit.encoders.qwen2_vl_tower import Qwen2VLTower
-
-        return Qwen2VLTower(self, self.make())

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from vlmkit.encoders.projection import project
+from vlmkit.encoders.qwen2_vl import Qwen2VL
 from vlmkit.encoders.rotary_tower import RotaryAttention, RotaryTower
 from vlmkit.encoders.segments import Segments
 from vlmkit.features import View
 
-if TYPE_CHECKING:
-    from vlmkit.encoders.qwen2_vl import Qwen2VL
+
+def build(spec: Qwen2VL) -> Qwen2VLTower:
+    return Qwen2VLTower(spec, spec.make())
 
 
 class Qwen2VLTower(RotaryTower):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmkit.encoders.packed import PackedTower
+from vlmkit.encoders.rotary import RotaryEncoder
 from vlmkit.encoders.segments import Attend, Segments, attend, eager
 from vlmkit.features import Grid, View
-
-if TYPE_CHECKING:
-    from vlmkit.encoders.rotary import RotaryEncoder
 
 
 class RotaryTower(PackedTower):

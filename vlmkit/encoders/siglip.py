@@ -7,16 +7,13 @@ without the pooling head. It has no class token.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import HALF, Positions
 from vlmkit.encoders.hf import TransformersViT
 from vlmkit.features import Grid
-
-if TYPE_CHECKING:
-    from vlmkit.encoders.hf_tower import TransformersViTTower
 
 
 @encoders.register("siglip")
@@ -49,10 +46,3 @@ class Siglip(TransformersViT):
         from transformers import SiglipVisionModel
 
         return SiglipVisionModel
-
-    def build(self) -> TransformersViTTower:
-        from vlmkit.encoders.hf_tower import TransformersViTTower
-
-        tower = TransformersViTTower(self, self.make())
-        tower.prefix_dropped = 0 if self.first_patch == "keep" else 1
-        return tower

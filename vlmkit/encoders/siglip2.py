@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import HALF, Positions
 from vlmkit.encoders.hf import TransformersEncoder, TransformersViT
 from vlmkit.spec import SpecError
-
-if TYPE_CHECKING:
-    from vlmkit.encoders.hf_tower import TransformersViTTower
 
 
 @encoders.register("siglip2")
@@ -60,12 +57,3 @@ class Siglip2(TransformersViT):
         from transformers import Siglip2VisionModel
 
         return Siglip2VisionModel
-
-    def build(self) -> TransformersViTTower:
-        from vlmkit.encoders.hf_tower import TransformersViTTower
-        from vlmkit.encoders.siglip2_tower import LinearEmbeddings
-
-        model = self.make()
-        tower = TransformersViTTower(self, model)
-        tower.embeddings = LinearEmbeddings(self, model.embeddings)
-        return tower

@@ -1,10 +1,18 @@
-"""What the tower of `siglip2` has of its own: patches pass a linear layer."""
+"""The tower of `siglip2`: transformers' layers, behind patches that pass a linear layer."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from vlmkit.encoders.hf_tower import Embeddings
+from vlmkit.encoders.hf_tower import Embeddings, TransformersViTTower
+from vlmkit.encoders.siglip2 import Siglip2
+
+
+def build(spec: Siglip2) -> TransformersViTTower:
+    model = spec.make()
+    tower = TransformersViTTower(spec, model)
+    tower.embeddings = LinearEmbeddings(spec, model.embeddings)
+    return tower
 
 
 class LinearEmbeddings(Embeddings):

@@ -7,15 +7,12 @@ last block. That model then shrinks the grid, which here is the connector's part
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import HALF
 from vlmkit.encoders.rotary import RotaryEncoder
-
-if TYPE_CHECKING:
-    from vlmkit.encoders.siglip_rotary_tower import SiglipRotaryTower
 
 
 @encoders.register("siglip_rotary")
@@ -46,8 +43,3 @@ class SiglipRotary(RotaryEncoder):
         from transformers import VideoLlama3VisionModel
 
         return VideoLlama3VisionModel
-
-    def build(self) -> SiglipRotaryTower:
-        from vlmkit.encoders.siglip_rotary_tower import SiglipRotaryTower
-
-        return SiglipRotaryTower(self, self.make())

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from vlmkit.encoders.projection import project
 from vlmkit.encoders.rotary_tower import RotaryAttention, RotaryTower
 from vlmkit.encoders.segments import Segments
+from vlmkit.encoders.siglip_rotary import SiglipRotary
 from vlmkit.features import View
 
-if TYPE_CHECKING:
-    from vlmkit.encoders.siglip_rotary import SiglipRotary
+
+def build(spec: SiglipRotary) -> SiglipRotaryTower:
+    return SiglipRotaryTower(spec, spec.make())
 
 
 class SiglipRotaryTower(RotaryTower):

@@ -19,18 +19,12 @@ Keys and values of the visual tokens are kept beside the language model's own, i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from vlmkit.activations import Activation
 from vlmkit.fusion import fusions
 from vlmkit.fusion.base import Fusion
 from vlmkit.spec import SpecError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from vlmkit.fusion.module import FusionModule
-    from vlmkit.layout.base import TokenLayout
 
 
 @fusions.register("cross_attention")
@@ -90,8 +84,3 @@ class CrossAttention(Fusion):
         if max(found) >= layers:
             raise SpecError(f"cross_attention.before: layer {max(found)} of a language model that has {layers}, counted from 0")
         return found
-
-    def build(self, language_model: PreTrainedModel, layout: TokenLayout) -> FusionModule:
-        from vlmkit.fusion.cross_attention_module import CrossAttentionModule
-
-        return CrossAttentionModule(self, language_model, layout)

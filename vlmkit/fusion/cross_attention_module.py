@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from vlmkit.cache_name import CACHE
+from vlmkit.fusion.cross_attention import CrossAttention
 from vlmkit.fusion.cross_layer import CrossLayer, Form, KeysValues
 from vlmkit.fusion.incoming import FusionError, Incoming
 from vlmkit.fusion.masks import causal_masks
@@ -20,8 +21,11 @@ from vlmkit.spec import SpecError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from vlmkit.fusion.cross_attention import CrossAttention
     from vlmkit.layout.base import TokenLayout
+
+
+def build(spec: CrossAttention, language_model: PreTrainedModel, layout: TokenLayout) -> FusionModule:
+    return CrossAttentionModule(spec, language_model, layout)
 
 
 def form_over(spec: CrossAttention, config: Any) -> Form:

@@ -9,24 +9,13 @@ transformers' PaliGemma 2 (arXiv:2412.03555). The masks are transformers' own, o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from vlmkit.fusion import fusions
 from vlmkit.fusion.base import Fusion
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from vlmkit.fusion.module import FusionModule
-    from vlmkit.layout.base import TokenLayout
 
 
 @fusions.register("prefix")
 @dataclass(frozen=True, kw_only=True)
 class Prefix(Fusion):
     needs_prefix: ClassVar[bool] = True
-
-    def build(self, language_model: PreTrainedModel, layout: TokenLayout) -> FusionModule:
-        from vlmkit.fusion.prefix_module import PrefixModule
-
-        return PrefixModule(language_model, layout)

@@ -10,11 +10,16 @@ from torch import Tensor
 from vlmkit.fusion.incoming import FusionError, Incoming
 from vlmkit.fusion.masks import causal_masks
 from vlmkit.fusion.module import FusionModule
+from vlmkit.fusion.prefix import Prefix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from vlmkit.layout.base import TokenLayout
+
+
+def build(spec: Prefix, language_model: PreTrainedModel, layout: TokenLayout) -> FusionModule:
+    return PrefixModule(language_model, layout)
 
 
 class PrefixModule(FusionModule):

@@ -8,22 +8,12 @@ sqrt(D_lm)): as in transformers' PaliGemma.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vlmkit.fusion import fusions
 from vlmkit.fusion.base import Fusion
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from vlmkit.fusion.module import FusionModule
-    from vlmkit.layout.base import TokenLayout
 
 
 @fusions.register("splice")
 @dataclass(frozen=True, kw_only=True)
 class Splice(Fusion):
-    def build(self, language_model: PreTrainedModel, layout: TokenLayout) -> FusionModule:
-        from vlmkit.fusion.splice_module import SpliceModule
-
-        return SpliceModule(language_model, layout)
+    pass

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.fusion.incoming import Incoming
 from vlmkit.fusion.masks import causal_masks
 from vlmkit.fusion.module import FusionModule
+from vlmkit.fusion.splice import Splice
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from vlmkit.layout.base import TokenLayout
+
+
+def build(spec: Splice, language_model: PreTrainedModel, layout: TokenLayout) -> FusionModule:
+    return SpliceModule(language_model, layout)
 
 
 class SpliceModule(FusionModule):
