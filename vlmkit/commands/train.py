@@ -81,6 +81,7 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
     from rich.console import Console
 
     import vlmkit
+    from vlmkit.resolution import at_resolution
     from vlmkit.training.blueprint import OfArchitecture
     from vlmkit.training.consolidate import consolidate
     from vlmkit.training.engines import engine
@@ -115,6 +116,8 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
         )
         try:
             for stage in stages:
+                if stage.image_size is not None:
+                    processor = vlmkit.build_processor(at_resolution(architecture, stage.image_size))
                 trainer.train(stage, mixture(stage, processor, arguments.data, seed=arguments.seed))
         except Interrupted as stopped:
             console.print(f"{stopped}; the state is saved. The same command goes on from there.", soft_wrap=True)

@@ -21,9 +21,10 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vlmkit.architecture import PARTS
+from vlmkit.architecture import PARTS, Architecture
 from vlmkit.data.mixture import Batches, Mixture, merge_states
 from vlmkit.files import write_whole
+from vlmkit.resolution import Resampled, at_resolution
 from vlmkit.sliced import HeldWeights, WeightSource, values_of
 from vlmkit.training.adapted import NewAdapters, scales_of, weights_of
 from vlmkit.training.adapter_files import save_adapters
@@ -99,7 +100,10 @@ class Trainer:
         if not self.engine.spread:
             self.model = self._blueprint.whole().to(self.processes.device)
             self._blueprint = OfModule(self.model)
-            if self._state is not None and not self._state.position.get("stage"):
+        if self._state is not None:
+            if (found := self._state.position["model"]) is not None:
+                self._resize(Architecture.from_dict(found["architecture"]))
+            if not self.engine.spread and not self._state.position.get("stage"):
                 self._fill_whole(self._state)
         self._adapters = adapters_of(self.model) if self.model is not None else None
         position = self._state.position if self._state else {}
@@ -143,6 +147,8 @@ class Trainer:
             raise ValueError(f"stage {stage.name!r} has a head: it trains on engine 'single', not on {self.engine.name!r} with {world}")
         if stage.optimizer == "muon" and (world > 1 or self.engine.spread):
             raise ValueError(f"stage {stage.name!r} uses muon: it trains on engine 'single', not on {self.engine.name!r} with {world}")
+        if stage.image_size is not None and self._blueprint.architecture is not None:
+            self._resize(at_resolution(self._blueprint.architecture, stage.image_size))
         state, self._state = self._state, None
         begun_before = state is not None and state.position.get("stage") == stage.name
         first = self._first(stage, state) if state is not None and begun_before else 0
@@ -211,6 +217,10 @@ class Trainer:
         if not self.engine.spread:
             return HeldWeights(model.state_dict())
         before = self._blueprint.weights() if state is None else weights_of(state)
+        if state is not None and (found := state.position["model"]) is not None and self._blueprint.architecture is not None:
+            then, now = Architecture.from_dict(found["architecture"]), self._blueprint.architecture
+            if then != now:
+                before = Resampled(before, then, now, {name: tuple(value.shape) for name, value in model.named_parameters()})
         return NewAdapters(before, model, self.seed) if stage.adapters else before
 
     def _after(self, stage: Stage) -> None:
@@ -227,6 +237,15 @@ class Trainer:
         elif stage.adapters:
             merge_adapters(self.model)
             self._fill_whole(state)
+
+    def _resize(self, architecture: Architecture) -> None:
+        """Go on with the model at the resolution of the architecture, where that is another one."""
+        if architecture == self._blueprint.architecture:
+            return
+        self._blueprint = self._blueprint.at(architecture)
+        if not self.engine.spread:
+            self.model = self._blueprint.whole().to(self.processes.device)
+            self._blueprint = OfModule(self.model)
 
     def _fill_whole(self, state: SavedState) -> None:
         fill(self.model, whole_shares(self.model), weights_of(state))
