@@ -212,7 +212,7 @@ def finish(
     model = trainer.model
     if trainer.engine.spread:
         # Generating with weights that are spread over processes takes all of them: it is done from the checkpoint, where that fits.
-        trainer.model = None
+        trainer.release()
         model, _ = vlmkit.load(run.path / "checkpoint", device=trainer.processes.device)
     results = evaluate(recipe, model.eval(), processor, data, console)
     scores: dict[str, Any] = {
