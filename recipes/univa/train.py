@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from vlmkit.data.mixture import Mixture
+    from vlmkit.data.shards.places import Place
     from vlmkit.evaluation.tasks import Task, TaskResult
     from vlmkit.training.loop import Trainer
     from vlmkit.training.stage import Stage
@@ -90,7 +91,7 @@ def train(
     *,
     seed: int,
     threads: int,
-    data: Path | None = None,
+    data: Place | None = None,
 ) -> int:
     """The run itself, from wherever it stands. `data` holds a folder for each source; without it pictures are rendered."""
     with quit_at_ctrl_c(STOPPED):
@@ -171,7 +172,7 @@ def rendered(recipe: Recipe, folder: Path, seed: int, console: Console) -> Path:
     return folder
 
 
-def batches(stage: Stage, processor: vlmkit.VLMProcessor, seed: int, shards: Path) -> Mixture | Dataset[dict[str, Tensor]]:
+def batches(stage: Stage, processor: vlmkit.VLMProcessor, seed: int, shards: Place) -> Mixture | Dataset[dict[str, Tensor]]:
     """The stage's micro-batches: a mixture of the shards of its sources, or pictures drawn on the way for a warm-up."""
     from vlmkit.data.mixture import DataSource, Mixture
     from vlmkit.data.shards import Shards
@@ -194,7 +195,7 @@ def finish(
     run: RunDirectory,
     trainer: Trainer,
     processor: vlmkit.VLMProcessor,
-    data: Path | None,
+    data: Place | None,
     console: Console,
 ) -> None:
     """Save the checkpoint, evaluate, write results and report. Done again from the start if it is interrupted."""
@@ -225,7 +226,7 @@ def finish(
     console.print(f"checkpoint: {run.path / 'checkpoint'}\nreport: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
 
 
-def evaluate(recipe: Recipe, model: vlmkit.VLM, processor: vlmkit.VLMProcessor, data: Path | None, console: Console) -> list[TaskResult]:
+def evaluate(recipe: Recipe, model: vlmkit.VLM, processor: vlmkit.VLMProcessor, data: Place | None, console: Console) -> list[TaskResult]:
     from vlmkit.evaluation.tasks import evaluate as ask
 
     results = []
@@ -238,17 +239,19 @@ def evaluate(recipe: Recipe, model: vlmkit.VLM, processor: vlmkit.VLMProcessor, 
     return results
 
 
-def evaluation_tasks(recipe: Recipe, data: Path | None) -> list[Task]:
+def evaluation_tasks(recipe: Recipe, data: Place | None) -> list[Task]:
     """Held-out pictures; for data from a directory the first question about each image of the shards in `eval`."""
     if data is None:
         from pictures import evaluation_tasks as rendered
 
         return rendered(recipe.evaluation)
     from vlmkit.data.shards import Shards
+    from vlmkit.data.shards.index import has_index
     from vlmkit.evaluation.tasks import task_from_samples
 
     names = dict.fromkeys(source.name for stage in recipe.stages for source in stage.data)
-    found = {name: data / "eval" / name for name in names if (data / "eval" / name).is_dir()}
+    folders = {name: data / "eval" / name for name in names}
+    found = {name: folder for name, folder in folders.items() if (folder.is_dir() if isinstance(folder, Path) else has_index(folder))}
     return [task_from_samples(name, Shards(folder), recipe.evaluation) for name, folder in found.items()]
 
 
