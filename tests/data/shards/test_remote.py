@@ -243,8 +243,6 @@ def test_commands_take_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 class Watched:
     """The first samples of shards, by a process that writes down what it reads, whichever process of this test it is."""
 
-    reads_together = True
-
     def __init__(self, shards: Shards, count: int, log: Path) -> None:
         self.shards, self.count, self.log = shards, count, log
 

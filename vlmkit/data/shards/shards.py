@@ -110,11 +110,6 @@ class Shards(Sequence[Sample]):
         """The tables themselves, for what looks at all samples."""
         return self._index
 
-    @property
-    def reads_together(self) -> bool:
-        """Whether several reads at once are faster than one after the other, as from a store."""
-        return isinstance(self.directory, Address)
-
     def _row(self, number: int) -> IndexRow:
         place = number + len(self) if number < 0 else number
         if not 0 <= place < len(self):
