@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlmkit.batch.sample import PreparedSample, RenderedImage
-from vlmkit.data.mixture.samples import Samples, images_alone, reading
+from vlmkit.data.mixture.samples import Samples, images_alone
 from vlmkit.data.mixture.windows import Part, PlannedRow
 from vlmkit.data.sample import Image, Rejected
 from vlmkit.layout.laid_out import Layout
@@ -42,8 +42,7 @@ class Maker(Dataset[Any]):
         room = iter(self.processor.room([planned for part in parts for planned in part.piece.planned]))
         rooms = [[next(room) for _ in part.piece.planned] for part in parts]
         side_by_side = map if self._pool is None else self._pool.map
-        read = reading(self.sources[part.source][1] for part in parts)
-        found = list((side_by_side if read is map else read)(self._read, parts))
+        found = list(side_by_side(self._read, parts))
         made = list(side_by_side(self._make, parts, found, rooms))
         failed = [one for one in made if isinstance(one, Rejected)]
         left = iter(made)

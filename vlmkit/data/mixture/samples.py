@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -14,19 +14,10 @@ from vlmkit.preprocess.images import image_size
 class Samples(Protocol):
     """Samples by number, for several threads and processes at once. Where there is also `image_sizes(number)`,
     `without_images(number)` and `images(number)`, as shards have them, samples are planned without an image being read, and
-    images are read without the words. Where `reads_together` is true, several are read at once."""
+    images are read without the words."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, number: int, /) -> Sample: ...
-
-
-def reading(samples: Iterable[Any]) -> Callable[..., Iterable[Any]]:
-    """How reads of these sources are mapped: one after the other, or by several threads where one of them asks for it."""
-    if any(getattr(source, "reads_together", False) for source in samples):
-        from vlmkit.data.shards.stores import readers
-
-        return readers().map
-    return map
 
 
 def words_and_sizes(samples: Any, number: int) -> tuple[Sample, Sequence[Size]]:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vlmkit.data.mixture.order import Order, Place
+from vlmkit.data.mixture.order import Order
 from vlmkit.data.mixture.prepare import OverlongError, PlannedPiece, Preparer
-from vlmkit.data.mixture.samples import Samples, reading, words_and_sizes
+from vlmkit.data.mixture.samples import Samples, words_and_sizes
 from vlmkit.data.packing import first_fit
 from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError, Rejected, Sample
@@ -68,15 +68,12 @@ class Windows:
         seen: Counter[int] = Counter()
         parts: list[Part] = []
         places = self._places(window)
-        mapped = reading(samples for _, samples in self.sources)
         for begin in range(0, len(places), TOGETHER):
             together = [self.order[place] for place in places[begin : begin + TOGETHER]]
             seen.update(source for source, _, _ in together)
-            read: list[tuple[Sample, Sequence[Size]] | ValueError] = list(mapped(self._read, together))
-            for (source, number, _), found in zip(together, read, strict=True):
-                if isinstance(found, ValueError):
-                    rejected.add(_rejected(self.sources[source][0], str(number), found))
-                else:
+            read = [(source, number, self._read(source, number, rejected)) for source, number, _ in together]
+            for source, number, found in read:
+                if found is not None:
                     parts += self._plan(source, number, *found, rejected, cut)
         for source, number in seen.items():
             rejected.seen(self.sources[source][0], number)
@@ -95,14 +92,16 @@ class Windows:
         end = (window + 1) * self.size
         return range(window * self.size, end if self.order.length is None else min(end, self.order.length))
 
-    def _read(self, place: Place) -> tuple[Sample, Sequence[Size]] | ValueError:
+    def _read(self, source: int, number: int, rejected: Rejections) -> tuple[Sample, Sequence[Size]] | None:
         """A sample, of which only the words are needed, and the sizes of its images."""
+        name, samples = self.sources[source]
         try:
-            return words_and_sizes(self.sources[place.source][1], place.sample)
+            return words_and_sizes(samples, number)
         except OSError:  # also where a store's is a DataError too
             raise
         except ValueError as error:
-            return error
+            rejected.add(_rejected(name, str(number), error))
+            return None
 
     def _plan(self, source: int, number: int, sample: Sample, sizes: Sequence[Size], rejected: Rejections, cut: Rejections) -> list[Part]:
         name, label = self.sources[source][0], sample.id

@@ -1,7 +1,8 @@
 """Object stores through fsspec: whole objects and ranges, tried again where a store fails in passing.
 
 Nothing is opened before it is needed, and never by one process for another: a connection or an event loop that a forked
-worker inherits answers nobody. fsspec keeps what is open, for each process its own.
+worker inherits answers nobody. fsspec keeps what is open for each process its own, and makes its locks anew in one that was forked;
+here are neither threads nor locks.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ import fcntl
 import hashlib
 import os
 import secrets
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,17 +22,12 @@ from vlmkit.data.sample import DataError
 ATTEMPTS = 5
 PAUSE = 0.5
 """Seconds before the second attempt; twice as long before each one after it."""
-TOGETHER = 16
-"""Reads of one process that are under way at once. A range of a store takes tens of milliseconds, however short it is."""
 CACHE = "VLMKIT_CACHE"
 """In the environment: the folder that keeps tables of shards which lie elsewhere; ~/.cache/vlmkit without it."""
 
 _FOR_GOOD = (PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError, ValueError, TypeError)
 _OF_REMOTE = ("s3fs", "gcsfs", "aiohttp")
 """What `vlmkit[remote]` installs."""
-_opening = threading.RLock()
-# No thread is inside fsspec's own lock when a worker is forked, which would wait for it for ever.
-os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
 
 T = TypeVar("T")
 
@@ -96,15 +90,6 @@ def local_copy(url: str, about: str) -> Path:
     return file
 
 
-_pools: dict[int, ThreadPoolExecutor] = {}
-
-
-def readers() -> ThreadPoolExecutor:
-    """Threads of this process that read side by side."""
-    # The pool of a process that forked this one stays untouched: its threads are not here.
-    return _pools.get(os.getpid()) or _pools.setdefault(os.getpid(), ThreadPoolExecutor(TOGETHER, thread_name_prefix="read"))
-
-
 class _AbsentError(DataError):
     pass
 
@@ -134,9 +119,8 @@ def _store(url: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     try:
-        with _opening:
-            store, path = url_to_fs(url)
-            return store, path
+        store, path = url_to_fs(url)
+        return store, path
     except ImportError as error:
         name = str(getattr(error.__cause__, "name", None) or error.name or "").partition(".")[0]
         package = "vlmkit[remote]" if name in _OF_REMOTE else name
