@@ -7,6 +7,7 @@ import operator
 import os
 import pickle
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -138,6 +139,47 @@ def test_other_processes_read_what_this_one_opened_and_read(tmp_path: Path, star
     assert shards[0] == SAMPLES[0]
     with ProcessPoolExecutor(1, multiprocessing.get_context(start)) as processes:
         assert list(processes.map(operator.getitem, [shards] * 3, [3, 0, 5])) == [SAMPLES[3], SAMPLES[0], SAMPLES[5]]
+
+
+class Slow(Failing):
+    """A store that is being opened by a thread of that name for as long as it is told."""
+
+    protocol = "slow"
+    cachable = True
+    opening, opened = threading.Event(), threading.Event()
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if threading.current_thread().name == "slow":
+            self.opening.set()
+            assert self.opened.wait(60)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return MemoryFileSystem._strip_protocol(path.replace("slow://", "memory://"))
+
+
+def test_a_worker_that_is_forked_while_a_thread_opens_a_store_does_not_wait_for_it(tmp_path: Path) -> None:
+    fsspec.register_implementation("slow", Slow, clobber=True)
+    uploaded(packed(tmp_path / "coco"))
+    shards = Shards("slow://bucket/coco")
+    Slow.clear_instance_cache()
+    thread = threading.Thread(target=shards.__getitem__, args=(0,), name="slow")
+    thread.start()
+    worker = multiprocessing.get_context("fork").Process(target=_compare, args=(shards, 2))
+    try:
+        assert Slow.opening.wait(60)
+        worker.start()
+        worker.join(30)
+        assert worker.exitcode == 0
+    finally:
+        Slow.opened.set()
+        thread.join()
+        worker.kill()
+
+
+def _compare(shards: Shards, number: int) -> None:
+    assert shards[number] == SAMPLES[number]
 
 
 def test_what_fails_in_passing_is_tried_again_and_what_fails_for_good_is_a_sentence(tmp_path: Path) -> None:
