@@ -21,7 +21,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.data.mixed import processor, run
+from tests.data.mixed import processor, run, same
 from tests.data.mixed import sample as mixed_sample
 from tests.data.packs import sample
 from vlmkit.cli import main
@@ -31,6 +31,8 @@ from vlmkit.data.shards import Shards, ShardWriter, stores
 from vlmkit.data.shards.index import INDEX, ROWS, has_index
 from vlmkit.data.shards.places import Address, place
 from vlmkit.data.shards.stores import StoreError
+from vlmkit.training.sources import mixture
+from vlmkit.training.stage import Source, Stage
 
 SAMPLES = [sample(number, "ab"[number % 2]) for number in range(7)]
 COUNT = 24
@@ -277,6 +279,16 @@ def test_commands_take_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert Path("coco.samples.png").is_file()
     assert main(["data", "show", "memory://bucket/none"]) == 1
     assert "'memory://bucket/none' is no directory that" in capsys.readouterr().err
+    assert main(["train", "univa-vl-tiny", "--stages", "stages.yaml", "--data", "simplecache::x"]) == 2
+    assert "--data: 'simplecache::x' is no address: expected one with ://" in capsys.readouterr().err
+
+
+def test_a_stage_takes_its_sources_from_an_address_as_from_a_folder(tmp_path: Path) -> None:
+    folder = packed(tmp_path / "coco", [mixed_sample("a", number, "one") for number in range(4)])
+    uploaded(folder)
+    stage = Stage(name="one", data=(Source(name="coco"),), steps=1, batch_size=2, head=1e-3)
+    here, there = (mixture(stage, processor(), data, seed=0).batches() for data in (tmp_path, "memory://bucket"))
+    assert all(same(next(here), next(there)) for _ in range(3))
 
 
 # --- several hosts ----------------------------------------------------------------------------------------------------
