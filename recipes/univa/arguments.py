@@ -11,7 +11,7 @@ from stages import RECIPES, Recipe
 
 import vlmkit
 from vlmkit.commands.choice import EXCHANGEABLE, add_exchange_options, add_plugin_option, load_plugins, read_part
-from vlmkit.commands.train import add_engine_options, check_engine_options
+from vlmkit.commands.train import add_engine_options, check_engine_options, shards_at
 from vlmkit.training.run import RunDirectory
 
 
@@ -23,7 +23,12 @@ def parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--run", type=Path, metavar="DIR", help="directory of the run; runs/<model> unless given")
     parser.add_argument("--fresh", action="store_true", help="remove the run in that directory and start anew")
     parser.add_argument("--seed", type=int, default=0, help="of weights and data; %(default)s unless given")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="shards of each data set; the tiny preset renders its own pictures")
+    parser.add_argument(
+        "--data",
+        type=shards_at,
+        metavar="DIR_OR_ADDRESS",
+        help="shards of each data set, in a directory or such as s3://bucket/folder; the tiny preset renders its own pictures",
+    )
     add_exchange_options(parser)
     add_plugin_option(parser)
     parser.add_argument(

@@ -10,13 +10,14 @@ from pathlib import Path
 from stages import Recipe
 
 from vlmkit.architecture import Architecture
+from vlmkit.data.shards.places import Place
 
 BYTES_TRAINED = 16
 """Bytes a learning parameter takes with AdamW in mixed precision: weight and gradient in bfloat16, and the weight and
 two moments in float32."""
 
 
-def missing(recipe: Recipe, architecture: Architecture, data: Path | None) -> list[str]:
+def missing(recipe: Recipe, architecture: Architecture, data: Place | None) -> list[str]:
     """In words, empty where the recipe can start."""
     return [*_devices(architecture), *_packages(), *_data(recipe, data)]
 
@@ -44,16 +45,16 @@ def _packages() -> Iterator[str]:
         yield 'DeepSpeed, which shards the weights over GPUs: pip install "vlmkit[train]"'
 
 
-def _data(recipe: Recipe, data: Path | None) -> Iterator[str]:
-    from vlmkit.data.shards.index import INDEX
+def _data(recipe: Recipe, data: Place | None) -> Iterator[str]:
+    from vlmkit.data.shards.index import has_index
 
     names = list(dict.fromkeys(source.name for stage in recipe.stages for source in stage.data))
     layout = "the shards of each data set, as 'vlmkit data pack' writes them, in a folder of its name"
     if data is None:
         yield f"the data: give its directory with --data; it holds {layout}: {', '.join(names)}"
-    elif not data.is_dir():
+    elif isinstance(data, Path) and not data.is_dir():
         yield f"the data: --data {data} is no directory; it holds {layout}: {', '.join(names)}"
     else:
-        absent = [name for name in names if not (data / name / INDEX).is_file()]
+        absent = [name for name in names if not has_index(data / name)]
         if absent:
             yield f"data sets in {data} ({layout}): {', '.join(absent)}"

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from vlmkit.data.mixture import Mixture
+    from vlmkit.data.shards.places import Place
     from vlmkit.evaluation.tasks import Task, TaskResult
     from vlmkit.training.loop import Trainer
     from vlmkit.training.processes import Processes
@@ -93,7 +94,7 @@ def train(
     seed: int,
     threads: int,
     engine_name: str | None = None,
-    data: Path | None = None,
+    data: Place | None = None,
 ) -> int:
     """The run itself, from wherever it stands. `data` holds a folder for each source; without it pictures are rendered."""
     with quit_at_ctrl_c(STOPPED):
@@ -175,7 +176,7 @@ def rendered(recipe: Recipe, folder: Path, seed: int, console: Console) -> Path:
     return folder
 
 
-def batches(stage: Stage, processor: vlmkit.VLMProcessor, seed: int, shards: Path) -> Mixture | Dataset[dict[str, Tensor]]:
+def batches(stage: Stage, processor: vlmkit.VLMProcessor, seed: int, shards: Place) -> Mixture | Dataset[dict[str, Tensor]]:
     """The stage's micro-batches: a mixture of the shards of its sources, or pictures drawn on the way for a warm-up."""
     from vlmkit.training.sources import mixture
 
@@ -195,7 +196,7 @@ def finish(
     run: RunDirectory,
     trainer: Trainer,
     processor: vlmkit.VLMProcessor,
-    data: Path | None,
+    data: Place | None,
     console: Console,
 ) -> None:
     """Save the checkpoint, evaluate, write results and report. Done again from the start if it is interrupted."""
@@ -235,7 +236,7 @@ def show_stage(
     trainer: Trainer,
     processor: vlmkit.VLMProcessor,
     stage: Stage,
-    shards: Path,
+    shards: Place,
 ) -> None:
     """The report so far, with the model's answers to the first pictures of each source of the stage."""
     import report
@@ -248,7 +249,7 @@ def show_stage(
     write_whole(run.path / "report.html", report.stage_page(recipe, architecture, run, trainer.seconds, samples))
 
 
-def training_tasks(stage: Stage, shards: Path, pictures: int = 4) -> list[Task]:
+def training_tasks(stage: Stage, shards: Place, pictures: int = 4) -> list[Task]:
     """The first pictures of each source, where they are questions about one image each."""
     from vlmkit.data.shards import Shards
     from vlmkit.evaluation.tasks import task_from_samples
@@ -260,7 +261,7 @@ def training_tasks(stage: Stage, shards: Path, pictures: int = 4) -> list[Task]:
     return [task for task in tasks if len(task.images) > 1]
 
 
-def evaluate(recipe: Recipe, model: vlmkit.VLM, processor: vlmkit.VLMProcessor, data: Path | None, console: Console) -> list[TaskResult]:
+def evaluate(recipe: Recipe, model: vlmkit.VLM, processor: vlmkit.VLMProcessor, data: Place | None, console: Console) -> list[TaskResult]:
     from vlmkit.evaluation.tasks import evaluate as ask
 
     results = []
@@ -273,17 +274,19 @@ def evaluate(recipe: Recipe, model: vlmkit.VLM, processor: vlmkit.VLMProcessor, 
     return results
 
 
-def evaluation_tasks(recipe: Recipe, data: Path | None) -> list[Task]:
+def evaluation_tasks(recipe: Recipe, data: Place | None) -> list[Task]:
     """Held-out pictures; for data from a directory the first question about each image of the shards in `eval`."""
     if data is None:
         from pictures import evaluation_tasks as rendered
 
         return rendered(recipe.evaluation)
     from vlmkit.data.shards import Shards
+    from vlmkit.data.shards.index import has_index
     from vlmkit.evaluation.tasks import task_from_samples
 
     names = dict.fromkeys(source.name for stage in recipe.stages for source in stage.data)
-    found = {name: data / "eval" / name for name in names if (data / "eval" / name).is_dir()}
+    folders = {name: data / "eval" / name for name in names}
+    found = {name: folder for name, folder in folders.items() if (folder.is_dir() if isinstance(folder, Path) else has_index(folder))}
     return [task_from_samples(name, Shards(folder), recipe.evaluation) for name, folder in found.items()]
 
 

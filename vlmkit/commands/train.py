@@ -9,12 +9,15 @@ The same command goes on from where a run was stopped.
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlmkit.commands import UsageError
 from vlmkit.commands.choice import add_exchange_options, add_plugin_option, chosen
+
+if TYPE_CHECKING:
+    from vlmkit.data.shards.places import Place
 
 ENGINES = ("single", "ddp", "fsdp2", "zero2", "zero3")
 
@@ -22,7 +25,13 @@ ENGINES = ("single", "ddp", "fsdp2", "zero2", "zero3")
 def configure(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="name of an architecture, or its JSON file")
     parser.add_argument("--stages", required=True, metavar="FILE", help="stages in YAML, or a Python file with STAGES")
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="a folder of shards for each source that the stages name")
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=shards_at,
+        metavar="DIR_OR_ADDRESS",
+        help="a folder of shards for each source that the stages name, in a directory or such as s3://bucket/folder",
+    )
     parser.add_argument("--run", type=Path, dest="directory", metavar="DIR", help="directory of the run; runs/<model> unless given")
     parser.add_argument("--fresh", action="store_true", help="remove the run in that directory and start anew")
     add_engine_options(parser)
@@ -31,6 +40,17 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of random weights and of the order of data (%(default)s)")
     add_exchange_options(parser)
     add_plugin_option(parser)
+
+
+def shards_at(text: str) -> Place:
+    """What --data names, for argparse: a directory or an address."""
+    from vlmkit.data.sample import DataError
+    from vlmkit.data.shards.places import place
+
+    try:
+        return place(text)
+    except DataError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def add_engine_options(parser: ArgumentParser) -> None:
@@ -71,7 +91,8 @@ def run(arguments: Namespace) -> None:
 
 
 def _check_data(arguments: Namespace) -> None:
-    if not arguments.data.is_dir():
+    # Of an address only what lies under it is known: the mixture says which source is not there.
+    if isinstance(arguments.data, Path) and not arguments.data.is_dir():
         raise UsageError(f"--data {arguments.data} is no directory; 'vlmkit data pack' writes shards")
 
 
