@@ -43,7 +43,7 @@ def page(
         "</section>",
         "<p class='note'>Every number is the share of answers that are right word for word, on images that were held out from training. "
         "<b>Swapped</b> is the same evaluation with the images exchanged among the samples: what is right there was guessed, not seen.</p>",
-        _try_it(*asked),
+        *([_try_it(*asked)] if results else []),
         *(_gallery(result) for result in results),
     ]
     return _whole(recipe, architecture, run, metrics, _summary(recipe, architecture, metrics, seconds), scores)
