@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 from published import ANNOTATIONS, MAKERS, parquet, picture, put, tar
 
 import vlmkit
@@ -260,6 +262,27 @@ def test_images_stand_where_their_tags_stood_in_any_turn(folder):
     assert [path.name for path in item.images if isinstance(path, Path)] == ["a.jpg", "b.jpg", "a.jpg"]
     said, _ = read_conversation(item.conversations[0])
     assert [turn.content for turn in said] == [("Be brief.",), ("One ", 0, " two", 1, "three"), ("Yes.",), (2,), ("No.",)]
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=3), st.integers(0, 4), st.integers(0, 1), st.booleans())
+def test_a_row_is_a_sample_where_its_tags_are_as_many_as_its_images(tmp_path_factory, tags, images, answered, separate):
+    folder = tmp_path_factory.mktemp("row")
+    put(folder / "a.jpg", picture())
+    turns: list[Row] = []
+    for count in tags:
+        said: Any = "<image>" * count + "What?"
+        if separate:
+            said = [{"type": "text", "text": said}]
+        turns += [{"role": "user", "content": said}, {"role": "assistant", "content": "A dog."}]
+    turns[1]["content"] += " <image>" * answered
+    item = read_row(folder, {"messages": turns, "images": ["a.jpg"] * images})
+    if sum(tags) == images and not answered:
+        assert isinstance(item, Sample)
+        assert item.images == (folder / "a.jpg",) * images
+        assert not any(tag_in(text) for text in texts(item))
+    else:
+        assert isinstance(item, Rejected)
+        assert item.reason == DIFFER
 
 
 def test_images_without_a_place_are_rejected_or_stand_first(folder):

@@ -93,7 +93,8 @@ class _Shown:
         """Raises Unusable where the column names an image that no turn shows, or one may be meant twice."""
         if 0 < self._taken < len(self.names):
             raise Unusable(DIFFER, "some images are named in their items and others in the column; name all in one way")
-        lost = [name for name in self.column[self._taken :] if name not in self.names]
+        # A column may repeat what all items name themselves.
+        lost = [name for name in self.column[self._taken :] if self._taken or name not in self.names]
         if lost:
             way_out = "" if self.names else "; with untagged=first they stand before the first words, as TRL and ms-swift have it"
             told = (
