@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import arguments
+import playing
 import warm_up
 from requirements import missing
 from stages import Recipe
@@ -74,6 +75,8 @@ def _run(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architec
         run.check(configuration)
     if run.finished:
         print(f"{run.path} holds a finished run: {_headline(run)}. Its report is {run.path / 'report.html'}.")
+        if command := playing.line(run.path)[0]:
+            print(f"Ask it about a held-out picture: {command}")
         print("Start anew with --fresh, or elsewhere with --run DIR.")
         return 0
     if args.preset == "full" and (problems := missing(recipe, architecture, args.data)):
@@ -222,11 +225,14 @@ def finish(
     for name, both in scores.items():
         log.scores(trainer.updates, {f"{name}/exact": both["sighted"]["exact"], f"{name}/exact blind": both["blind"]["exact"]})
     log.close()
-    write_whole(run.path / "report.html", report.page(recipe, architecture, run, results, trainer.seconds))
+    playing.write(run.path, results, model, processor)
+    write_whole(run.path / "report.html", report.page(recipe, architecture, run, results, trainer.seconds, playing.line(run.path)))
     write_whole(run.path / "results.json", json.dumps({"scores": scores, "seconds": round(trainer.seconds, 1)}, indent=2) + "\n")
     if results:
         console.print(_table(results))
     console.print(f"checkpoint: {run.path / 'checkpoint'}\nreport: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
+    if results:
+        console.print(playing.invitation(run.path), highlight=False, markup=False, soft_wrap=True)
 
 
 def show_stage(
