@@ -12,7 +12,7 @@ not: those below are customary values, untested at this size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vlmkit.spec import Spec
 from vlmkit.training.stage import Source, Stage
@@ -20,6 +20,8 @@ from vlmkit.training.stage import Source, Stage
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Spec):
+    later: ClassVar[frozenset[str]] = frozenset({"engine"})
+
     name: str
     model: str
     """Name of the architecture."""
@@ -27,6 +29,8 @@ class Recipe(Spec):
     dtype: Literal["float32", "bfloat16"] = "float32"
     weights: str | None = None
     """Where the weights before the first stage come from: "pretrained", or a checkpoint's directory; None draws them at random."""
+    engine: Literal["ddp", "fsdp2", "zero2", "zero3"] | None = None
+    """How processes share the work, unless the command says it; None: ddp where there are several."""
     workers: int = 1
     """Processes that prepare batches ahead of the training."""
     save_seconds: float = 30.0
@@ -144,6 +148,7 @@ FULL = Recipe(
     model="univa-vl",
     dtype="bfloat16",
     weights="pretrained",
+    engine="zero3",
     workers=8,
     save_seconds=1800.0,
     answer_tokens=128,

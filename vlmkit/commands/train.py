@@ -65,7 +65,10 @@ def run(arguments: Namespace) -> None:
         "dtype": arguments.dtype,
         "seed": arguments.seed,
     }
-    code = _train(arguments, architecture, stages, run, configuration)
+    try:
+        code = _train(arguments, architecture, stages, run, configuration)
+    finally:
+        run.unlock()
     if code:
         sys.exit(code)
 
@@ -119,6 +122,10 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
         except Interrupted as stopped:
             console.print(f"{stopped}; the state is saved. The same command goes on from there.", soft_wrap=True)
             return 128 + stopped.signal
+        finally:
+            if trainer.log is not None:
+                trainer.log.close()
+    # Nobody waits for the main process: writing a large checkpoint may take longer than processes wait for each other.
     if processes.main:
         from vlmkit.files import replace_directory
 
@@ -126,5 +133,4 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
             consolidate(run.path, directory, dtype=arguments.dtype)
             processor.save_pretrained(directory)
         console.print(f"checkpoint: {run.path / 'checkpoint'}", highlight=False, soft_wrap=True)
-    processes.wait()
     return 0
