@@ -161,7 +161,7 @@ def train(
                 if processes.main:
                     show_stage(recipe, architecture, run, trainer, processor, stage, shards)
         except Interrupted as interrupted:
-            console.print(f"{interrupted}; the state is saved. The same command goes on from there.")
+            console.print(f"{interrupted}; the state is saved. The same command goes on from there.", soft_wrap=True)
             return 128 + interrupted.signal
     # The main process alone evaluates. Nobody waits for it: that may take longer than processes wait for each other.
     if processes.main:
