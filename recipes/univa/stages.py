@@ -129,7 +129,7 @@ TINY = Recipe(
 )
 
 PROCESSES = 64
-"""GPUs that the step counts of `full` are reckoned for; on fewer the run sees proportionally fewer images."""
+"""GPUs on which an update of `full` is one micro-batch of each; fewer of them accumulate, so the run is the same on 8, 16, 32 or 64."""
 ROW = 2048
 """Tokens of a packed row: about eight captions or six questions with their images, which take 64 to 256 tokens each."""
 
@@ -158,6 +158,7 @@ FULL = Recipe(
             name="align",
             steps=620_218 // (8 * 4 * PROCESSES),
             batch_size=4,
+            batch_tokens=4 * ROW * PROCESSES,
             connector=1e-3,
             warmup=20,
             final=0.1,
@@ -170,6 +171,7 @@ FULL = Recipe(
             name="pretrain",
             steps=6_202_182 // (8 * 4 * PROCESSES),
             batch_size=4,
+            batch_tokens=4 * ROW * PROCESSES,
             encoder=2e-6,
             connector=2e-5,
             language_model=1e-5,
@@ -184,6 +186,7 @@ FULL = Recipe(
             name="sft",
             steps=164_602 // (6 * PROCESSES),
             batch_size=1,
+            batch_tokens=ROW * PROCESSES,
             encoder=1e-6,
             connector=1e-5,
             language_model=5e-6,

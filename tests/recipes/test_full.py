@@ -55,7 +55,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(desk: Path, run: Path, engine: str) -> list[str]:
-    given = "--preset full --model univa-vl-pocket --weights random --length 192 --scale 0.002"
+    given = "--preset full --model univa-vl-pocket --weights random --length 192 --batch-tokens 1536 --scale 0.002"
     given += f" --workers 0 --threads 1 --save-seconds 0 --engine {engine}"
     return [*given.split(), "--plugin", str(desk / "pocket.py"), "--data", str(desk / "data"), "--run", str(run)]
 

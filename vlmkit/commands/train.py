@@ -52,10 +52,17 @@ def run(arguments: Namespace) -> None:
     check_engine_options(arguments)
     _check_data(arguments)
     from vlmkit.training.run import RunDirectory
+    from vlmkit.spec import SpecError
+    from vlmkit.training.launched import place
     from vlmkit.training.stage_files import read_stages
 
     architecture = chosen(arguments)
-    stages = read_stages(arguments.stages)
+    try:
+        stages = read_stages(arguments.stages)
+        for stage in stages:
+            stage.resolved(place().world)
+    except SpecError as error:
+        raise UsageError(str(error)) from None
     run = RunDirectory(arguments.directory or Path("runs") / architecture.name)
     configuration: dict[str, Any] = {
         "architecture": architecture.to_dict(),
