@@ -35,7 +35,9 @@ def parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--model", metavar="NAME", help="architecture in the place of the preset's, such as one with few layers")
     parser.add_argument("--weights", metavar="WHAT", help="'pretrained', 'random' or a directory, in the place of the preset's")
     parser.add_argument("--length", type=int, metavar="N", help="tokens of a packed row, in the place of the preset's")
-    parser.add_argument("--batch-tokens", type=int, metavar="N", help="tokens of an update over all processes, in the place of the preset's")
+    parser.add_argument(
+        "--batch-tokens", type=int, metavar="N", help="tokens of an update over all processes, in the place of the preset's"
+    )
     return parser
 
 

@@ -90,9 +90,7 @@ def _run(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architec
         configuration = arguments.configuration(args, recipe, architecture, run)
         run.begin(configuration) if processes.main else run.check(configuration)
     try:
-        return train(
-            recipe, architecture, run, seed=args.seed, threads=configuration["threads"], engine_name=engine_name, data=args.data
-        )
+        return train(recipe, architecture, run, seed=args.seed, threads=configuration["threads"], engine_name=engine_name, data=args.data)
     finally:
         run.unlock()
 

@@ -51,7 +51,8 @@ def group(number: int, plan: dict[str, Any], folder: Path) -> dict[str, Any]:
         port = str(free.getsockname()[1])
     files = [folder / f"{number}-{rank}.txt" for rank in range(len(plan["environment"]))]
     children = [
-        started(rank, environment | {"MASTER_PORT": port}, plan["argv"], files[rank]) for rank, environment in enumerate(plan["environment"])
+        started(rank, environment | {"MASTER_PORT": port}, plan["argv"], files[rank])
+        for rank, environment in enumerate(plan["environment"])
     ]
     codes: dict[int, int] = {}
     ends, stop = time.monotonic() + SECONDS, plan["stop"]
