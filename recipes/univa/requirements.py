@@ -41,8 +41,8 @@ def _devices(architecture: Architecture, engine: str) -> Iterator[str]:
     share = _gib(parameters, processes, engine)
     if each < share:
         yield (
-            f"GPU memory: {takes}, activations not counted; with engine {engine} on {processes} process(es) each needs {share:,.0f} GiB and "
-            f"has {each:,.0f}; start more of them with torchrun, or choose an engine that spreads the weights: fsdp2, zero3"
+            f"GPU memory: {takes}, activations not counted; with engine {engine} on {processes} process(es) each needs {share:,.0f} GiB "
+            f"and has {each:,.0f}; start more of them with torchrun, or choose an engine that spreads the weights: fsdp2, zero3"
         )
 
 

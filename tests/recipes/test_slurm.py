@@ -1,4 +1,4 @@
-"""recipes/univa/train.sbatch under a stand-in for SLURM: two processes, stopped by the scheduler, continued on what is left of the nodes."""
+"""recipes/univa/train.sbatch under a stand-in for SLURM: two processes, stopped by the scheduler, continued on fewer."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,7 @@ def test_an_update_that_is_no_number_is_skipped_with_the_names_of_its_samples(tm
     records = list(read_metrics(run.path))
     assert [record.get("skipped", False) for record in records] == [False, True, True, False]
     seen.append(snapshot(model))
-    moved = [any(not torch.equal(value, after[name]) for name, value in before.items()) for before, after in zip(seen, seen[1:])]
+    moved = [any(not torch.equal(value, after[name]) for name, value in before.items()) for before, after in itertools.pairwise(seen)]
     assert moved == [True, False, False, True]
     assert all(value.isfinite().all() for value in seen[-1].values())
     told = [line for line in said.getvalue().splitlines() if "the update is skipped" in line]
@@ -182,7 +183,7 @@ def test_bfloat16_follows_the_losses_of_float32(tmp_path):
 
 
 def test_as_many_weights_move_as_in_float32(tmp_path):
-    """At rates that bfloat16 weights would round away, masters in float32 move: 97.6 % of all matrices, in each within 0.03 % of float32."""
+    """At rates that bfloat16 weights would round away, masters in float32 move: 97.6 % of matrices, each within 0.03 % of float32."""
     stage = Stage(name="all", steps=10, batch_size=2, schedule="constant", encoder=1e-6, connector=1e-5, language_model=1e-5, data=DATA)
     shares = []
     for kind in ("float32", "bfloat16"):

@@ -51,9 +51,9 @@ def check_engine_options(arguments: Namespace) -> None:
 def run(arguments: Namespace) -> None:
     check_engine_options(arguments)
     _check_data(arguments)
-    from vlmkit.training.run import RunDirectory
     from vlmkit.spec import SpecError
     from vlmkit.training.launched import place
+    from vlmkit.training.run import RunDirectory
     from vlmkit.training.stage_files import read_stages
 
     architecture = chosen(arguments)
