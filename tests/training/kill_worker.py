@@ -38,9 +38,9 @@ from vlmkit.training.stage import Source, Stage
 DATA = (Source(name="a", weight=2.0), Source(name="b"))
 PACKED: dict[str, Any] = {"pack": True, "max_length": 128, "batch_tokens": 512, "data": DATA}
 STAGES = (
-    Stage(name="align", steps=40, connector=1e-3, warmup=10, **PACKED),
-    Stage(name="pretrain", steps=40, encoder=1e-4, connector=1e-3, language_model=1e-3, warmup=5, weight_decay=0.1, ema=0.9, **PACKED),
-    Stage(name="sft", steps=40, connector=1e-4, language_model=1e-4, recompute=True, **PACKED),
+    Stage(name="align", steps=25, connector=1e-3, warmup=10, **PACKED),
+    Stage(name="pretrain", steps=25, encoder=1e-4, connector=1e-3, language_model=1e-3, warmup=5, weight_decay=0.1, ema=0.9, **PACKED),
+    Stage(name="sft", steps=25, connector=1e-4, language_model=1e-4, recompute=True, **PACKED),
 )
 """As the published recipe: a connector alone, everything, questions and answers."""
 MODEL = small().replace(policy=SmartResize(min_pixels=4 * 784, max_pixels=8 * 784))
@@ -99,14 +99,16 @@ def through(plan: dict[str, Any]) -> dict[str, Any]:
     log = Path(plan["directory"]) / "metrics.jsonl"
     ends = time.monotonic() + SECONDS
     killed: list[int] = []
+    total = sum(stage.scaled(plan["scale"]).steps for stage in STAGES)
     while True:
         children = start(plan)
         if len(killed) == plan["kills"]:
             codes = reap(children)
             assert codes == [0] * plan["world"], codes
             return {"killed": killed}
-        before, after = lines(log), rng.randrange(0, 4)
-        # A state is complete a step or two after its own: without so many the run would stand still.
+        # All over what is left of the run, and before its end.
+        before, left = lines(log), plan["kills"] - len(killed)
+        after = rng.randrange(0, 1 + max(0, min(2 * (total - before) // (left + 1), total - before - 2)))
         while lines(log) < before + after or not log.exists():
             assert time.monotonic() < ends, f"{plan} hangs after {killed}"
             gone, status = os.waitpid(-1, os.WNOHANG)

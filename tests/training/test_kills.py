@@ -41,7 +41,8 @@ def run(root: Path, data: Path, engine: str, world: int, *, kills: int, scale: f
     whole, killed = json.loads(done.stdout.splitlines()[-1])
     assert len(whole["killed"]) == 0
     assert len(killed["killed"]) == kills
-    print(engine, world, "killed at steps", killed["killed"])
+    print(engine, world, "killed after steps", killed["killed"])
+    assert max(killed["killed"]) > 0.5 * sum(stage.scaled(scale).steps for stage in STAGES)
     return [[*read_metrics(root / name)] for name in ("whole", "killed")]
 
 
@@ -59,7 +60,7 @@ def tensors(state: SavedState) -> dict[tuple[str, str], Tensor]:
     }
 
 
-@pytest.mark.parametrize(("kills", "scale"), [(3, 0.1), pytest.param(20, 1.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "scale"), [(3, 0.16), pytest.param(20, 1.0, marks=pytest.mark.slow)])
 def test_one_process_goes_on_to_the_same_bits(data, tmp_path, kills, scale):
     whole, killed = run(tmp_path, data, "single", 1, kills=kills, scale=scale)
     without_time = [[{key: value for key, value in one.items() if key not in CLOCKED} for one in records] for records in (whole, killed)]
@@ -71,7 +72,7 @@ def test_one_process_goes_on_to_the_same_bits(data, tmp_path, kills, scale):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["fsdp2", "zero3"])
+@pytest.mark.parametrize("engine", ["zero3", "fsdp2"])
 def test_two_processes_go_on_to_the_same_losses_and_weights(data, tmp_path, engine):
     whole, killed = run(tmp_path, data, engine, 2, kills=20, scale=1.0)
     assert [(one["stage"], one["step"]) for one in whole] == [(one["stage"], one["step"]) for one in killed]
