@@ -27,7 +27,6 @@ from vlmkit.data.sample import DataError
 from vlmkit.plugins import PluginError
 from vlmkit.registry import RegistryError
 from vlmkit.spec import SpecError
-from vlmkit.training.launched import place
 from vlmkit.training.run import RunDirectory, RunError
 from vlmkit.training.signals import quit_at_ctrl_c
 
@@ -66,27 +65,38 @@ def main(given: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architecture) -> int:
+    with quit_at_ctrl_c(STOPPED):
+        from vlmkit.training.processes import meet
+
+    processes = meet()
     run = RunDirectory(args.run or Path("runs") / architecture.name)
-    first = place().rank == 0
-    if args.fresh and first:
-        run.clear()
-    configuration = arguments.configuration(args, recipe, architecture, run)
-    if first or not args.fresh:
-        run.check(configuration)
-    if run.finished:
-        print(f"{run.path} holds a finished run: {_headline(run)}. Its report is {run.path / 'report.html'}.")
-        if command := playing.line(run.path)[0]:
-            print(f"Ask it about a held-out picture: {command}")
-        print("Start anew with --fresh, or elsewhere with --run DIR.")
-        return 0
-    if args.preset == "full" and (problems := missing(recipe, architecture, args.data)):
-        print(f"the full preset trains {architecture.name}; what is missing here:", file=sys.stderr)
-        print("\n".join(f"  - {problem}" for problem in problems), file=sys.stderr)
-        print("nothing was downloaded or written. The tiny preset runs anywhere: python recipes/univa/train.py", file=sys.stderr)
-        return 1
-    if first:
-        run.begin(configuration)
-    return train(recipe, architecture, run, seed=args.seed, threads=configuration["threads"], engine_name=args.engine, data=args.data)
+    engine_name = args.engine or recipe.engine
+    with processes.main_first():
+        if args.fresh and processes.main:
+            run.clear()
+        run.check(arguments.configuration(args, recipe, architecture, run))
+        if run.finished:
+            if processes.main:
+                print(f"{run.path} holds a finished run: {_headline(run)}. Its report is {run.path / 'report.html'}.")
+                if command := playing.line(run.path)[0]:
+                    print(f"Ask it about a held-out picture: {command}")
+                print("Start anew with --fresh, or elsewhere with --run DIR.")
+            return 0
+    if args.preset == "full":
+        found = processes.gather(missing(recipe, architecture, args.data, engine_name))
+        if problems := list(dict.fromkeys(problem for of in found for problem in of)):
+            if processes.main:
+                print(f"the full preset trains {architecture.name}; what is missing here:", file=sys.stderr)
+                print("\n".join(f"  - {problem}" for problem in problems), file=sys.stderr)
+                print("nothing was downloaded or written. The tiny preset runs anywhere: python recipes/univa/train.py", file=sys.stderr)
+            return 1
+    with processes.main_first():
+        configuration = arguments.configuration(args, recipe, architecture, run)
+        run.begin(configuration) if processes.main else run.check(configuration)
+    try:
+        return train(recipe, architecture, run, seed=args.seed, threads=configuration["threads"], engine_name=engine_name, data=args.data)
+    finally:
+        run.unlock()
 
 
 def train(
@@ -153,11 +163,11 @@ def train(
                 if processes.main:
                     show_stage(recipe, architecture, run, trainer, processor, stage, shards)
         except Interrupted as interrupted:
-            console.print(f"{interrupted}; the state is saved. The same command goes on from there.")
+            console.print(f"{interrupted}; the state is saved. The same command goes on from there.", soft_wrap=True)
             return 128 + interrupted.signal
+    # The main process alone evaluates. Nobody waits for it: that may take longer than processes wait for each other.
     if processes.main:
         finish(recipe, architecture, run, trainer, processor, data, console)
-    processes.wait()
     return 0
 
 
@@ -329,7 +339,9 @@ def _announce(console: Console, number: int, stage: Stage, recipe: Recipe, train
 
 
 def _place(processes: Processes, engine_name: str | None) -> str:
-    return str(processes.device) if processes.world == 1 else f"{processes.world} processes ({engine_name or 'ddp'})"
+    if processes.world > 1:
+        return f"{processes.world} processes ({engine_name or 'ddp'})"
+    return f"{processes.device} ({engine_name})" if engine_name else str(processes.device)
 
 
 def prefer_flash_attention(model: vlmkit.VLM) -> None:

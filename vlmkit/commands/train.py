@@ -71,11 +71,18 @@ def check_engine_options(arguments: Namespace) -> None:
 def run(arguments: Namespace) -> None:
     check_engine_options(arguments)
     _check_data(arguments)
+    from vlmkit.spec import SpecError
+    from vlmkit.training.launched import place
     from vlmkit.training.run import RunDirectory
     from vlmkit.training.stage_files import read_stages
 
     architecture = chosen(arguments)
-    stages = read_stages(arguments.stages)
+    try:
+        stages = read_stages(arguments.stages)
+        for stage in stages:
+            stage.resolved(place().world)
+    except SpecError as error:
+        raise UsageError(str(error)) from None
     run = RunDirectory(arguments.directory or Path("runs") / architecture.name)
     configuration: dict[str, Any] = {
         "architecture": architecture.to_dict(),
@@ -85,7 +92,10 @@ def run(arguments: Namespace) -> None:
         "dtype": arguments.dtype,
         "seed": arguments.seed,
     }
-    code = _train(arguments, architecture, stages, run, configuration)
+    try:
+        code = _train(arguments, architecture, stages, run, configuration)
+    finally:
+        run.unlock()
     if code:
         sys.exit(code)
 
@@ -143,6 +153,10 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
         except Interrupted as stopped:
             console.print(f"{stopped}; the state is saved. The same command goes on from there.", soft_wrap=True)
             return 128 + stopped.signal
+        finally:
+            if trainer.log is not None:
+                trainer.log.close()
+    # Nobody waits for the main process: writing a large checkpoint may take longer than processes wait for each other.
     if processes.main:
         from vlmkit.files import replace_directory
 
@@ -150,5 +164,4 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
             consolidate(run.path, directory, dtype=arguments.dtype)
             processor.save_pretrained(directory)
         console.print(f"checkpoint: {run.path / 'checkpoint'}", highlight=False, soft_wrap=True)
-    processes.wait()
     return 0
