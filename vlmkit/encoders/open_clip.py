@@ -17,11 +17,15 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, Positions, ViT
+from vlmkit.hub import refuse_unreachable
 from vlmkit.registry import suggestion
 from vlmkit.spec import SpecError
 
 if TYPE_CHECKING:
     from torch import nn
+
+HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""Names that the weights have in a repository of open_clip's."""
 
 
 @encoders.register("open_clip")
@@ -135,10 +139,15 @@ class OpenClip(ViT):
                 raise SpecError(f"open_clip.checkpoint: expected one weights file in {checkpoint}, found {len(files)}; name the file")
             return files[0]
         if checkpoint.startswith("hf-hub:"):
-            return Path(open_clip.pretrained.download_pretrained_from_hf(checkpoint.removeprefix("hf-hub:")))
+            refuse_unreachable(repository := checkpoint.removeprefix("hf-hub:"), HUB_FILES)
+            return Path(open_clip.pretrained.download_pretrained_from_hf(repository))
         name, _, tag = checkpoint.rpartition("/")
         _published(name, tag, self.activation)
-        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, tag)))
+        published = open_clip.get_pretrained_cfg(name, tag)
+        if hub := published.get("hf_hub"):
+            repository, _, file = hub.rpartition("/")
+            refuse_unreachable(repository, (file, f"{file.rpartition('.')[0]}.safetensors") if file else HUB_FILES)
+        return Path(open_clip.download_pretrained(published))
 
 
 def _published(name: str, tag: str, activation: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, ViT
+from vlmkit.hub import refuse_unreachable
 from vlmkit.spec import Spec, SpecError
 
 if TYPE_CHECKING:
@@ -204,6 +205,8 @@ class Timm(ViT):
             # timm loads without a head loosely, and only logs what does not fit.
             vit.register_load_state_dict_post_hook(note)
             convert = getattr(sys.modules[type(vit).__module__], "checkpoint_filter_fn", None)
+            if not local and (hub := vit.pretrained_cfg.get("hf_hub_id")):
+                refuse_unreachable(hub.partition("@")[0], ("model.safetensors", "pytorch_model.bin"))
             try:
                 timm.models.load_pretrained(vit, vit.pretrained_cfg, num_classes=0, filter_fn=convert, strict=False)
             except RuntimeError as error:
