@@ -23,6 +23,8 @@ import torch
 RECIPE = Path(__file__).parents[2] / "recipes" / "univa"
 SECONDS = 240
 """A group that takes longer hangs."""
+GRACE = 30
+"""What the others have to end by themselves where one has failed."""
 
 
 def started(rank: int, environment: dict[str, str], argv: list[str], said: Path) -> int:
@@ -62,12 +64,13 @@ def group(number: int, plan: dict[str, Any], folder: Path) -> dict[str, Any]:
         child, status = os.waitpid(-1, os.WNOHANG)
         if child:
             codes[child] = os.waitstatus_to_exitcode(status)
-        if (failed := any(code not in (0, 143) for code in codes.values())) or time.monotonic() > ends:
+        if any(code not in (0, 143) for code in codes.values()):
+            ends = min(ends, time.monotonic() + GRACE)
+        if time.monotonic() > ends:
             for other in set(children) - codes.keys():
                 os.kill(other, signal.SIGKILL)
                 os.waitpid(other, 0)
-                codes[other] = -9
-            assert failed or codes
+                codes[other] = -signal.SIGKILL
             break
         if stop is not None and _records(log) - before >= stop[0]:
             os.kill(children[stop[1]], signal.SIGTERM)

@@ -85,10 +85,11 @@ def groups(folder: Path, plans: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_all_stages_run_on_two_processes_through_a_stop_to_answers(engine, desk, tmp_path, capsys):
     run, whole = tmp_path / "run", tmp_path / "whole"
     two = {"environment": by_torchrun(2), "stop": None}
-    stopped, continued, again, unstopped = groups(
+    stopped, refused, continued, again, unstopped = groups(
         tmp_path,
         [
             two | {"argv": command(desk, run, engine), "stop": [3, 1]},
+            two | {"argv": [*command(desk, run, engine), "--seed", "1"]},
             *[two | {"argv": command(desk, run, engine)}] * 2,
             two | {"argv": command(desk, whole, engine)},
         ],
@@ -97,6 +98,9 @@ def test_all_stages_run_on_two_processes_through_a_stop_to_answers(engine, desk,
     assert "stopped in stage pretrain after" in stopped["said"][0]
     assert "The same command goes on from there" in stopped["said"][0]
     assert "stopped in stage" not in stopped["said"][1]
+    assert refused["codes"] == [1, 1], refused  # nobody waits for a process that is gone
+    assert "seed: the run has 0, asked for 1" in refused["said"][0]
+    assert "the main process could not go on" in refused["said"][1]
     assert continued["codes"] == [0, 0], continued
     assert f"on 2 processes ({engine})" in continued["said"][0]
     assert again["codes"] == [0, 0]

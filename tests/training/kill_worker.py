@@ -1,6 +1,6 @@
 """Runs that are killed again and again: `python -m tests.training.kill_worker`, with a plan as JSON on stdin, prints as JSON how often.
 
-A plan is a list of {"directory", "data", "engine", "world", "kills", "seed", "scale", "pause"}: the stages of a small recipe in the
+A plan is a list of {"directory", "data", "engine", "world", "kills", "seed", "scale", "pause"}: the stages of a small recipe in a
 directory over the shards in `data`, kill -9 to one process so many times, each time after a random number of steps and up to `pause`
 seconds, and then to the others, as a launcher does it. They are forked: what they import takes longer than what they do.
 """
