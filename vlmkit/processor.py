@@ -14,6 +14,7 @@ from vlmkit.architecture import Architecture, VisionTower
 from vlmkit.batch.batch import Batch
 from vlmkit.batch.calls import as_conversations, read_call
 from vlmkit.batch.collate import Entries, packed, padded
+from vlmkit.batch.image_processor import ImageProcessor
 from vlmkit.batch.portable import listed, portable
 from vlmkit.batch.sample import Pixels, PreparedSample, RenderedImage, limited
 from vlmkit.config import VLMConfig
@@ -83,6 +84,11 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
     @property
     def image_token_id(self) -> int:
         return self.plain_tokenizer.specials[self.image_token]
+
+    @property
+    def image_processor(self) -> ImageProcessor:
+        """Images without text."""
+        return ImageProcessor(self)
 
     def plan_image(self, size: Size) -> ImageTokens:
         """What an image of this size becomes: its views and visual tokens. Raises ImageSizeError."""
