@@ -243,7 +243,7 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             given |= {"attention_mask": attention_mask, "pixel_values": pixel_values, "grids": grids, "places": places}
             given |= {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "position_ids": position_ids}
             given |= {"past_key_values": past_key_values, "labels": labels, "cache": cache, "return_dict": return_dict}
-            read: VLMOutput | BodyOutput | tuple[Any, ...] = VLM.forward(self, **whole(given, self.spec))
+            read: VLMOutput | BodyOutput | tuple[Any, ...] = VLM.forward(self, **whole(given | kwargs, self.spec))
             return read
         cache = past_key_values if cache is None else cache
         cached = cache is not None and cache.get_seq_length() > 0

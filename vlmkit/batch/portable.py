@@ -9,7 +9,7 @@ stands by itself, zero means nothing everywhere, and every entry has a name that
                                  0: nothing but text, and padding
                                  -1: text of the prefix that is seen in both directions
                                  -1 - k: learned embedding k - 1
-    visual_counts (B,)           visual tokens of each row's images; found from the grids where it went missing
+    visual_counts (B,)           visual tokens of each row's images, where some have no place: they may be left out, or are looked at
     pixel_values, image_grid_thw what `grids` are, by the name that Qwen2-VL gave them
     places (V, 4)                of the image's number there is left whether it begins here: 1 or 0
 
@@ -39,8 +39,9 @@ PREFIX = -1
 Numbers = NDArray[np.int64]
 
 
-def portable(batch: Batch, layouts: Sequence[Layout], side: str) -> Batch:
-    """A batch with one conversation a row in the portable form. `layouts` are those of its rows, on their `side`."""
+def portable(batch: Batch, layouts: Sequence[Layout], side: str, counted: bool) -> Batch:
+    """A batch with one conversation a row in the portable form. layouts: those of its rows, on their `side`. counted: whether codes alone
+    do not say how many visual tokens a row has, so that `visual_counts` does."""
     old, segments = batch.contents, batch["segments"]
     counts = [sum(image.tokens for image in old.images[first:end]) for first, end in old.rows]
     starts = [old.tokens_before(first) for first, _ in old.rows]
@@ -56,7 +57,9 @@ def portable(batch: Batch, layouts: Sequence[Layout], side: str) -> Batch:
         for place, image in layout.seen:
             codes[row, moved + place] = old.tokens_before(first + image) - starts[row] + 1
     found = {name: batch[name] for name in ("input_ids", "attention_mask", "labels") if name in batch}
-    found |= {CODES: codes, "visual_counts": torch.tensor(counts)}
+    found[CODES] = codes
+    if counted:
+        found["visual_counts"] = torch.tensor(counts)
     for name, value in batch.items():
         if name == "grids":
             found["image_grid_thw"] = value
