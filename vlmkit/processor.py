@@ -222,7 +222,7 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
             del batch["labels"], batch["supervised"]
         if not pack and (return_tensors is None or (text is not None if portable_form is None else portable_form)):
             layouts = [layout for sample in samples for layout in sample.layouts]
-            batch = portable(batch, layouts, side, self.spec.layout.partial or self.spec.fusion.needs_visible)
+            batch = portable(batch, layouts, side, self.spec)
         return batch if return_tensors else listed(batch)
 
     def collate(self, samples: Sequence[PreparedSample], *, padding_side: str = "right", length: int | None = None) -> Batch:

@@ -30,6 +30,8 @@ class Shown(NamedTuple):
     """Of each set of pixels: `pixel_values`, `pixel_values_1`, ..."""
     views: tuple[int, ...]
     """The same of `grids`, and of `places` the first."""
+    rows: int = 1
+    """Of `image_grid_thw`."""
 
 
 class Contents(NamedTuple):
@@ -112,7 +114,10 @@ class Batch(BatchFeature):  # type: ignore[misc]
         _, _, behind = name.rpartition("_")
         number = int(behind) if behind.isdigit() else 0
         images = self.contents.images
-        sizes = [(image.patches if name.startswith("pixel_values") else image.views)[number] for image in images]
+        if name == "image_grid_thw":
+            sizes = [image.rows for image in images]
+        else:
+            sizes = [(image.patches if name.startswith("pixel_values") else image.views)[number] for image in images]
         parts = torch.split(value, sizes)
         if name != "places" or "mm_token_type_ids" in self.data:
             return torch.cat([parts[image] for image in kept])

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vlmkit.batch.batch import Batch
-from vlmkit.batch.collate import contents, joined
-from vlmkit.batch.sample import PreparedSample
+from vlmkit.batch.collate import joined
+from vlmkit.batch.portable import image_rows
 
 if TYPE_CHECKING:
     from vlmkit.processor import VLMProcessor
@@ -31,8 +31,8 @@ class ImageProcessor:
             flat += item if isinstance(item, list | tuple) else [item]
         rendered = [self._of.render_image(image) for image in flat]
         entries = {"pixel_values": joined([image.pixel_values for image in rendered])}
-        entries["image_grid_thw"] = torch.cat([image.grids for image in rendered])
-        return Batch(entries, contents=contents([PreparedSample((image,), ()) for image in rendered], []))
+        entries["image_grid_thw"] = torch.cat([image_rows(image.grids, self._of.spec) for image in rendered])
+        return Batch(entries)
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """It is saved with its processor."""

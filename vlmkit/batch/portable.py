@@ -9,8 +9,10 @@ stands by itself, zero means nothing everywhere, and every entry has a name that
                                  0: nothing but text, and padding
                                  -1: text of the prefix that is seen in both directions
                                  -1 - k: learned embedding k - 1
-    visual_counts (B,)           visual tokens of each row's images, where some have no place: they may be left out, or are looked at
-    pixel_values, image_grid_thw what `grids` are, by the name that Qwen2-VL gave them
+    pixel_values                 as always
+    image_grid_thw (I, 3)        a row an image: its views, and rows and columns of patches in each; a row a view where views of one image
+                                 differ, and of clips their frames
+    visual_counts (B,)           visual tokens of each row's images, only where neither codes nor images say how many they are
     places (V, 4)                of the image's number there is left whether it begins here: 1 or 0
 
 `whole` makes of it what the model reads. No position is stated: they follow from the mask, those of three axes from the grids.
@@ -19,15 +21,17 @@ stands by itself, zero means nothing everywhere, and every entry has a name that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vlmkit.architecture import Architecture
 from vlmkit.arrival import check_places
-from vlmkit.batch.batch import Batch
+from vlmkit.batch.batch import Batch, Contents
 from vlmkit.features import Grid
 from vlmkit.fusion.incoming import FusionError
 from vlmkit.layout.laid_out import Layout, Span
@@ -39,9 +43,8 @@ PREFIX = -1
 Numbers = NDArray[np.int64]
 
 
-def portable(batch: Batch, layouts: Sequence[Layout], side: str, counted: bool) -> Batch:
-    """A batch with one conversation a row in the portable form. layouts: those of its rows, on their `side`. counted: whether codes alone
-    do not say how many visual tokens a row has, so that `visual_counts` does."""
+def portable(batch: Batch, layouts: Sequence[Layout], side: str, spec: Architecture) -> Batch:
+    """A batch with one conversation a row in the portable form. layouts: those of its rows, on their `side`."""
     old, segments = batch.contents, batch["segments"]
     counts = [sum(image.tokens for image in old.images[first:end]) for first, end in old.rows]
     starts = [old.tokens_before(first) for first, _ in old.rows]
@@ -58,18 +61,39 @@ def portable(batch: Batch, layouts: Sequence[Layout], side: str, counted: bool) 
             codes[row, moved + place] = old.tokens_before(first + image) - starts[row] + 1
     found = {name: batch[name] for name in ("input_ids", "attention_mask", "labels") if name in batch}
     found[CODES] = codes
-    if counted:
+    images = list(old.images)
+    if "grids" in batch:
+        parts = torch.split(batch["grids"], [image.views[0] for image in images])
+        rows = [image_rows(part, spec) for part in parts]
+        found["image_grid_thw"] = torch.cat(rows)
+        images = [image._replace(rows=len(part)) for image, part in zip(images, rows, strict=True)]
+    if (spec.layout.partial or spec.fusion.needs_visible) and any(image.rows > 1 for image in images):
         found["visual_counts"] = torch.tensor(counts)
     for name, value in batch.items():
-        if name == "grids":
-            found["image_grid_thw"] = value
-        elif name == "places":
+        if name == "places":
             begins = torch.ones(len(value), dtype=value.dtype)
             begins[1:] = value[1:, 0] != value[:-1, 0]
             found["places"] = torch.cat([begins[:, None], value[:, 1:]], dim=1)
         elif name.startswith(("pixel_values", "grids_")):
             found[name] = value
-    return Batch(found, contents=old)
+    return Batch(found, contents=Contents(tuple(images), old.rows))
+
+
+def image_rows(grids: Tensor, spec: Architecture) -> Tensor:
+    """Grids (V, 3) of one image's views -> (1, 3) where they are alike, and otherwise as they are."""
+    if spec.encoder.clips or bool((grids != grids[0]).any()):
+        return grids
+    return torch.stack([grids[:, 0].sum(), grids[0, 1], grids[0, 2]])[None]
+
+
+def view_rows(rows: Tensor, spec: Architecture) -> tuple[Tensor, list[int]]:
+    """The way back: grids (V, 3), and how many views each row is."""
+    if spec.encoder.clips:
+        return rows, [1] * len(rows)
+    counts = rows[:, 0]
+    grids = rows.repeat_interleave(counts, dim=0)
+    grids[:, 0] = 1
+    return grids, counts.tolist()
 
 
 def listed(batch: Batch) -> Batch:
@@ -92,9 +116,10 @@ def whole(batch: dict[str, Any], spec: Architecture) -> dict[str, Any]:
     """
     batch = {name: value for name, value in batch.items() if value is not None}
     codes_given, counts_given = batch.pop(CODES), batch.pop("visual_counts", None)
-    grids = batch.pop("image_grid_thw", None)
-    if batch.get("grids") is None and grids is not None:
-        batch["grids"] = grids
+    rows_of_images = batch.pop("image_grid_thw", None)
+    sizes: list[int] = []
+    if rows_of_images is not None:
+        batch["grids"], sizes = view_rows(rows_of_images.cpu(), spec)
     device, codes = codes_given.device, codes_given.detach().cpu().numpy()
     mask = batch.get("attention_mask")
     if mask is not None and tuple(mask.shape) != codes.shape:
@@ -104,7 +129,8 @@ def whole(batch: dict[str, Any], spec: Architecture) -> dict[str, Any]:
         )
     held = np.ones(codes.shape, bool) if mask is None else mask.detach().cpu().numpy().astype(bool)
     views = _views(batch, spec)
-    rows = _rows(codes, None if counts_given is None else counts_given.tolist(), views)
+    images = iter(views)
+    rows = _rows(codes, None if counts_given is None else counts_given.tolist(), [tuple(islice(images, size)) for size in sizes])
     starts = np.array([row.start for row in rows])[:, None]
     found: dict[str, Numbers] = {"segments": held.astype(np.int64) - 1, "visual_index": np.where(codes > 0, codes - 1 + starts, -1)}
     if spec.fusion.needs_visible:
@@ -152,26 +178,29 @@ def _views(batch: dict[str, Any], spec: Architecture) -> tuple[Grid, ...]:
     return spec.grids_out(*sets)
 
 
-def _rows(codes: Numbers, counts: list[int] | None, views: Sequence[Grid]) -> list[Row]:
-    """Which of the batch's views are whose: a row has as many as its visual tokens take, and nobody's are left."""
-    total, rows, start, view = sum(grid.tokens for grid in views), [], 0, 0
+def _rows(codes: Numbers, counts: list[int] | None, images: Sequence[tuple[Grid, ...]]) -> list[Row]:
+    """Which of the batch's images, as the grids of their views, are whose: a row has as many as its visual tokens take, and nobody's are
+    left."""
+    sizes = [sum(grid.tokens for grid in views) for views in images]
+    rows: list[Row] = []
+    start = first = 0
     for number, row in enumerate(codes):
         named = int(row.max(initial=0))
-        wanted = named if counts is None else counts[number]
-        own: list[Grid] = []
-        count = 0
-        while count < wanted and view < len(views):
-            own.append(views[view])
-            count += views[view].tokens
-            view += 1
-        if views and (named > count or (counts is not None and count != wanted)):
-            raise FusionError(f"row {number} refers to visual token {named - 1} of its images, which have {count} in {len(own)} view(s)")
-        if not views and named:
-            raise FusionError(f"row {number} refers to visual token {named - 1} of its images, but the batch has no pixel_values")
-        rows.append(Row(start, count, tuple(own)))
-        start += count
-    if start != total:
-        raise FusionError(f"the rows take {start} visual tokens, but the images of the batch gave {total}: keep visual_counts beside them")
+        wanted, last, tokens = named if counts is None else counts[number], first, 0
+        while tokens < wanted and last < len(images):
+            tokens += sizes[last]
+            last += 1
+        if tokens < named or (counts is not None and images and tokens != wanted):
+            raise FusionError(
+                f"row {number} refers to visual token {named - 1} of its images, "
+                + (f"which have {tokens}" if images else "but the batch has no pixel_values with image_grid_thw")
+            )
+        rows.append(Row(start, tokens, tuple(grid for views in images[first:last] for grid in views)))
+        start, first = start + tokens, last
+    if start != sum(sizes):
+        raise FusionError(
+            f"the rows take {start} visual tokens, but the images of the batch gave {sum(sizes)}: rows and images were parted"
+        )
     return rows
 
 
