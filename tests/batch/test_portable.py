@@ -132,5 +132,5 @@ def test_what_went_missing_is_said() -> None:
     with pytest.raises(FusionError, match=r"refers to visual token \d+ of its images"):
         built(**batch | {"mm_token_type_ids": batch["mm_token_type_ids"] * 3, "visual_counts": None})
     first = {name: batch[name][:1] for name in ("input_ids", "attention_mask", "mm_token_type_ids")}
-    with pytest.raises(FusionError, match="the rows take 6 visual tokens, but the images of the batch gave 10: rows and images were parted"):
+    with pytest.raises(FusionError, match="but the images of the batch gave 10: rows and images were parted"):
         built(**batch | first)
