@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
 from vlmkit.architecture import Architecture
+from vlmkit.spec import SpecError
 
 
 class VLMConfig(PreTrainedConfig):  # type: ignore[misc]
@@ -31,6 +33,23 @@ class VLMConfig(PreTrainedConfig):  # type: ignore[misc]
         if self.architecture is None:
             raise ValueError("this config holds no architecture; make it with VLMConfig(architecture=arch.to_dict())")
         return Architecture.from_dict(self.architecture)
+
+    @property
+    def image_token_id(self) -> int:
+        """Id of the reserved token that fills the places of visual tokens, as the tokenizer has it that lies beside the weights, or that
+        the language model names; it is read where it is asked for. Raises AttributeError where there is none to be had."""
+        from vlmkit.tokenizer import PlainTokenizer, load_tokenizer
+
+        layout, place = self.spec.layout, self.name_or_path
+        required = layout.required_specials()
+        try:
+            if os.path.isfile(os.path.join(place, "tokenizer.json")):
+                tokenizer = load_tokenizer(place, required)
+            else:
+                tokenizer = self.spec.language_model.load_tokenizer(required)
+        except SpecError as error:
+            raise AttributeError(f"image_token_id is an id of the tokenizer's, and {error}") from None
+        return PlainTokenizer(tokenizer, required).specials[layout.placeholder]
 
     @property
     def sub_configs(self) -> dict[str, Any]:

@@ -13,7 +13,10 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vlmkit.arrival import check_places
 from vlmkit.attention import attend_by_sample, attends_by_sample
+from vlmkit.batch.portable import whole
+from vlmkit.body import Body, BodyOutput
 from vlmkit.cache_name import CACHE
+from vlmkit.causal_head import decoder_of
 from vlmkit.config import VLMConfig
 from vlmkit.encoders.unused import freeze_unused
 from vlmkit.features import Features, View
@@ -118,6 +121,11 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         if not self._parts_are_fresh and callable(reset):
             reset()
 
+    @property
+    def base_model(self) -> Any:
+        """The model without its head: called like the model, it gives `last_hidden_state` (B, S, D_lm) and no logits."""
+        return Body(self)
+
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()  # type: ignore[no-any-return]
 
@@ -212,16 +220,31 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         visual: Features | Tensor | None = None,
         cache: Any = None,
         return_dict: bool | None = None,
+        mm_token_type_ids: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        visual_counts: Tensor | None = None,
         **kwargs: Any,
-    ) -> VLMOutput | tuple[Any, ...]:
+    ) -> VLMOutput | BodyOutput | tuple[Any, ...]:
         """Logits (B, S, vocabulary), and the loss where labels are given.
 
         With labels in training mode only columns that some row supervises go through the LM head, and `logits` is None: at a 100k
         vocabulary all of them would be most of the memory. `visual`: visual tokens in place of pixels, as `get_image_features` gives them;
         `grids` and `places` stay. Packed samples (`segments`, or positions that start again) take no attention
-        mask, and no cache is kept. `cache` and `past_key_values` are two names of one thing: transformers renamed it. Raises FusionError
-        where images and places do not fit.
+        mask, and no cache is kept. `cache` and `past_key_values` are two names of one thing: transformers renamed it.
+        `mm_token_type_ids`, `image_grid_thw` and `visual_counts`: a batch in the portable form (vlmkit.batch.portable), which says the
+        same. Raises FusionError where images and places do not fit.
         """
+        if mm_token_type_ids is not None:
+            given: dict[str, Any] = {
+                "mm_token_type_ids": mm_token_type_ids,
+                "visual_counts": visual_counts,
+                "image_grid_thw": image_grid_thw,
+            }
+            given |= {"attention_mask": attention_mask, "pixel_values": pixel_values, "grids": grids, "places": places}
+            given |= {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "position_ids": position_ids}
+            given |= {"past_key_values": past_key_values, "labels": labels, "cache": cache, "return_dict": return_dict}
+            read: VLMOutput | BodyOutput | tuple[Any, ...] = VLM.forward(self, **whole(given | kwargs, self.spec))
+            return read
         cache = past_key_values if cache is None else cache
         cached = cache is not None and cache.get_seq_length() > 0
         made_here = segments is not None
@@ -277,8 +300,9 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
+        headless: bool = False,
         **kwargs: Any,
-    ) -> VLMOutput:
+    ) -> VLMOutput | BodyOutput:
         """The side of the language model: what meets in the fusion -> logits and losses. Reads nothing back from the device.
 
         supervised: the columns (K,) of `labels` that go through the LM head, and no logits are given; None: all of them. boundaries:
@@ -309,15 +333,11 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         if labels is None and getattr(model.config, "output_router_logits", False):
             # Only a loss asks for it, and over a cache transformers would count the mask of all tokens against logits of the last ones.
             kwargs.setdefault("output_router_logits", False)
-        arguments = {"position_ids": incoming.position_ids} | self.fusion(incoming)
-        outputs = model(
-            **arguments,
-            **{CACHE: incoming.cache},
-            use_cache=False if packed or labels is not None else use_cache,
-            logits_to_keep=logits_to_keep if supervised is None else supervised,
-            return_dict=True,
-            **kwargs,
-        )
+        arguments = {"position_ids": incoming.position_ids} | self.fusion(incoming) | {CACHE: incoming.cache, "return_dict": True} | kwargs
+        arguments["use_cache"] = False if packed or labels is not None or headless else use_cache
+        if headless:
+            return self.without_head(decoder_of(model)[1](**arguments), rows)
+        outputs = model(**arguments, logits_to_keep=logits_to_keep if supervised is None else supervised)
         losses = {}
         if labels is not None:
             losses["language_model"] = next_token_loss(
@@ -336,6 +356,17 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             hidden_states=hidden,
             attentions=getattr(outputs, "attentions", None),
             losses=losses or None,
+        )
+
+    @staticmethod
+    def without_head(outputs: Any, rows: int) -> BodyOutput:
+        """What the decoder gave, in so many rows."""
+        hidden, layers = outputs.last_hidden_state, getattr(outputs, "hidden_states", None)
+        return BodyOutput(
+            last_hidden_state=hidden.view(rows, -1, hidden.shape[-1]),
+            hidden_states=None if layers is None else tuple(layer.view(rows, -1, layer.shape[-1]) for layer in layers),
+            attentions=getattr(outputs, "attentions", None),
+            router_logits=getattr(outputs, "router_logits", None),
         )
 
     @torch.no_grad()
