@@ -173,7 +173,7 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         how = {"add_generation_prompt": call.add_generation_prompt, "continue_final_message": continue_final_message}
         samples = [self._sample(said, media, **how) for said, media in call.rows]
         if max_length is not None:
-            samples = [limited(sample, number, max_length, truncation and not generate) for number, sample in enumerate(samples)]
+            samples = [limited(sample, number, max_length, truncation, generate) for number, sample in enumerate(samples)]
         side = padding_side or ("left" if generate else "right")
         lengths = {len(layout.ids) for sample in samples for layout in sample.layouts}
         if not (padding or pack) and len(lengths) > 1:
