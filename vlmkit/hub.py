@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 
-def refuse_unreachable(name: str, file: str, revision: str | None = None) -> None:
+def refuse_unreachable(name: str, file: str, revision: str | None = None, token: str | bool | None = None) -> None:
     """Raise OSError where a repository's file is neither kept on this machine nor to be had, for the hub does not answer: huggingface_hub
     would try six times. What a hub answers is for the caller to find out."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
@@ -15,7 +15,7 @@ def refuse_unreachable(name: str, file: str, revision: str | None = None) -> Non
         return
     url = hf_hub_url(name, file, revision=revision)
     try:
-        get_hf_file_metadata(url)
+        get_hf_file_metadata(url, token=token)
     except HfHubHTTPError:
         return
     except Exception as error:  # of whichever library carries the request

@@ -13,6 +13,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vlmkit.arrival import check_places
 from vlmkit.attention import attend_by_sample, attends_by_sample
+from vlmkit.auto_map import Referred
 from vlmkit.cache_name import CACHE
 from vlmkit.config import VLMConfig
 from vlmkit.encoders.unused import freeze_unused
@@ -34,6 +35,7 @@ from vlmkit.packing import (
     varies,
 )
 from vlmkit.renamed import RENAMED
+from vlmkit.resized import Resizes
 from vlmkit.sharding import is_sharded
 from vlmkit.spec import SpecError
 from vlmkit.views import take_pixels, views_of
@@ -51,7 +53,7 @@ class VLMOutput(CausalLMOutputWithPast):  # type: ignore[misc]
     losses: dict[str, Tensor] | None = None
 
 
-class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class VLM(Referred, Resizes, Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """A vision-language model assembled from the parts of its architecture.
 
     The batch states everything, and forward looks for nothing (docs/architecture.md has it as a table): `input_ids`,

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from vlmkit.architecture import Architecture, VisionTower
+from vlmkit.auto_map import AUTO_MAP, Referred, write_code
 from vlmkit.batch.calls import read_call
 from vlmkit.batch.collate import Entries, packed, padded
 from vlmkit.batch.sample import Pixels, PreparedSample, RenderedImage, limited
@@ -28,7 +29,7 @@ from vlmkit.spec import SpecError
 from vlmkit.tokenizer import PlainTokenizer, check_specials, with_all_told
 
 
-class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
+class VLMProcessor(Referred, ProcessorMixin):  # type: ignore[misc]
     """Images and conversations -> tensors, as the architecture's policy, encoder, connector and layout say."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, architecture: dict[str, Any] | None = None) -> None:
@@ -218,6 +219,16 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
         options |= processor_kwargs or {}
         options |= {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
         return self(conversation, return_tensors=return_tensors, **options)
+
+    def to_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        told: dict[str, Any] = super().to_dict(*arguments, **options)
+        return told | {"auto_map": AUTO_MAP}
+
+    def save_pretrained(self, save_directory: Any, *arguments: Any, **options: Any) -> list[str]:
+        """As transformers, with the lines of code that `auto_map` names."""
+        written: list[str] = super().save_pretrained(save_directory, *arguments, **options)
+        write_code(save_directory)
+        return written
 
     @property
     def model_input_names(self) -> list[str]:
