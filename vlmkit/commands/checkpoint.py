@@ -2,14 +2,64 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
+from vlmkit.architecture import Architecture
 from vlmkit.checkpoint_directory import CheckpointError, checkpoint_directory
+from vlmkit.spec import SpecError
 
-__all__ = ["CheckpointError", "find_checkpoint"]
+__all__ = ["CheckpointError", "architecture_of", "find_checkpoint"]
 
 
 def find_checkpoint(what: str | os.PathLike[str]) -> Path:
     """As `vlmkit.load` finds it. Raises CheckpointError."""
     return checkpoint_directory(what)
+
+
+def architecture_of(directory: str) -> Architecture:
+    """What a run trains, be it finished or not, or what a checkpoint is of: its config is read, and no weights. Raises CheckpointError."""
+    told = _run_says(Path(directory))
+    if told is None:
+        place = checkpoint_directory(directory)
+        told = _object(place / "config.json")
+        if told.get("model_type") != "vlmkit":
+            return _published(str(place), str(told.get("model_type")))
+        told = told.get("architecture")
+    try:
+        return Architecture.from_dict(told or {})
+    except SpecError as error:
+        raise CheckpointError(f"{directory!r} describes no architecture that can be read: {error}") from None
+
+
+def _run_says(run: Path) -> dict[str, Any] | None:
+    """The architecture of a run that has no checkpoint yet: that of its last state, or of its configuration."""
+    if not (run / "run.json").is_file() or (run / "checkpoint" / "config.json").is_file():
+        return None
+    for position in sorted((run / "state").glob("*/position.json"), reverse=True):
+        if model := _object(position).get("model"):
+            return dict(model["architecture"])
+    begun = _object(run / "run.json").get("architecture")
+    return begun if isinstance(begun, dict) else None
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{str(path)!r} holds no JSON object")
+    return found
+
+
+def _published(directory: str, model_type: str) -> Architecture:
+    from vlmkit.checkpoints import family_of
+
+    try:
+        family = family_of(model_type)
+    except LookupError as error:
+        raise CheckpointError(f"{directory!r}: {error}") from None
+    return family.described(directory)
