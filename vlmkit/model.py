@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, GenerationMixin, PreTrainedModel, ProcessorMixin
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vlmkit.arrival import check_places
@@ -88,11 +89,18 @@ class VLM(Referred, Resizes, Generates, PreTrainedModel, GenerationMixin):  # ty
                 f"layout {spec.layout.kind!r} has learned embeddings ({', '.join(spec.layout.learned)}), but fusion {spec.fusion.kind!r} "
                 "owns none: derive its module from vlmkit.fusion.module.FusionModule"
             )
+        self._no_split_modules = self.undivided()
         self.three_positions = spec.language_model.positions == "three"
         self._parts_are_fresh = True
         self.post_init()
         self._parts_are_fresh = False
         freeze_unused(self)
+
+    def undivided(self) -> list[str]:
+        """Classes of modules that `device_map="auto"` lays on one device each: what adds to its own input has to find both there. Of the
+        language model transformers knows them."""
+        layers = [module for module in self.fusion.modules() if isinstance(module, GradientCheckpointingLayer)]
+        return sorted({type(module).__name__ for module in (*self.towers, self.connector, *layers)})
 
     @staticmethod
     def one_or_several(towers: list[nn.Module]) -> nn.Module:
