@@ -9,7 +9,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, GenerationMixin, PreTrainedModel, ProcessorMixin
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vlmkit.arrival import check_places
@@ -99,6 +98,8 @@ class VLM(Referred, Resizes, Generates, PreTrainedModel, GenerationMixin):  # ty
     def undivided(self) -> list[str]:
         """Classes of modules that `device_map="auto"` lays on one device each: what adds to its own input has to find both there. Of the
         language model transformers knows them."""
+        from transformers.modeling_layers import GradientCheckpointingLayer  # which imports this file, where it is loaded first
+
         layers = [module for module in self.fusion.modules() if isinstance(module, GradientCheckpointingLayer)]
         return sorted({type(module).__name__ for module in (*self.towers, self.connector, *layers)})
 
