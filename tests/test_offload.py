@@ -36,6 +36,7 @@ def test_a_model_on_the_disk_computes_what_it_computes_in_memory(name: str, tmp_
     draw(model)  # gates that begin at zero would hide what they gate
     offloaded = _offloaded(model, tmp_path, {"": "disk"})
     assert {parameter.device.type for parameter in offloaded.parameters()} == {"meta"}
+    assert offloaded.device == model.device
     with torch.no_grad():
         assert torch.equal(offloaded(**batch).logits, model(**batch).logits)
     options = {"max_new_tokens": 2, "do_sample": False}

@@ -129,6 +129,13 @@ class VLM(Referred, Resizes, Generates, PreTrainedModel, GenerationMixin):  # ty
         if not self._parts_are_fresh and callable(reset):
             reset()
 
+    @property
+    def device(self) -> torch.device:
+        """Where inputs belong: that of the weights, and of weights that accelerate keeps elsewhere where it brings them."""
+        found: torch.device = super().device
+        brought = getattr(getattr(self, "_hf_hook", None), "execution_device", None)
+        return found if found.type != "meta" or brought is None else torch.device(brought)
+
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()  # type: ignore[no-any-return]
 
