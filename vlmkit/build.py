@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
+from vlmkit.hub import refuse_unreachable
 from vlmkit.spec import SpecError
 from vlmkit.zoo import architecture
 
@@ -194,6 +195,7 @@ def _pretrained(config: Any) -> VLM:
     model = seeing(config)
     spec = config.spec
     checkpoint = spec.language_model.checkpoint
+    refuse_unreachable(checkpoint, "config.json", spec.language_model.revision)
     model.language_model, info = spec.language_model.model_class(config.text_config).from_pretrained(
         checkpoint,
         config=config.text_config,

@@ -69,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="vlmkit",
         description="Interchangeable parts for vision-language models: look at them, count their tokens, talk to what you trained.",
         epilog=f"'vlmkit COMMAND --help' tells more. {TRACEBACK}=1 in the environment shows where an error comes from.",
+        formatter_class=RoomForCommands,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"vlmkit {__version__}")
@@ -100,6 +101,15 @@ class Command(argparse.ArgumentParser):
             near = dict.fromkeys(match for option in options for match in get_close_matches(option, known, n=1))
             self.error(f"unrecognized arguments: {' '.join(unknown)}" + (f"; did you mean {', '.join(near)}?" if near else ""))
         return found, unknown
+
+
+class RoomForCommands(argparse.HelpFormatter):
+    """Help that stands beside every command: argparse reckons them two columns further out than it prints them, and breaks the longest."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action.choices, dict):
+            self._action_max_length = max(self._action_max_length, 4 + max(map(len, action.choices)))
 
 
 def _report(prog: str, error: Exception) -> int:
