@@ -176,8 +176,14 @@ def test_apply_chat_template_is_the_same_as_a_call() -> None:
             lambda p: p(CONVERSATIONS, max_length=20),
             r"conversation 0 has \d+ tokens, more than max_length=20; raise it, or pass truncation=True",
         ),
-        (lambda p: p(PROMPTS, max_length=20, truncation=True), r"conversation 0 has \d+ tokens, more than max_length=20"),
-        (lambda p: p(CONVERSATIONS, max_length=0, truncation=True), r"conversation 0 has \d+ tokens, more than max_length=0"),
+        (
+            lambda p: p(PROMPTS, max_length=20, truncation=True),
+            r"conversation 0 has \d+ tokens, more than max_length=20; raise it: an answer is to be generated at the end",
+        ),
+        (
+            lambda p: p(CONVERSATIONS, max_length=0, truncation=True),
+            r"conversation 0 has \d+ tokens, more than max_length=0, and nothing would be left of it.*raise max_length",
+        ),
     ],
 )
 def test_a_call_that_makes_no_batch_says_why(call: Any, message: str) -> None:
@@ -197,6 +203,13 @@ def test_an_image_that_cannot_be_opened_is_named() -> None:
         processor()([user(Path("nowhere.png"), "?")])
     with pytest.raises(vlmkit.ImageSizeError, match="aspect ratio"):
         processor()([user(picture(2, 900), "?")])
+
+
+@pytest.mark.parametrize(("rows", "length"), [(PROMPTS, 20), (CONVERSATIONS, 0)])
+def test_who_passed_truncation_is_not_told_to_pass_it(rows: Any, length: int) -> None:
+    with pytest.raises(LayoutError) as caught:
+        processor()(rows, max_length=length, truncation=True)
+    assert "truncation" not in str(caught.value)
 
 
 @pytest.mark.parametrize("length", [5, 20, 24, 25, 40, 60, 200])

@@ -10,7 +10,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
+from typing import Any
 
 from vlmkit import __version__
 from vlmkit.architecture import ArchitectureError
@@ -71,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"vlmkit {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Command)
     for name in COMMANDS:
         module = import_module(f"vlmkit.commands.{name}")
         summary, _, more = (module.__doc__ or "").partition("\n")
@@ -85,6 +87,20 @@ def build_parser() -> argparse.ArgumentParser:
         module.configure(command)
         command.set_defaults(run=module.run)
     return parser
+
+
+class Command(argparse.ArgumentParser):
+    """The parser of a command, which says itself what it does not know: argparse leaves that to the parser of all commands, with a usage
+    that tells nothing of the command's options."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = [option for action in self._actions for option in action.option_strings]
+            options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+            near = dict.fromkeys(match for option in options for match in get_close_matches(option, known, n=1))
+            self.error(f"unrecognized arguments: {' '.join(unknown)}" + (f"; did you mean {', '.join(near)}?" if near else ""))
+        return found, unknown
 
 
 class RoomForCommands(argparse.HelpFormatter):

@@ -8,10 +8,11 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from vlmkit.architecture import Architecture
+from vlmkit.auto_map import AUTO_MAP, Referred, write_code
 from vlmkit.spec import SpecError
 
 
-class VLMConfig(PreTrainedConfig):  # type: ignore[misc]
+class VLMConfig(Referred, PreTrainedConfig):  # type: ignore[misc]
     """`architecture` is the plain form of an Architecture; the language model's own config is made from it."""
 
     model_type = "vlmkit"
@@ -58,7 +59,12 @@ class VLMConfig(PreTrainedConfig):  # type: ignore[misc]
 
     def to_dict(self) -> dict[str, Any]:
         # The language model's config follows from the architecture: it is stated once.
-        return {name: value for name, value in super().to_dict().items() if name != "text_config"}
+        return {name: value for name, value in super().to_dict().items() if name != "text_config"} | {"auto_map": AUTO_MAP}
+
+    def save_pretrained(self, save_directory: Any, *arguments: Any, **options: Any) -> None:
+        """As transformers, with the lines of code that `auto_map` names."""
+        super().save_pretrained(save_directory, *arguments, **options)
+        write_code(save_directory)
 
 
 AutoConfig.register(VLMConfig.model_type, VLMConfig)

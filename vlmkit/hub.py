@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 
-def refuse_unreachable(name: str, file: str | Sequence[str], revision: str | None = None) -> None:
+def refuse_unreachable(name: str, file: str | Sequence[str], revision: str | None = None, token: str | bool | None = None) -> None:
     """Raise OSError where a repository's file is neither kept on this machine nor to be had, for the hub does not answer: huggingface_hub
     would try six times. Of several files, the names that one and the same may have, one that is kept is enough. What a hub answers is for
     the caller to find out."""
@@ -19,7 +19,7 @@ def refuse_unreachable(name: str, file: str | Sequence[str], revision: str | Non
         return
     url = hf_hub_url(name, files[0], revision=revision)
     try:
-        get_hf_file_metadata(url)
+        get_hf_file_metadata(url, token=token)
     except HfHubHTTPError:
         return
     except Exception as error:  # of whichever library carries the request

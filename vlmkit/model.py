@@ -13,6 +13,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vlmkit.arrival import check_places
 from vlmkit.attention import attend_by_sample, attends_by_sample
+from vlmkit.auto_map import Referred
 from vlmkit.batch.portable import whole
 from vlmkit.body import Body, BodyOutput
 from vlmkit.cache_name import CACHE
@@ -37,6 +38,7 @@ from vlmkit.packing import (
     varies,
 )
 from vlmkit.renamed import RENAMED
+from vlmkit.resized import Resizes
 from vlmkit.sharding import is_sharded
 from vlmkit.spec import SpecError
 from vlmkit.views import take_pixels, views_of
@@ -54,7 +56,7 @@ class VLMOutput(CausalLMOutputWithPast):  # type: ignore[misc]
     losses: dict[str, Tensor] | None = None
 
 
-class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class VLM(Referred, Resizes, Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """A vision-language model assembled from the parts of its architecture.
 
     The batch states everything, and forward looks for nothing (docs/architecture.md has it as a table): `input_ids`,
@@ -89,11 +91,20 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
                 f"layout {spec.layout.kind!r} has learned embeddings ({', '.join(spec.layout.learned)}), but fusion {spec.fusion.kind!r} "
                 "owns none: derive its module from vlmkit.fusion.module.FusionModule"
             )
+        self._no_split_modules = self.undivided()
         self.three_positions = spec.language_model.positions == "three"
         self._parts_are_fresh = True
         self.post_init()
         self._parts_are_fresh = False
         freeze_unused(self)
+
+    def undivided(self) -> list[str]:
+        """Classes of modules that `device_map="auto"` lays on one device each: what adds to its own input has to find both there. Of the
+        language model transformers knows them."""
+        from transformers.modeling_layers import GradientCheckpointingLayer  # which imports this file, where it is loaded first
+
+        layers = [module for module in self.fusion.modules() if isinstance(module, GradientCheckpointingLayer)]
+        return sorted({type(module).__name__ for module in (*self.towers, self.connector, *layers)})
 
     @staticmethod
     def one_or_several(towers: list[nn.Module]) -> nn.Module:
@@ -125,6 +136,13 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     def base_model(self) -> Any:
         """The model without its head: called like the model, it gives `last_hidden_state` (B, S, D_lm) and no logits."""
         return Body(self)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs belong: that of the weights, and of weights that accelerate keeps elsewhere where it brings them."""
+        found: torch.device = super().device
+        brought = getattr(getattr(self, "_hf_hook", None), "execution_device", None)
+        return found if found.type != "meta" or brought is None else torch.device(brought)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()  # type: ignore[no-any-return]

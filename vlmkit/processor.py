@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoProcessor, PreTrainedTokenizerBase, ProcessorMixin
 
 from vlmkit.architecture import Architecture, VisionTower
+from vlmkit.auto_map import AUTO_MAP, Referred, write_code
 from vlmkit.batch.batch import Batch
 from vlmkit.batch.calls import as_conversations, read_call
 from vlmkit.batch.collate import Entries, packed, padded
@@ -31,7 +32,7 @@ from vlmkit.spec import SpecError
 from vlmkit.tokenizer import PlainTokenizer, check_specials, with_all_told
 
 
-class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
+class VLMProcessor(Referred, ProcessorMixin):  # type: ignore[misc]
     """Images and conversations -> tensors, as the architecture's policy, encoder, connector and layout say.
 
     trusts_text: whether `text=` is whole prompts, as if every call said `trusted=True`: for libraries that hand back what
@@ -207,7 +208,7 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
             how["bare"] = not add_special_tokens
         samples = [self._sample(said, media, **how) for said, media in call.rows]
         if max_length is not None:
-            samples = [limited(sample, number, max_length, truncation and not generate) for number, sample in enumerate(samples)]
+            samples = [limited(sample, number, max_length, truncation, generate) for number, sample in enumerate(samples)]
         side = padding_side or ("left" if generate else "right")
         lengths = {len(layout.ids) for sample in samples for layout in sample.layouts}
         if not (padding or pack) and len(lengths) > 1:
@@ -280,6 +281,16 @@ class VLMProcessor(ProcessorMixin):  # type: ignore[misc]
     def _spelled(self, conversation: Conversation, **how: bool) -> str:
         turns, media = read_conversation(conversation)
         return self.spec.layout.spell(turns, [isinstance(medium, Film) for medium in media], self.plain_tokenizer.specials, **how)
+
+    def to_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        told: dict[str, Any] = super().to_dict(*arguments, **options)
+        return told | {"auto_map": AUTO_MAP}
+
+    def save_pretrained(self, save_directory: Any, *arguments: Any, **options: Any) -> list[str]:
+        """As transformers, with the lines of code that `auto_map` names."""
+        written: list[str] = super().save_pretrained(save_directory, *arguments, **options)
+        write_code(save_directory)
+        return written
 
     @property
     def model_input_names(self) -> list[str]:

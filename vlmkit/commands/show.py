@@ -12,7 +12,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from vlmkit.commands import UsageError
-from vlmkit.commands.choice import add_exchange_options, add_language_model_option, add_plugin_option, chosen
+from vlmkit.commands.choice import MODEL, add_exchange_options, add_language_model_option, add_plugin_option, chosen
 from vlmkit.commands.film import is_film
 from vlmkit.commands.photo import add_size_option, named_sizes
 from vlmkit.commands.picture import add_force_option, check_output, write_picture
@@ -25,9 +25,7 @@ def configure(parser: ArgumentParser) -> None:
     add_size_option(parser)
     parser.add_argument("--json", action="store_true", help="with --steps: print them as JSON, heights and widths by name")
     parser.add_argument("--video", action="store_true", help="take the file for a film, such as a GIF; of a name that says so it is taken")
-    parser.add_argument(
-        "--model", metavar="NAME", default="univa-vl", help="a named model, %(default)s unless given: 'vlmkit list' knows them"
-    )
+    parser.add_argument("--model", metavar="MODEL", default="univa-vl", help=f"%(default)s unless given: {MODEL}")
     add_exchange_options(parser)
     add_language_model_option(parser)
     add_plugin_option(parser)
