@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.commands import UsageError
-from vlmkit.commands.choice import add_exchange_options, add_plugin_option, chosen
+from vlmkit.commands.choice import add_exchange_options, add_language_model_option, add_plugin_option, chosen
 
 if TYPE_CHECKING:
     from vlmkit.data.shards.places import Place
@@ -39,6 +39,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of random weights and of the order of data (%(default)s)")
     add_exchange_options(parser)
+    add_language_model_option(parser)
     add_plugin_option(parser)
 
 
