@@ -120,6 +120,38 @@ def test_text_that_is_no_point_is_left_alone(style: Style, text: str) -> None:
     assert len(parse(f"{text}{said}", style, PHOTO)) == 1
 
 
+PIECES = (
+    "<point",
+    "<points",
+    ' x="',
+    ' y="',
+    ' x1="',
+    ' y1="',
+    '"',
+    ' alt="',
+    ">",
+    "</point>",
+    "<ref>",
+    "</ref>",
+    "<box>",
+    "</box>",
+    "(",
+    ")",
+)
+PIECES += (",", "<loc0001>", "<loc1022>" * 2, "<seg001>" * 16, "<seg999>", " ; ", "cup", "1", "-5", "99.5", "9" * 5000, "\n")
+
+
+@pytest.mark.parametrize("style", STYLES)
+@given(text=st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
+def test_any_words_are_read_or_refused(style: Style, text: str) -> None:
+    try:
+        found = parse(text, style, PHOTO)
+    except PointingError:
+        return
+    for item in found:
+        assert all(0 <= number <= (PHOTO.height if axis % 2 else PHOTO.width) for axis, number in enumerate(numbers(item)))
+
+
 @pytest.mark.parametrize(
     ("style", "text", "reason"),
     [

@@ -16,7 +16,7 @@ from vlmkit.preprocess.geometry import Size
 
 _GROUP = re.compile(r"(?:<ref>([^<]*)</ref>\s*)?((?:<box>[^<]*</box>)+)")
 _BOX = re.compile(r"<box>([^<]*)</box>")
-_CORNERS = re.compile(r"\s*\(\s*(-?\d+)\s*,\s*(-?\d+)\s*\)\s*,\s*\(\s*(-?\d+)\s*,\s*(-?\d+)\s*\)\s*", re.ASCII)
+_CORNERS = re.compile(r"\s*\(\s*(-?\d{1,9})\s*,\s*(-?\d{1,9})\s*\)\s*,\s*\(\s*(-?\d{1,9})\s*,\s*(-?\d{1,9})\s*\)\s*", re.ASCII)
 
 
 def parse(text: str, size: Size) -> list[Box]:

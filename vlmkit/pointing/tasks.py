@@ -8,8 +8,8 @@
     detect                     detect cup ; spoon            boxes
     segment                    segment cup ; spoon           boxes with masks
 
-The line break that ends a prompt is the chat template's, not the prompt's. cap, describe, ocr and question are for the pretrained
-checkpoints, not for the mixed ones.
+The line break that ends a prompt is the chat template's, not the prompt's. By that page cap, describe, ocr and question are for the
+pretrained checkpoints, not for the mixed ones.
 """
 
 from __future__ import annotations
