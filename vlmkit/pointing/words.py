@@ -38,7 +38,8 @@ def parse(text: str, style: Style, size: Size) -> list[Item]:
 def write(items: Sequence[Item], style: Style, size: Size) -> str:
     """What a model would say of points or boxes in pixels of a picture of `size`, to the nearest number that it can say.
 
-    They are said in the order given; Molmo's training data has points sorted by x, then y, and "There are none." where there are none. Raises PointingError for what the style has no words for: a box in molmo's, a point in the others', a mask in qwen's, a place outside of
+    They are said in the order given; Molmo's training data has points sorted by x, then y, and "There are none." where there are none.
+    Raises PointingError for what the style has no words for: a box in molmo's, a point in the others', a mask in qwen's, a place outside of
     the picture, a label that would not be read back.
     """
     return _way(style).write(items, size)
