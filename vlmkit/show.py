@@ -19,11 +19,11 @@ from vlmkit.architecture import Architecture
 from vlmkit.features import Grid
 from vlmkit.layout.pieces import ImageTokens, Visual
 from vlmkit.page import ACCENT, FAINT, GAP, MUTED, WIDTH, Colour, Page, Panel, Stat
-from vlmkit.pointing.drawing import MARK, marked
 from vlmkit.pointing.values import Item
 from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
 from vlmkit.preprocess.images import decode
 from vlmkit.preprocess.pixels import render
+from vlmkit.show_points import MARK, marked
 
 Pixels = NDArray[np.uint8]
 

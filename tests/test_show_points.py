@@ -10,8 +10,8 @@ from PIL import Image
 
 from vlmkit.cli import main
 from vlmkit.pointing import Box, Point
-from vlmkit.pointing.drawing import EDGE, MARK, RADIUS, marked
 from vlmkit.preprocess.geometry import Size
+from vlmkit.show_points import EDGE, MARK, RADIUS, marked
 
 GREY = (120, 120, 120)
 
