@@ -48,6 +48,7 @@ def test_descriptions_load_nothing_heavy() -> None:
     modules = [
         *("vlmkit", "vlmkit.registry", "vlmkit.features", "vlmkit.spec", "vlmkit.preprocess.geometry", "vlmkit.preprocess"),
         "vlmkit.preprocess.sampling",
+        "vlmkit.pointing",
         *("vlmkit.layout.base", "vlmkit.layout.template", "vlmkit.conversation", "vlmkit.architecture", "vlmkit.build", *parts),
     ]
     code = f"""
