@@ -113,13 +113,16 @@ class FactorPolicy(ImagePolicy):
         ]
 
     def near_factor(self, multiple: int) -> int:
-        """The multiple of this many pixels that is nearest to the factor, where the other fields allow it; or the least one of both."""
-        near = nearest_multiple(self.factor, multiple)
-        try:
-            self.replace(factor=near)
-        except SpecError:
-            return math.lcm(self.factor, multiple)
-        return near
+        """The multiple of this many pixels that is nearest to the factor and that the other fields allow; where they allow none near it,
+        the least one of both."""
+        nearest = sorted(range(multiple, 2 * self.factor + multiple, multiple), key=lambda number: abs(number - self.factor))
+        for number in nearest:
+            try:
+                self.replace(factor=number)
+            except SpecError:
+                continue
+            return number
+        return math.lcm(self.factor, multiple)
 
 
 def nearest_multiple(number: int, of: int) -> int:
