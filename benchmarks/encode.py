@@ -29,7 +29,8 @@ from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from vlmkit.allocator import reuse_large_blocks
-from vlmkit.encoders.open_clip import Attention, OpenClip, OpenClipTower
+from vlmkit.encoders.open_clip import OpenClip
+from vlmkit.encoders.open_clip_tower import Attention, OpenClipTower
 from vlmkit.features import Grid
 from vlmkit.preprocess import Size
 from vlmkit.preprocess.policies.smart_resize import smart_resize

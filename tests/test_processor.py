@@ -130,7 +130,7 @@ def test_images_and_text_become_one_question_a_text(images: Any, text: Any, plac
 
     texts = [text] if isinstance(text, str) else text
     conversations = [[user(*(picture(seed=seed) for seed in seeds), question)] for seeds, question in zip(placed, texts, strict=True)]
-    assert same(processor()(images=drawn(images), text=text), processor()(conversations))
+    assert same(processor()(images=drawn(images), text=text), processor()(conversations, portable_form=True))
 
 
 def test_every_form_of_an_image_gives_the_same_batch(tmp_path: Path) -> None:
@@ -143,9 +143,16 @@ def test_every_form_of_an_image_gives_the_same_batch(tmp_path: Path) -> None:
 
 
 def test_apply_chat_template_is_the_same_as_a_call() -> None:
-    assert same(processor().apply_chat_template(PROMPTS, add_generation_prompt=True), processor()(PROMPTS))
-    with pytest.raises(ValueError, match="vlmkit assembles ids, not strings"):
-        processor().apply_chat_template(PROMPTS, tokenize=False)
+    p = processor()
+    asked = p.apply_chat_template(PROMPTS, add_generation_prompt=True, return_tensors="pt")
+    assert same(asked, p(PROMPTS, portable_form=True))
+    lists = p.apply_chat_template(PROMPTS, add_generation_prompt=True)
+    held = asked["attention_mask"].bool()
+    assert lists["input_ids"] == [row[kept].tolist() for row, kept in zip(asked["input_ids"], held, strict=True)]
+    with pytest.raises(ValueError, match="ids alone do not say where images stand"):
+        p.apply_chat_template(PROMPTS, return_dict=False)
+    with pytest.raises(ValueError, match="pass neither chat_template nor tools"):
+        p.apply_chat_template(PROMPTS, chat_template="{{ messages }}")
 
 
 @pytest.mark.parametrize(
@@ -169,8 +176,14 @@ def test_apply_chat_template_is_the_same_as_a_call() -> None:
             lambda p: p(CONVERSATIONS, max_length=20),
             r"conversation 0 has \d+ tokens, more than max_length=20; raise it, or pass truncation=True",
         ),
-        (lambda p: p(PROMPTS, max_length=20, truncation=True), r"conversation 0 has \d+ tokens, more than max_length=20"),
-        (lambda p: p(CONVERSATIONS, max_length=0, truncation=True), r"conversation 0 has \d+ tokens, more than max_length=0"),
+        (
+            lambda p: p(PROMPTS, max_length=20, truncation=True),
+            r"conversation 0 has \d+ tokens, more than max_length=20; raise it: an answer is to be generated at the end",
+        ),
+        (
+            lambda p: p(CONVERSATIONS, max_length=0, truncation=True),
+            r"conversation 0 has \d+ tokens, more than max_length=0, and nothing would be left of it.*raise max_length",
+        ),
     ],
 )
 def test_a_call_that_makes_no_batch_says_why(call: Any, message: str) -> None:
@@ -190,6 +203,13 @@ def test_an_image_that_cannot_be_opened_is_named() -> None:
         processor()([user(Path("nowhere.png"), "?")])
     with pytest.raises(vlmkit.ImageSizeError, match="aspect ratio"):
         processor()([user(picture(2, 900), "?")])
+
+
+@pytest.mark.parametrize(("rows", "length"), [(PROMPTS, 20), (CONVERSATIONS, 0)])
+def test_who_passed_truncation_is_not_told_to_pass_it(rows: Any, length: int) -> None:
+    with pytest.raises(LayoutError) as caught:
+        processor()(rows, max_length=length, truncation=True)
+    assert "truncation" not in str(caught.value)
 
 
 @pytest.mark.parametrize("length", [5, 20, 24, 25, 40, 60, 200])
@@ -225,9 +245,14 @@ def test_padding_is_said_as_in_transformers() -> None:
 def test_a_chat_template_is_applied_as_pipelines_ask_for_it() -> None:
     p = processor()
     asked = p.apply_chat_template(
-        PROMPTS, add_generation_prompt=True, continue_final_message=False, padding=True, processor_kwargs={"padding_side": "right"}
+        PROMPTS,
+        add_generation_prompt=True,
+        continue_final_message=False,
+        padding=True,
+        processor_kwargs={"padding_side": "right"},
+        return_tensors="pt",
     )
-    assert same(asked, p(PROMPTS, padding_side="right"))
+    assert same(asked, p(PROMPTS, padding_side="right", portable_form=True))
     with pytest.raises(LayoutError, match="leave text and add_generation_prompt out"):
         p.apply_chat_template(PROMPTS, add_generation_prompt=True, continue_final_message=True)
 
@@ -235,7 +260,7 @@ def test_a_chat_template_is_applied_as_pipelines_ask_for_it() -> None:
 def test_an_answer_is_continued_from_its_last_word() -> None:
     p = processor()
     whole = p([[user(picture(), "what?"), assistant("a cat.")]])
-    begun = p.apply_chat_template([user(picture(), "what?"), assistant("a cat")], continue_final_message=True)
+    begun = p.apply_chat_template([user(picture(), "what?"), assistant("a cat")], continue_final_message=True, return_tensors="pt")
     length = begun["input_ids"].shape[1]
     assert p.decode(begun["input_ids"][0]).endswith("assistant\na cat")
     assert "labels" not in begun

@@ -1,9 +1,13 @@
 import subprocess
 import sys
+from dataclasses import dataclass
+from importlib import import_module
 
 import pytest
+from torch import nn
 
 from vlmkit.connectors import connectors
+from vlmkit.connectors.base import Connector
 from vlmkit.encoders import encoders
 from vlmkit.fusion import fusions
 from vlmkit.layout import layouts
@@ -110,6 +114,31 @@ def test_every_listed_part_loads_and_carries_its_name(family):
     for kind in registry.names():
         assert registry[kind].kind == kind
         assert registry[kind].__module__ == f"{registry.__name__}.{kind}"
+
+
+def test_what_derives_from_a_part_is_built_as_that_part_and_a_stranger_builds_itself():
+    @dataclass(frozen=True, kw_only=True)
+    class Wider(connectors["mlp"]):
+        kind = "wider"
+
+    module = Wider(depth=3).build(4, 8)
+    assert type(module).__module__ == "vlmkit.connectors.mlp_module"
+    assert sum(isinstance(layer, nn.Linear) for layer in module.modules()) == 3
+
+    @dataclass(frozen=True, kw_only=True)
+    class Nothing(Connector):
+        kind = "nothing"
+
+    with pytest.raises(NotImplementedError, match=r"connector Nothing has no build\(\)"):
+        Nothing().build(4, 8)
+
+
+@pytest.mark.parametrize(("registry", "ending"), [(connectors, "module"), (encoders, "tower"), (fusions, "module")])
+def test_every_listed_part_has_the_file_that_builds_it_beside_its_own(registry, ending):
+    own = [kind for kind in registry.names() if "build" in vars(registry[kind])]
+    assert own == (["timm"] if registry is encoders else [])
+    for kind in sorted({*registry.names()} - {*own}):
+        assert callable(import_module(f"{registry.__name__}.{kind}_{ending}").build)
 
 
 def test_listing_names_loads_nothing():

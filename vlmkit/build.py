@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
+from vlmkit.hub import refuse_unreachable
 from vlmkit.spec import SpecError
 from vlmkit.zoo import architecture
 
@@ -28,6 +29,7 @@ def build(
     dtype: str | torch.dtype | None = None,
     seed: int | None = None,
     weights: str | os.PathLike[str] | None = None,
+    attn_implementation: str | dict[str, str] | None = None,
     **parts: Any,
 ) -> VLM:
     """A model from a name ("univa-vl-tiny") or an Architecture, in evaluation mode.
@@ -35,7 +37,9 @@ def build(
     device: "meta" builds the real thing without its memory. dtype: float32 unless given ("bfloat16" works too). seed:
     of the random weights; the caller's random state is left alone when it is given. weights: None (random), "pretrained"
     (the published encoder and language model; the connector stays random), or a directory that `save_pretrained` wrote.
-    parts: exchanged parts, as `Architecture.replace` takes them.
+    attn_implementation: of the language model, as transformers takes it ("eager", "sdpa", "flash_attention_2"); None: sdpa that knows where
+    packed samples begin, where the language model lets it (vlmkit/attention.py). parts: exchanged parts, as `Architecture.replace` takes
+    them.
 
     Raises ArchitectureError where parts do not fit, MemoryError where the model does not.
     """
@@ -52,9 +56,9 @@ def build(
     if weights is not None and os.fspath(weights) != "pretrained":
         if not os.path.isdir(weights):
             raise SpecError(f"weights {os.fspath(weights)!r}: expected None, 'pretrained' or a directory that save_pretrained wrote")
-        return _from_directory(weights, spec, place, dtype)
+        return _from_directory(weights, spec, place, dtype, attn_implementation)
     _check_memory(spec, place, dtype)
-    config = VLMConfig(architecture=spec.to_dict(), dtype=dtype)
+    config = VLMConfig(architecture=spec.to_dict(), dtype=dtype, attn_implementation=attn_implementation)
     with torch.random.fork_rng(enabled=seed is not None), building(dtype), place:
         if seed is not None:
             torch.manual_seed(seed)
@@ -87,24 +91,35 @@ def build_processor(
 
 
 def load(
-    directory: str | os.PathLike[str], *, device: str | torch.device = "cpu", dtype: str | torch.dtype | None = None
+    what: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+    attn_implementation: str | dict[str, str] | None = None,
+    token: str | bool | None = None,
 ) -> tuple[VLM, VLMProcessor]:
-    """Model and processor from a directory: one that `save_pretrained` of both wrote, or that of a published family of
-    transformers. The dtype is the saved one unless given.
+    """Model and processor of a training run, of a directory that `save_pretrained` of both wrote, or of a published family of transformers;
+    on this machine, or under its owner/name on a hub. Code that lies in a directory is never run.
+
+    revision, subfolder, token: as `from_pretrained` takes them. The dtype is the saved one unless given. attn_implementation: as `build`
+    takes it.
 
     Raises FileNotFoundError where there is no checkpoint, SpecError where keys are missing or unexpected, LookupError for
     a family that vlmkit does not read.
     """
+    from vlmkit.checkpoint_directory import checkpoint_directory
     from vlmkit.checkpoints import family_of, model_type_of
 
-    path = os.fspath(directory)
-    if not os.path.isfile(os.path.join(path, "config.json")):
-        raise FileNotFoundError(f"{path} holds no checkpoint (no config.json); give a directory that save_pretrained wrote")
-    wanted = None if dtype is None else _dtype(dtype)
+    place, wanted = _device(device), None if dtype is None else _dtype(dtype)
+    path = os.fspath(checkpoint_directory(what, revision=revision, subfolder=subfolder, token=token))
     if (model_type := model_type_of(path)) != "vlmkit":
         model, processor = family_of(model_type).load(path, wanted)
-        return model.to(_device(device)), processor
-    return _from_directory(path, None, _device(device), wanted), build_processor(path)
+        if attn_implementation is not None:
+            model.set_attn_implementation(attn_implementation)
+        return model.to(place), processor
+    return _from_directory(path, None, place, wanted, attn_implementation), build_processor(path)
 
 
 def resolve(model: Named | os.PathLike[str]) -> Architecture:
@@ -112,7 +127,7 @@ def resolve(model: Named | os.PathLike[str]) -> Architecture:
     return architecture(os.fspath(model) if isinstance(model, os.PathLike) else model)
 
 
-def _from_directory(directory: Any, expected: Architecture | None, device: Any, dtype: Any) -> VLM:
+def _from_directory(directory: Any, expected: Architecture | None, device: Any, dtype: Any, attention: Any = None) -> VLM:
     from vlmkit.config import VLMConfig
     from vlmkit.model import VLM
 
@@ -122,6 +137,8 @@ def _from_directory(directory: Any, expected: Architecture | None, device: Any, 
         check_parts(directory, config.spec, expected)
     # Mismatched sizes are refused below, by name, and not by a message that points at a table printed before it.
     options = {"dtype": dtype or "auto", "output_loading_info": True, "ignore_mismatched_sizes": True}
+    if attention is not None:
+        options["attn_implementation"] = attention
     model, info = VLM.from_pretrained(directory, config=config, **options)
     wrong = {name: sorted(info[name]) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if info.get(name)}
     if wrong:
@@ -178,6 +195,7 @@ def _pretrained(config: Any) -> VLM:
     model = seeing(config)
     spec = config.spec
     checkpoint = spec.language_model.checkpoint
+    refuse_unreachable(checkpoint, "config.json", spec.language_model.revision)
     model.language_model, info = spec.language_model.model_class(config.text_config).from_pretrained(
         checkpoint,
         config=config.text_config,

@@ -10,7 +10,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
+from typing import Any
 
 from vlmkit import __version__
 from vlmkit.architecture import ArchitectureError
@@ -67,10 +69,11 @@ def build_parser() -> argparse.ArgumentParser:
         prog="vlmkit",
         description="Interchangeable parts for vision-language models: look at them, count their tokens, talk to what you trained.",
         epilog=f"'vlmkit COMMAND --help' tells more. {TRACEBACK}=1 in the environment shows where an error comes from.",
+        formatter_class=RoomForCommands,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"vlmkit {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Command)
     for name in COMMANDS:
         module = import_module(f"vlmkit.commands.{name}")
         summary, _, more = (module.__doc__ or "").partition("\n")
@@ -84,6 +87,29 @@ def build_parser() -> argparse.ArgumentParser:
         module.configure(command)
         command.set_defaults(run=module.run)
     return parser
+
+
+class Command(argparse.ArgumentParser):
+    """The parser of a command, which says itself what it does not know: argparse leaves that to the parser of all commands, with a usage
+    that tells nothing of the command's options."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = [option for action in self._actions for option in action.option_strings]
+            options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+            near = dict.fromkeys(match for option in options for match in get_close_matches(option, known, n=1))
+            self.error(f"unrecognized arguments: {' '.join(unknown)}" + (f"; did you mean {', '.join(near)}?" if near else ""))
+        return found, unknown
+
+
+class RoomForCommands(argparse.HelpFormatter):
+    """Help that stands beside every command: argparse reckons them two columns further out than it prints them, and breaks the longest."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action.choices, dict):
+            self._action_max_length = max(self._action_max_length, 4 + max(map(len, action.choices)))
 
 
 def _report(prog: str, error: Exception) -> int:

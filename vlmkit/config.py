@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
 from vlmkit.architecture import Architecture
+from vlmkit.auto_map import AUTO_MAP, Referred, write_code
+from vlmkit.spec import SpecError
 
 
-class VLMConfig(PreTrainedConfig):  # type: ignore[misc]
+class VLMConfig(Referred, PreTrainedConfig):  # type: ignore[misc]
     """`architecture` is the plain form of an Architecture; the language model's own config is made from it."""
 
     model_type = "vlmkit"
@@ -33,13 +36,35 @@ class VLMConfig(PreTrainedConfig):  # type: ignore[misc]
         return Architecture.from_dict(self.architecture)
 
     @property
+    def image_token_id(self) -> int:
+        """Id of the reserved token that fills the places of visual tokens, as the tokenizer has it that lies beside the weights, or that
+        the language model names; it is read where it is asked for. Raises AttributeError where there is none to be had."""
+        from vlmkit.tokenizer import PlainTokenizer, load_tokenizer
+
+        layout, place = self.spec.layout, self.name_or_path
+        required = layout.required_specials()
+        try:
+            if os.path.isfile(os.path.join(place, "tokenizer.json")):
+                tokenizer = load_tokenizer(place, required)
+            else:
+                tokenizer = self.spec.language_model.load_tokenizer(required)
+        except SpecError as error:
+            raise AttributeError(f"image_token_id is an id of the tokenizer's, and {error}") from None
+        return PlainTokenizer(tokenizer, required).specials[layout.placeholder]
+
+    @property
     def sub_configs(self) -> dict[str, Any]:
         """Parts whose attention implementation follows this config's."""
         return {"text_config": type(self.text_config)} if self.architecture is not None else {}
 
     def to_dict(self) -> dict[str, Any]:
         # The language model's config follows from the architecture: it is stated once.
-        return {name: value for name, value in super().to_dict().items() if name != "text_config"}
+        return {name: value for name, value in super().to_dict().items() if name != "text_config"} | {"auto_map": AUTO_MAP}
+
+    def save_pretrained(self, save_directory: Any, *arguments: Any, **options: Any) -> None:
+        """As transformers, with the lines of code that `auto_map` names."""
+        super().save_pretrained(save_directory, *arguments, **options)
+        write_code(save_directory)
 
 
 AutoConfig.register(VLMConfig.model_type, VLMConfig)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import GenerationMixin
 
+from vlmkit.batch.portable import CODES, whole
 from vlmkit.cache_name import CACHE
 from vlmkit.fusion.incoming import FusionError
 from vlmkit.views import is_pixels, take_pixels
@@ -16,6 +17,10 @@ from vlmkit.views import is_pixels, take_pixels
 
 class Generates(GenerationMixin):  # type: ignore[misc]
     """Generation about images that are encoded once."""
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers, for batches of both forms (vlmkit.batch.portable)."""
+        return super().generate(*args, **(whole(kwargs, self.spec) if kwargs.get(CODES) is not None else kwargs))
 
     def prepare_inputs_for_generation(
         self,

@@ -13,7 +13,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vlmkit.arrival import check_places
 from vlmkit.attention import attend_by_sample, attends_by_sample
+from vlmkit.auto_map import Referred
+from vlmkit.batch.portable import whole
+from vlmkit.body import Body, BodyOutput
 from vlmkit.cache_name import CACHE
+from vlmkit.causal_head import decoder_of
 from vlmkit.config import VLMConfig
 from vlmkit.encoders.unused import freeze_unused
 from vlmkit.features import Features, View
@@ -34,6 +38,7 @@ from vlmkit.packing import (
     varies,
 )
 from vlmkit.renamed import RENAMED
+from vlmkit.resized import Resizes
 from vlmkit.sharding import is_sharded
 from vlmkit.spec import SpecError
 from vlmkit.views import take_pixels, views_of
@@ -51,7 +56,7 @@ class VLMOutput(CausalLMOutputWithPast):  # type: ignore[misc]
     losses: dict[str, Tensor] | None = None
 
 
-class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class VLM(Referred, Resizes, Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """A vision-language model assembled from the parts of its architecture.
 
     The batch states everything, and forward looks for nothing (docs/architecture.md has it as a table): `input_ids`,
@@ -86,11 +91,20 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
                 f"layout {spec.layout.kind!r} has learned embeddings ({', '.join(spec.layout.learned)}), but fusion {spec.fusion.kind!r} "
                 "owns none: derive its module from vlmkit.fusion.module.FusionModule"
             )
+        self._no_split_modules = self.undivided()
         self.three_positions = spec.language_model.positions == "three"
         self._parts_are_fresh = True
         self.post_init()
         self._parts_are_fresh = False
         freeze_unused(self)
+
+    def undivided(self) -> list[str]:
+        """Classes of modules that `device_map="auto"` lays on one device each: what adds to its own input has to find both there. Of the
+        language model transformers knows them."""
+        from transformers.modeling_layers import GradientCheckpointingLayer  # which imports this file, where it is loaded first
+
+        layers = [module for module in self.fusion.modules() if isinstance(module, GradientCheckpointingLayer)]
+        return sorted({type(module).__name__ for module in (*self.towers, self.connector, *layers)})
 
     @staticmethod
     def one_or_several(towers: list[nn.Module]) -> nn.Module:
@@ -117,6 +131,18 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         reset = getattr(module, "reset_parameters", None)
         if not self._parts_are_fresh and callable(reset):
             reset()
+
+    @property
+    def base_model(self) -> Any:
+        """The model without its head: called like the model, it gives `last_hidden_state` (B, S, D_lm) and no logits."""
+        return Body(self)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs belong: that of the weights, and of weights that accelerate keeps elsewhere where it brings them."""
+        found: torch.device = super().device
+        brought = getattr(getattr(self, "_hf_hook", None), "execution_device", None)
+        return found if found.type != "meta" or brought is None else torch.device(brought)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()  # type: ignore[no-any-return]
@@ -212,16 +238,31 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         visual: Features | Tensor | None = None,
         cache: Any = None,
         return_dict: bool | None = None,
+        mm_token_type_ids: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        visual_counts: Tensor | None = None,
         **kwargs: Any,
-    ) -> VLMOutput | tuple[Any, ...]:
+    ) -> VLMOutput | BodyOutput | tuple[Any, ...]:
         """Logits (B, S, vocabulary), and the loss where labels are given.
 
         With labels in training mode only columns that some row supervises go through the LM head, and `logits` is None: at a 100k
         vocabulary all of them would be most of the memory. `visual`: visual tokens in place of pixels, as `get_image_features` gives them;
         `grids` and `places` stay. Packed samples (`segments`, or positions that start again) take no attention
-        mask, and no cache is kept. `cache` and `past_key_values` are two names of one thing: transformers renamed it. Raises FusionError
-        where images and places do not fit.
+        mask, and no cache is kept. `cache` and `past_key_values` are two names of one thing: transformers renamed it.
+        `mm_token_type_ids`, `image_grid_thw` and `visual_counts`: a batch in the portable form (vlmkit.batch.portable), which says the
+        same. Raises FusionError where images and places do not fit.
         """
+        if mm_token_type_ids is not None:
+            given: dict[str, Any] = {
+                "mm_token_type_ids": mm_token_type_ids,
+                "visual_counts": visual_counts,
+                "image_grid_thw": image_grid_thw,
+            }
+            given |= {"attention_mask": attention_mask, "pixel_values": pixel_values, "grids": grids, "places": places}
+            given |= {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "position_ids": position_ids}
+            given |= {"past_key_values": past_key_values, "labels": labels, "cache": cache, "return_dict": return_dict}
+            read: VLMOutput | BodyOutput | tuple[Any, ...] = VLM.forward(self, **whole(given | kwargs, self.spec))
+            return read
         cache = past_key_values if cache is None else cache
         cached = cache is not None and cache.get_seq_length() > 0
         made_here = segments is not None
@@ -277,8 +318,9 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
+        headless: bool = False,
         **kwargs: Any,
-    ) -> VLMOutput:
+    ) -> VLMOutput | BodyOutput:
         """The side of the language model: what meets in the fusion -> logits and losses. Reads nothing back from the device.
 
         supervised: the columns (K,) of `labels` that go through the LM head, and no logits are given; None: all of them. boundaries:
@@ -309,15 +351,11 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         if labels is None and getattr(model.config, "output_router_logits", False):
             # Only a loss asks for it, and over a cache transformers would count the mask of all tokens against logits of the last ones.
             kwargs.setdefault("output_router_logits", False)
-        arguments = {"position_ids": incoming.position_ids} | self.fusion(incoming)
-        outputs = model(
-            **arguments,
-            **{CACHE: incoming.cache},
-            use_cache=False if packed or labels is not None else use_cache,
-            logits_to_keep=logits_to_keep if supervised is None else supervised,
-            return_dict=True,
-            **kwargs,
-        )
+        arguments = {"position_ids": incoming.position_ids} | self.fusion(incoming) | {CACHE: incoming.cache, "return_dict": True} | kwargs
+        arguments["use_cache"] = False if packed or labels is not None or headless else use_cache
+        if headless:
+            return self.without_head(decoder_of(model)[1](**arguments), rows)
+        outputs = model(**arguments, logits_to_keep=logits_to_keep if supervised is None else supervised)
         losses = {}
         if labels is not None:
             losses["language_model"] = next_token_loss(
@@ -336,6 +374,17 @@ class VLM(Generates, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             hidden_states=hidden,
             attentions=getattr(outputs, "attentions", None),
             losses=losses or None,
+        )
+
+    @staticmethod
+    def without_head(outputs: Any, rows: int) -> BodyOutput:
+        """What the decoder gave, in so many rows."""
+        hidden, layers = outputs.last_hidden_state, getattr(outputs, "hidden_states", None)
+        return BodyOutput(
+            last_hidden_state=hidden.view(rows, -1, hidden.shape[-1]),
+            hidden_states=None if layers is None else tuple(layer.view(rows, -1, layer.shape[-1]) for layer in layers),
+            attentions=getattr(outputs, "attentions", None),
+            router_logits=getattr(outputs, "router_logits", None),
         )
 
     @torch.no_grad()

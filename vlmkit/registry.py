@@ -58,6 +58,18 @@ class Catalogue(Generic[P]):
             raise RegistryError(self._unknown(kind))
         return self._parts[kind]
 
+    def built(self, part: Any, ending: str, *arguments: Any) -> Any:
+        """What `build` makes of a part in the file beside its description: with the ending "module", that in connectors/mlp_module.py of
+        what connectors/mlp.py describes. So a description names nothing that is built, and reading it loads none of it.
+
+        What derives from a part that comes with vlmkit is built as that part. Raises NotImplementedError for others, which have a
+        `build` of their own.
+        """
+        for kind in (vars(cls).get("kind") for cls in type(part).__mro__):
+            if kind in self._builtin:
+                return importlib.import_module(f"{self._module(kind)}_{ending}").build(part, *arguments)
+        raise NotImplementedError(f"{self.family} {type(part).__name__} has no build()")
+
     def __contains__(self, kind: object) -> bool:
         return kind in self._parts or kind in self._builtin
 

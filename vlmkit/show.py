@@ -7,6 +7,7 @@ layout leaves out of the sequence (visual tokens over padding, say) is faded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,9 +19,11 @@ from vlmkit.architecture import Architecture
 from vlmkit.features import Grid
 from vlmkit.layout.pieces import ImageTokens, Visual
 from vlmkit.page import ACCENT, FAINT, GAP, MUTED, WIDTH, Colour, Page, Panel, Stat
+from vlmkit.pointing.values import Item
 from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
 from vlmkit.preprocess.images import decode
 from vlmkit.preprocess.pixels import render
+from vlmkit.show_points import MARK, marked
 
 Pixels = NDArray[np.uint8]
 
@@ -73,8 +76,9 @@ def see(image: Any, architecture: Architecture) -> Sight:
     return Sight(architecture, photo, tokens, tuple(views), grids)
 
 
-def draw(sight: Sight, title: str) -> Image.Image:
-    """The page. `title` is what to call the image, such as the name of its file."""
+def draw(sight: Sight, title: str, said: Sequence[Item] = ()) -> Image.Image:
+    """The page. `title` is what to call the image, such as the name of its file; what is `said` of it, in pixels of the original, is drawn
+    on the original: of the views every pixel stays visible."""
     plan, patch = sight.plan, sight.architecture.encoder.patch_size
     scale = max(1, VIEW_SIDE // max(max(render.canvas.height, render.canvas.width) for render in plan.renders))
     lines = Lines.between(patch * scale)
@@ -84,8 +88,10 @@ def draw(sight: Sight, title: str) -> Image.Image:
         if len(plan.renders) > 1:
             heading += f", {number} of {len(plan.renders)}"
         panels.append(Panel(heading, _caption(part, plan.source), Image.fromarray(board)))
-    photo = Panel("Original", f"{across(plan.source)} pixels", _fit(_seen(sight), *_room(panels[0].picture)), outlined=True)
-    return Page([photo, *panels]).draw(sight.architecture.name, title, _stats(sight), _legend(sight, lines), parts(sight.architecture))
+    original = marked(_fit(_seen(sight), *_room(panels[0].picture)), said, plan.source)
+    photo = Panel("Original", f"{across(plan.source)} pixels", original, outlined=True)
+    legend = [*_legend(sight, lines), *([(3, MARK, f"said of the original: {len(said)}")] if said else [])]
+    return Page([photo, *panels]).draw(sight.architecture.name, title, _stats(sight), legend, parts(sight.architecture))
 
 
 @dataclass(frozen=True)

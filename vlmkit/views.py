@@ -9,7 +9,7 @@ from vlmkit.features import Grid, View
 if TYPE_CHECKING:
     from torch import Tensor
 
-PIXELS = ("pixel_values", "grids", "places")
+PIXELS = ("pixel_values", "grids", "image_grid_thw", "places")
 """What a batch holds once for all of its rows, whatever their number; of further towers with a number behind the name."""
 
 

@@ -11,8 +11,10 @@ from stages import RECIPES, Recipe
 
 import vlmkit
 from vlmkit.commands.choice import EXCHANGEABLE, add_exchange_options, add_plugin_option, load_plugins, read_part
-from vlmkit.commands.train import add_engine_options, check_engine_options
+from vlmkit.commands.train import add_engine_options, check_engine_options, shards_at
+from vlmkit.training.launched import place
 from vlmkit.training.run import RunDirectory
+from vlmkit.training.stage import Stage
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -23,7 +25,12 @@ def parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--run", type=Path, metavar="DIR", help="directory of the run; runs/<model> unless given")
     parser.add_argument("--fresh", action="store_true", help="remove the run in that directory and start anew")
     parser.add_argument("--seed", type=int, default=0, help="of weights and data; %(default)s unless given")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="shards of each data set; the tiny preset renders its own pictures")
+    parser.add_argument(
+        "--data",
+        type=shards_at,
+        metavar="DIR_OR_ADDRESS",
+        help="shards of each data set, in a directory or such as s3://bucket/folder; the tiny preset renders its own pictures",
+    )
     add_exchange_options(parser)
     add_plugin_option(parser)
     parser.add_argument(
@@ -33,6 +40,9 @@ def parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--model", metavar="NAME", help="architecture in the place of the preset's, such as one with few layers")
     parser.add_argument("--weights", metavar="WHAT", help="'pretrained', 'random' or a directory, in the place of the preset's")
     parser.add_argument("--length", type=int, metavar="N", help="tokens of a packed row, in the place of the preset's")
+    parser.add_argument(
+        "--batch-tokens", type=int, metavar="N", help="tokens of an update over all processes, in the place of the preset's"
+    )
     return parser
 
 
@@ -49,16 +59,27 @@ def _positive(text: str) -> float:
 def chosen(args: argparse.Namespace) -> tuple[Recipe, vlmkit.Architecture]:
     load_plugins(args)
     check_engine_options(args)
-    if args.length is not None and args.length < 1:
-        raise ValueError(f"--length takes 1 or more, got {args.length}")
+    for name in ("length", "batch_tokens"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} takes 1 or more, got {value}")
     recipe = RECIPES[args.preset]
-    stages = tuple(stage.scaled(args.scale) for stage in recipe.stages)
-    if args.length is not None:
-        stages = tuple(stage.replace(max_length=args.length) if stage.pack else stage for stage in stages)
+    stages = tuple(_packed(args, stage).scaled(args.scale) for stage in recipe.stages)
+    for stage in stages:
+        stage.resolved(place().world)  # what its tokens do not divide by is said here
     evaluation = max(2, round(recipe.evaluation * args.scale)) if recipe.evaluation else 0
     recipe = recipe.replace(stages=stages, evaluation=evaluation, **_given(args))
     parts = {name: read_part(name, given) for name in EXCHANGEABLE if (given := getattr(args, name)) is not None}
     return recipe, vlmkit.architecture(recipe.model).replace(**parts).validate()
+
+
+def _packed(args: argparse.Namespace, stage: Stage) -> Stage:
+    """A stage of packed rows with the lengths of the command line; with another length alone an update has as many rows as before."""
+    if not stage.pack or stage.max_length is None:
+        return stage
+    length, tokens = args.length or stage.max_length, stage.batch_tokens
+    if tokens is not None:
+        tokens = tokens // stage.max_length * length
+    return stage.replace(max_length=length, batch_tokens=args.batch_tokens or tokens)
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:

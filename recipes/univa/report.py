@@ -27,8 +27,15 @@ RIGHT, WRONG = 4, 4
 TITLES = {"description": "Description", "vqa": "Visual questions", "ocr": "Reading text"}
 
 
-def page(recipe: Recipe, architecture: Architecture, run: RunDirectory, results: Sequence[TaskResult], seconds: float) -> str:
-    """The report of a finished run."""
+def page(
+    recipe: Recipe,
+    architecture: Architecture,
+    run: RunDirectory,
+    results: Sequence[TaskResult],
+    seconds: float,
+    asked: tuple[str, str] = ("", ""),
+) -> str:
+    """The report of a finished run. asked: a command that asks the model about a picture, and what it answers."""
     metrics = _metrics(run)
     scores = [
         "<section class='cards'>",
@@ -36,9 +43,19 @@ def page(recipe: Recipe, architecture: Architecture, run: RunDirectory, results:
         "</section>",
         "<p class='note'>Every number is the share of answers that are right word for word, on images that were held out from training. "
         "<b>Swapped</b> is the same evaluation with the images exchanged among the samples: what is right there was guessed, not seen.</p>",
+        *([_try_it(*asked)] if results else []),
         *(_gallery(result) for result in results),
     ]
     return _whole(recipe, architecture, run, metrics, _summary(recipe, architecture, metrics, seconds), scores)
+
+
+def _try_it(command: str, said: str) -> str:
+    if not command:
+        return "<p class='note'>No held-out picture in samples/ was answered rightly: the model was trained too little.</p>"
+    return (
+        "<h2>Ask it</h2><p class='note'>Held-out pictures lie in samples/ beside this page, with what was asked and the right answers in "
+        f"samples.json. This answers <b>{escape(said)}</b>, which is right:</p><pre>{escape(command)}</pre>"
+    )
 
 
 def stage_page(recipe: Recipe, architecture: Architecture, run: RunDirectory, seconds: float, samples: Sequence[TaskResult] = ()) -> str:

@@ -3,57 +3,71 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from stages import Recipe
 
 from vlmkit.architecture import Architecture
+from vlmkit.data.shards.places import Place
+from vlmkit.training.launched import place
 
 BYTES_TRAINED = 16
 """Bytes a learning parameter takes with AdamW in mixed precision: weight and gradient in bfloat16, and the weight and
 two moments in float32."""
+BYTES_COMPUTING = 2
+"""Of these, for the weight in bfloat16."""
 
 
-def missing(recipe: Recipe, architecture: Architecture, data: Path | None) -> list[str]:
-    """In words, empty where the recipe can start."""
-    return [*_devices(architecture), *_packages(), *_data(recipe, data)]
+ON_CPUS = 1_000_000_000
+"""Parameters up to which a model may learn without a GPU; above that a step takes minutes."""
 
 
-def _devices(architecture: Architecture) -> Iterator[str]:
+def missing(recipe: Recipe, architecture: Architecture, data: Place | None, engine: str | None) -> list[str]:
+    """In words, empty where the recipe can start. engine: None is the one that is taken unless one is named."""
+    return [*_devices(architecture, engine or "ddp"), *_packages(engine or "ddp"), *_data(recipe, data)]
+
+
+def _devices(architecture: Architecture, engine: str) -> Iterator[str]:
     import torch
 
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
     parameters = architecture.parameters().total
-    needed = parameters * BYTES_TRAINED / 2**30
-    takes = f"{parameters / 1e9:.1f} billion parameters take {needed:,.0f} GiB of GPU memory to train, activations not counted"
+    takes = f"{parameters / 1e9:.1f} billion parameters take {_gib(parameters, 1, engine):,.0f} GiB of GPU memory to train"
     if not torch.cuda.is_available():
-        yield f"a CUDA device: PyTorch finds none, and {takes}"
+        if parameters > ON_CPUS:
+            yield f"a CUDA device: PyTorch finds none, and {takes}, activations not counted"
         return
-    each = torch.cuda.get_device_properties(0).total_memory / 2**30
-    if each * processes < needed:
+    processes = place().world
+    each = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / 2**30
+    share = _gib(parameters, processes, engine)
+    if each < share:
         yield (
-            f"GPU memory: {takes}, and {processes} process(es) with {each:,.0f} GiB each have {each * processes:,.0f}; "
-            "start more of them with torchrun or accelerate launch"
+            f"GPU memory: {takes}, activations not counted; with engine {engine} on {processes} process(es) each needs {share:,.0f} GiB "
+            f"and has {each:,.0f}; start more of them with torchrun, or choose an engine that spreads the weights: fsdp2, zero3"
         )
 
 
-def _packages() -> Iterator[str]:
-    if importlib.util.find_spec("deepspeed") is None:
-        yield 'DeepSpeed, which shards the weights over GPUs: pip install "vlmkit[train]"'
+def _gib(parameters: int, processes: int, engine: str) -> float:
+    """What one process holds: nothing is spread by single and ddp, all but the weights that compute by zero2, all by the others."""
+    whole = {"fsdp2": 0, "zero3": 0, "zero2": BYTES_COMPUTING}.get(engine, BYTES_TRAINED)
+    return parameters * (whole + (BYTES_TRAINED - whole) / processes) / 2**30
 
 
-def _data(recipe: Recipe, data: Path | None) -> Iterator[str]:
-    from vlmkit.data.shards.index import INDEX
+def _packages(engine: str) -> Iterator[str]:
+    if engine in ("zero2", "zero3") and importlib.util.find_spec("deepspeed") is None:
+        yield f'DeepSpeed, for engine {engine}: pip install "vlmkit[train]", or --engine fsdp2, which needs nothing'
+
+
+def _data(recipe: Recipe, data: Place | None) -> Iterator[str]:
+    from vlmkit.data.shards.index import has_index
 
     names = list(dict.fromkeys(source.name for stage in recipe.stages for source in stage.data))
     layout = "the shards of each data set, as 'vlmkit data pack' writes them, in a folder of its name"
     if data is None:
         yield f"the data: give its directory with --data; it holds {layout}: {', '.join(names)}"
-    elif not data.is_dir():
+    elif isinstance(data, Path) and not data.is_dir():
         yield f"the data: --data {data} is no directory; it holds {layout}: {', '.join(names)}"
     else:
-        absent = [name for name in names if not (data / name / INDEX).is_file()]
+        absent = [name for name in names if not has_index(data / name)]
         if absent:
             yield f"data sets in {data} ({layout}): {', '.join(absent)}"

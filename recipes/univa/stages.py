@@ -12,7 +12,7 @@ not: those below are customary values, untested at this size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vlmkit.spec import Spec
 from vlmkit.training.stage import Source, Stage
@@ -20,6 +20,8 @@ from vlmkit.training.stage import Source, Stage
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Spec):
+    later: ClassVar[frozenset[str]] = frozenset({"engine"})
+
     name: str
     model: str
     """Name of the architecture."""
@@ -27,6 +29,8 @@ class Recipe(Spec):
     dtype: Literal["float32", "bfloat16"] = "float32"
     weights: str | None = None
     """Where the weights before the first stage come from: "pretrained", or a checkpoint's directory; None draws them at random."""
+    engine: Literal["ddp", "fsdp2", "zero2", "zero3"] | None = None
+    """How processes share the work, unless the command says it; None: ddp where there are several."""
     workers: int = 1
     """Processes that prepare batches ahead of the training."""
     save_seconds: float = 30.0
@@ -125,7 +129,7 @@ TINY = Recipe(
 )
 
 PROCESSES = 64
-"""GPUs that the step counts of `full` are reckoned for; on fewer the run sees proportionally fewer images."""
+"""GPUs on which an update of `full` is one micro-batch of each; fewer of them accumulate, so the run is the same on 8, 16, 32 or 64."""
 ROW = 2048
 """Tokens of a packed row: about eight captions or six questions with their images, which take 64 to 256 tokens each."""
 
@@ -144,6 +148,7 @@ FULL = Recipe(
     model="univa-vl",
     dtype="bfloat16",
     weights="pretrained",
+    engine="zero3",
     workers=8,
     save_seconds=1800.0,
     answer_tokens=128,
@@ -153,6 +158,7 @@ FULL = Recipe(
             name="align",
             steps=620_218 // (8 * 4 * PROCESSES),
             batch_size=4,
+            batch_tokens=4 * ROW * PROCESSES,
             connector=1e-3,
             warmup=20,
             final=0.1,
@@ -165,6 +171,7 @@ FULL = Recipe(
             name="pretrain",
             steps=6_202_182 // (8 * 4 * PROCESSES),
             batch_size=4,
+            batch_tokens=4 * ROW * PROCESSES,
             encoder=2e-6,
             connector=2e-5,
             language_model=1e-5,
@@ -179,6 +186,7 @@ FULL = Recipe(
             name="sft",
             steps=164_602 // (6 * PROCESSES),
             batch_size=1,
+            batch_tokens=ROW * PROCESSES,
             encoder=1e-6,
             connector=1e-5,
             language_model=5e-6,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import arguments
+import playing
 import warm_up
 from requirements import missing
 from stages import Recipe
@@ -26,7 +27,6 @@ from vlmkit.data.sample import DataError
 from vlmkit.plugins import PluginError
 from vlmkit.registry import RegistryError
 from vlmkit.spec import SpecError
-from vlmkit.training.launched import place
 from vlmkit.training.run import RunDirectory, RunError
 from vlmkit.training.signals import quit_at_ctrl_c
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from vlmkit.data.mixture import Mixture
+    from vlmkit.data.shards.places import Place
     from vlmkit.evaluation.tasks import Task, TaskResult
     from vlmkit.training.loop import Trainer
     from vlmkit.training.processes import Processes
@@ -64,25 +65,38 @@ def main(given: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architecture) -> int:
+    with quit_at_ctrl_c(STOPPED):
+        from vlmkit.training.processes import meet
+
+    processes = meet()
     run = RunDirectory(args.run or Path("runs") / architecture.name)
-    first = place().rank == 0
-    if args.fresh and first:
-        run.clear()
-    configuration = arguments.configuration(args, recipe, architecture, run)
-    if first or not args.fresh:
-        run.check(configuration)
-    if run.finished:
-        print(f"{run.path} holds a finished run: {_headline(run)}. Its report is {run.path / 'report.html'}.")
-        print("Start anew with --fresh, or elsewhere with --run DIR.")
-        return 0
-    if args.preset == "full" and (problems := missing(recipe, architecture, args.data)):
-        print(f"the full preset trains {architecture.name}; what is missing here:", file=sys.stderr)
-        print("\n".join(f"  - {problem}" for problem in problems), file=sys.stderr)
-        print("nothing was downloaded or written. The tiny preset runs anywhere: python recipes/univa/train.py", file=sys.stderr)
-        return 1
-    if first:
-        run.begin(configuration)
-    return train(recipe, architecture, run, seed=args.seed, threads=configuration["threads"], engine_name=args.engine, data=args.data)
+    engine_name = args.engine or recipe.engine
+    with processes.main_first():
+        if args.fresh and processes.main:
+            run.clear()
+        run.check(arguments.configuration(args, recipe, architecture, run))
+        if run.finished:
+            if processes.main:
+                print(f"{run.path} holds a finished run: {_headline(run)}. Its report is {run.path / 'report.html'}.")
+                if command := playing.line(run.path)[0]:
+                    print(f"Ask it about a held-out picture: {command}")
+                print("Start anew with --fresh, or elsewhere with --run DIR.")
+            return 0
+    if args.preset == "full":
+        found = processes.gather(missing(recipe, architecture, args.data, engine_name))
+        if problems := list(dict.fromkeys(problem for of in found for problem in of)):
+            if processes.main:
+                print(f"the full preset trains {architecture.name}; what is missing here:", file=sys.stderr)
+                print("\n".join(f"  - {problem}" for problem in problems), file=sys.stderr)
+                print("nothing was downloaded or written. The tiny preset runs anywhere: python recipes/univa/train.py", file=sys.stderr)
+            return 1
+    with processes.main_first():
+        configuration = arguments.configuration(args, recipe, architecture, run)
+        run.begin(configuration) if processes.main else run.check(configuration)
+    try:
+        return train(recipe, architecture, run, seed=args.seed, threads=configuration["threads"], engine_name=engine_name, data=args.data)
+    finally:
+        run.unlock()
 
 
 def train(
@@ -93,7 +107,7 @@ def train(
     seed: int,
     threads: int,
     engine_name: str | None = None,
-    data: Path | None = None,
+    data: Place | None = None,
 ) -> int:
     """The run itself, from wherever it stands. `data` holds a folder for each source; without it pictures are rendered."""
     with quit_at_ctrl_c(STOPPED):
@@ -149,11 +163,11 @@ def train(
                 if processes.main:
                     show_stage(recipe, architecture, run, trainer, processor, stage, shards)
         except Interrupted as interrupted:
-            console.print(f"{interrupted}; the state is saved. The same command goes on from there.")
+            console.print(f"{interrupted}; the state is saved. The same command goes on from there.", soft_wrap=True)
             return 128 + interrupted.signal
+    # The main process alone evaluates. Nobody waits for it: that may take longer than processes wait for each other.
     if processes.main:
         finish(recipe, architecture, run, trainer, processor, data, console)
-    processes.wait()
     return 0
 
 
@@ -175,7 +189,7 @@ def rendered(recipe: Recipe, folder: Path, seed: int, console: Console) -> Path:
     return folder
 
 
-def batches(stage: Stage, processor: vlmkit.VLMProcessor, seed: int, shards: Path) -> Mixture | Dataset[dict[str, Tensor]]:
+def batches(stage: Stage, processor: vlmkit.VLMProcessor, seed: int, shards: Place) -> Mixture | Dataset[dict[str, Tensor]]:
     """The stage's micro-batches: a mixture of the shards of its sources, or pictures drawn on the way for a warm-up."""
     from vlmkit.training.sources import mixture
 
@@ -195,7 +209,7 @@ def finish(
     run: RunDirectory,
     trainer: Trainer,
     processor: vlmkit.VLMProcessor,
-    data: Path | None,
+    data: Place | None,
     console: Console,
 ) -> None:
     """Save the checkpoint, evaluate, write results and report. Done again from the start if it is interrupted."""
@@ -212,7 +226,7 @@ def finish(
     model = trainer.model
     if trainer.engine.spread:
         # Generating with weights that are spread over processes takes all of them: it is done from the checkpoint, where that fits.
-        trainer.model = None
+        trainer.release()
         model, _ = vlmkit.load(run.path / "checkpoint", device=trainer.processes.device)
     results = evaluate(recipe, model.eval(), processor, data, console)
     scores: dict[str, Any] = {
@@ -221,11 +235,14 @@ def finish(
     for name, both in scores.items():
         log.scores(trainer.updates, {f"{name}/exact": both["sighted"]["exact"], f"{name}/exact blind": both["blind"]["exact"]})
     log.close()
-    write_whole(run.path / "report.html", report.page(recipe, architecture, run, results, trainer.seconds))
+    playing.write(run.path, results, model, processor)
+    write_whole(run.path / "report.html", report.page(recipe, architecture, run, results, trainer.seconds, playing.line(run.path)))
     write_whole(run.path / "results.json", json.dumps({"scores": scores, "seconds": round(trainer.seconds, 1)}, indent=2) + "\n")
     if results:
         console.print(_table(results))
     console.print(f"checkpoint: {run.path / 'checkpoint'}\nreport: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
+    if results:
+        console.print(playing.invitation(run.path), highlight=False, markup=False, soft_wrap=True)
 
 
 def show_stage(
@@ -235,7 +252,7 @@ def show_stage(
     trainer: Trainer,
     processor: vlmkit.VLMProcessor,
     stage: Stage,
-    shards: Path,
+    shards: Place,
 ) -> None:
     """The report so far, with the model's answers to the first pictures of each source of the stage."""
     import report
@@ -248,7 +265,7 @@ def show_stage(
     write_whole(run.path / "report.html", report.stage_page(recipe, architecture, run, trainer.seconds, samples))
 
 
-def training_tasks(stage: Stage, shards: Path, pictures: int = 4) -> list[Task]:
+def training_tasks(stage: Stage, shards: Place, pictures: int = 4) -> list[Task]:
     """The first pictures of each source, where they are questions about one image each."""
     from vlmkit.data.shards import Shards
     from vlmkit.evaluation.tasks import task_from_samples
@@ -260,7 +277,7 @@ def training_tasks(stage: Stage, shards: Path, pictures: int = 4) -> list[Task]:
     return [task for task in tasks if len(task.images) > 1]
 
 
-def evaluate(recipe: Recipe, model: vlmkit.VLM, processor: vlmkit.VLMProcessor, data: Path | None, console: Console) -> list[TaskResult]:
+def evaluate(recipe: Recipe, model: vlmkit.VLM, processor: vlmkit.VLMProcessor, data: Place | None, console: Console) -> list[TaskResult]:
     from vlmkit.evaluation.tasks import evaluate as ask
 
     results = []
@@ -273,17 +290,19 @@ def evaluate(recipe: Recipe, model: vlmkit.VLM, processor: vlmkit.VLMProcessor, 
     return results
 
 
-def evaluation_tasks(recipe: Recipe, data: Path | None) -> list[Task]:
+def evaluation_tasks(recipe: Recipe, data: Place | None) -> list[Task]:
     """Held-out pictures; for data from a directory the first question about each image of the shards in `eval`."""
     if data is None:
         from pictures import evaluation_tasks as rendered
 
         return rendered(recipe.evaluation)
     from vlmkit.data.shards import Shards
+    from vlmkit.data.shards.index import has_index
     from vlmkit.evaluation.tasks import task_from_samples
 
     names = dict.fromkeys(source.name for stage in recipe.stages for source in stage.data)
-    found = {name: data / "eval" / name for name in names if (data / "eval" / name).is_dir()}
+    folders = {name: data / "eval" / name for name in names}
+    found = {name: folder for name, folder in folders.items() if (folder.is_dir() if isinstance(folder, Path) else has_index(folder))}
     return [task_from_samples(name, Shards(folder), recipe.evaluation) for name, folder in found.items()]
 
 
@@ -320,7 +339,9 @@ def _announce(console: Console, number: int, stage: Stage, recipe: Recipe, train
 
 
 def _place(processes: Processes, engine_name: str | None) -> str:
-    return str(processes.device) if processes.world == 1 else f"{processes.world} processes ({engine_name or 'ddp'})"
+    if processes.world > 1:
+        return f"{processes.world} processes ({engine_name or 'ddp'})"
+    return f"{processes.device} ({engine_name})" if engine_name else str(processes.device)
 
 
 def prefer_flash_attention(model: vlmkit.VLM) -> None:

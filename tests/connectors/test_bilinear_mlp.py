@@ -36,7 +36,7 @@ def test_it_computes_what_transformers_computes(ratios):
 
 
 def test_a_ratio_of_two_is_the_mean_of_four_neighbours_and_of_three_the_one_in_the_middle():
-    from vlmkit.connectors.bilinear_mlp import shrink
+    from vlmkit.connectors.bilinear_mlp_module import shrink
 
     tokens = torch.arange(36.0)[:, None]
     assert shrink(tokens[:8], Grid(1, 2, 4), 2).flatten().tolist() == [2.5, 4.5]

@@ -14,7 +14,7 @@ import pytest
 
 DOCS = pages.ROOT / "docs"
 PAGES = [pages.ROOT / "README.md", pages.ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
-HOSTS = {"arxiv.org", "huggingface.co", "keepachangelog.com", "semver.org"}
+HOSTS = {"arxiv.org", "filesystem-spec.readthedocs.io", "huggingface.co", "keepachangelog.com", "semver.org"}
 """Where links may lead: others are added here when a page needs them."""
 
 

@@ -19,6 +19,9 @@ from vlmkit.commands import data
 REGISTERING = {"connectors.md", "data.md", "encoders.md", "fusions.md", "layouts.md", "policies.md"}
 """Pages that register parts: they run in a process of their own, so that the catalogue of the others stays as it is."""
 
+NEEDS = {"use-with-trl.md": "trl"}
+"""Pages about a library that is not in every installation."""
+
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -33,6 +36,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_page_runs(page: Path, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if not any(block.language in ("python", "console") for block in pages.blocks(page)):
         return
+    if page.name in NEEDS:
+        pytest.importorskip(NEEDS[page.name])
     if page.name not in REGISTERING:
         pages.run_page(page)
         return

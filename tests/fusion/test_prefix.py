@@ -14,7 +14,7 @@ from vlmkit.architecture import Architecture
 from vlmkit.build import build_processor
 from vlmkit.cache_name import CACHE
 from vlmkit.fusion.incoming import FusionError
-from vlmkit.fusion.prefix import blocks
+from vlmkit.fusion.prefix_module import blocks
 from vlmkit.model import VLM
 from vlmkit.processor import VLMProcessor
 

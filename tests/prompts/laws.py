@@ -30,7 +30,7 @@ def reference_inputs(processor: Any, conversation: Conversation, **asks: bool) -
 
 
 def own_ids(processor: VLMProcessor, conversation: Conversation, **asks: bool) -> list[int]:
-    return list(processor.apply_chat_template(conversation, **asks)["input_ids"][0].tolist())
+    return list(processor.apply_chat_template(conversation, **asks)["input_ids"][0])
 
 
 class Compared(NamedTuple):

@@ -49,7 +49,8 @@ def _threads_of_others() -> Iterator[None]:
 
 def in_small(recipe: Any, steps: int) -> Any:
     """The same stages with few steps of few samples, on a small model."""
-    shortened = tuple(stage.replace(steps=steps, warmup=min(1, stage.warmup), batch_size=2) for stage in recipe.stages)
+    small = {"steps": steps, "batch_size": 2, "batch_tokens": None}
+    shortened = tuple(stage.replace(**small, warmup=min(1, stage.warmup)) for stage in recipe.stages)
     return recipe.replace(model=SMALL.name, stages=shortened, evaluation=4, workers=0, dtype="float32", weights=None, answer_tokens=4)
 
 
@@ -179,6 +180,11 @@ def test_the_full_preset_says_all_that_is_missing_and_touches_nothing(tmp_path, 
     assert "in a folder of its name): redcaps, synthtext, gqa, textvqa, docvqa" in said
     assert train.main(["--preset", "full"]) == 1
     assert "give its directory with --data" in capsys.readouterr().err
+    assert train.main(["--preset", "full", "--engine", "fsdp2", "--model", SMALL.name, "--weights", "random", "--data", "data"]) == 1
+    said = capsys.readouterr().err  # a small model learns without a GPU, and another engine without DeepSpeed
+    assert "CUDA" not in said
+    assert "DeepSpeed" not in said
+    assert "redcaps, synthtext" in said
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
@@ -221,6 +227,8 @@ def test_the_stages_of_the_full_preset_train_on_shards(tmp_path):
         (["--connector", "mlp:dept=3"], "connector.dept: unknown field, did you mean 'depth'"),
         (["--plugin", "nowhere.py"], "there is no file nowhere.py"),
         (["--threads", "0"], "--threads takes 1 or more"),
+        (["--length", "0"], "--length takes 1 or more, got 0"),
+        (["--preset", "full", "--batch-tokens", "5000"], "batch_tokens 5000 is no multiple of the 8192 tokens"),
         (["--sed", "x"], "--seed"),
     ],
 )

@@ -30,12 +30,12 @@ def plan(root: Path) -> list[dict[str, Any]]:
     def run(name: str, engine: str, stage: str, stop: int | None = None) -> list[Any]:
         return [str(root / name), engine, stage, stop]
 
-    two: list[list[Any]] = [run(f"{kind}-connector", kind, "connector") for kind in SPREAD]
+    two: list[list[Any]] = [run(f"{kind}-{stage}", kind, stage) for stage in ("connector", "skip") for kind in SPREAD]
     for kind in SPREAD:
         two += [run(f"{kind}-full", kind, "full", 5)]
         two += [["copy", str(root / f"{kind}-full"), str(root / f"{kind}-full-{world}")] for world in (1, 3)]
         two += [run(f"{kind}-full", kind, "full")]
-    one = [run(f"single-{stage}", "single", stage) for stage in STAGES]
+    one = [run(f"single-{stage}", "single", stage) for stage in (*STAGES, "skip")]
     one += [run(f"{kind}-full-1", kind, "full") for kind in SPREAD]
     # Another engine goes on as well: the state belongs to none of them.
     three = [run("fsdp2-full-3", "fsdp2", "full"), run("zero2-full-3", "ddp", "full")]
@@ -82,6 +82,24 @@ def test_losses_norms_and_weights_are_those_of_one_process(runs, name, stage):
         for tensor in one.names(kind):
             torch.testing.assert_close(whole(other, kind, tensor), whole(one, kind, tensor), rtol=0, atol=5e-6)
     assert bool(one.names("average")) == (stage == "full")
+
+
+@pytest.mark.parametrize("kind", SPREAD)
+def test_an_update_that_is_no_number_on_one_process_is_skipped_by_all(runs, kind):
+    """Its gradients are gone on every process: what follows is what one process makes of it. Measured as above."""
+    wanted, found = (list(read_metrics(runs / of)) for of in ("single-skip", f"{kind}-skip"))
+    assert (
+        [record.get("skipped", False) for record in found]
+        == [record.get("skipped", False) for record in wanted]
+        == [False, True, False, False]
+    )
+    finite = [(one["loss"], other["loss"]) for one, other in zip(wanted, found, strict=True) if math.isfinite(one["loss"])]
+    assert len(finite) == 3
+    assert max(abs(one - other) for one, other in finite) < 2e-6
+    one, other = newest(runs / "single-skip"), newest(runs / f"{kind}-skip")
+    assert one.names("weight") == other.names("weight")
+    for tensor in one.names("weight"):
+        torch.testing.assert_close(whole(other, "weight", tensor), whole(one, "weight", tensor), rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize("kind", SPREAD)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import time
 
 import pytest
@@ -25,12 +26,14 @@ ALL = "loss 1.234  118 samples/s  24.1k tokens/s  97 images/s  41% MFU  61.2 GB 
 
 
 def shown(width: int, *, terminal: bool, record: dict[str, float] | None = RECORD, name: str = "align", steps: int = 400) -> str:
-    """What stands on the screen, or in the file, after step 120."""
+    """What stands on the screen, or in the file, after step 120, the fifth of this process; a step takes a second."""
     file = io.StringIO()
     console = Console(file=file, width=width, force_terminal=terminal, color_system=None, legacy_windows=False)
-    with StageProgress(console, name, steps=steps, first=119, samples=8, seconds_between_lines=0.0) as progress:
-        progress._begun -= 0.1
-        progress.update(120, 1.234, record)
+    ticks = itertools.count()
+    told = {"steps": steps, "first": 115, "samples": 8, "seconds_between_lines": 4.5}
+    with StageProgress(console, name, **told, seconds=lambda: float(next(ticks))) as progress:
+        for step in range(116, 121):
+            progress.update(step, 1.234, record)
     return file.getvalue()
 
 
@@ -73,8 +76,33 @@ def test_numbers_that_are_not_known_are_not_shown():
 
 def test_without_a_record_samples_are_those_of_the_steps():
     line = shown(80, terminal=False, record=None)
-    rate = float(line.split("loss 1.234  ")[1].split(" samples/s")[0])
-    assert 40 < rate <= 80  # 8 samples in a tenth of a second and a little
+    assert line == "align      120/400  loss 1.234  8 samples/s  4:40 left\n"
+
+
+def lefts(seconds: list[float], steps: int) -> list[str]:
+    """What is said to be left after each step, which takes so many seconds; "" where nothing is said."""
+    file = io.StringIO()
+    moments = itertools.accumulate([0.0, *seconds])
+    told = {"steps": steps, "first": 0, "samples": 1, "seconds_between_lines": 0.0}
+    with StageProgress(Console(file=file), "align", **told, seconds=lambda: next(moments)) as progress:
+        for step in range(1, len(seconds) + 1):
+            progress.update(step, 1.0, {})
+    return [line.partition("loss 1.000")[2].strip().removesuffix(" left") for line in file.getvalue().splitlines()]
+
+
+def test_a_slow_first_step_is_no_fright():
+    said = lefts([40.0] + [0.1] * 60, steps=1000)
+    assert said[:20] == [""] * 20, "nothing is said before there is a rate"
+    assert said[21] == "1:38"
+    assert said[-1] == "1:34", "what the first step took is in no estimate"
+
+
+def test_the_rate_is_the_recent_one():
+    said = lefts([1.0] * 50 + [10.0] * 60, steps=200)
+    assert said[3] == "3:16"
+    assert said[-1] == "15:00", "the slower steps are all that is remembered"
+    assert lefts([1.0, 1.0], steps=2) == ["", "0:00"]
+    assert lefts([60.0] * 5, steps=10)[3:] == ["6:00", "5:00"]
 
 
 def test_lines_come_every_few_seconds_and_at_the_end():

@@ -35,7 +35,7 @@ def read_call(
     text: Any,
     images: Any,
     *,
-    trusted: bool,
+    trusted: bool | None,
     placeholder: str,
     add_generation_prompt: bool | None,
     continue_final_message: bool,

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import BatchFeature
 
-from vlmkit.batch.sample import PreparedSample, RenderedImage
+from vlmkit.batch.batch import Batch, Contents, Shown
+from vlmkit.batch.sample import Pixels, PreparedSample, RenderedImage
 from vlmkit.layout.laid_out import IGNORE, Layout, LayoutError
 from vlmkit.layout.pieces import ImageTokens
 from vlmkit.layout.positions import three_positions
@@ -115,7 +115,7 @@ def rows_of(samples: Sequence[PreparedSample]) -> Iterator[RowOfTokens]:
             yield RowOfTokens(layout, tuple(images), tuple(image.tokens for image in sample.images))
 
 
-def padded(samples: Sequence[PreparedSample], entries: Entries, *, side: str, length: int | None) -> BatchFeature:
+def padded(samples: Sequence[PreparedSample], entries: Entries, *, side: str, length: int | None) -> Batch:
     """One row a conversation, padded to `length`, or to the longest. Raises LayoutError where a row is longer."""
     rows = list(rows_of(samples))
     longest = max(len(row.layout.ids) for row in rows)
@@ -126,10 +126,10 @@ def padded(samples: Sequence[PreparedSample], entries: Entries, *, side: str, le
     for number, row in enumerate(rows):
         row.write(batch, number, length - len(row.layout.ids) if side == "left" else 0, 0, entries)
     batch["attention_mask"] = (batch["segments"] >= 0).astype(np.int64)
-    return finished(batch, samples, entries)
+    return finished(batch, samples, entries, [1] * len(rows))
 
 
-def packed(rows: Sequence[Sequence[PreparedSample]], entries: Entries, length: int | None) -> BatchFeature:
+def packed(rows: Sequence[Sequence[PreparedSample]], entries: Entries, length: int | None) -> Batch:
     """Rows of packed samples, each filled up to `length`, or to the longest. The first token of a sample is nobody's target. Raises
     LayoutError where a row holds more."""
     samples = [sample for row in rows for sample in row]
@@ -148,7 +148,7 @@ def packed(rows: Sequence[Sequence[PreparedSample]], entries: Entries, length: i
             start = place.stop
         batch["position_ids"][..., number, start:] = np.arange(length - start)
     batch["boundaries"] = boundaries(batch["segments"])
-    return finished(batch, samples, entries)
+    return finished(batch, samples, entries, [len(row) for row in conversations])
 
 
 def boundaries(segments: Numbers) -> NDArray[np.int32]:
@@ -159,8 +159,8 @@ def boundaries(segments: Numbers) -> NDArray[np.int32]:
     return np.append(begins.ravel().nonzero()[0], segments.size).astype(np.int32)
 
 
-def finished(rows: dict[str, NDArray[Any]], samples: Sequence[PreparedSample], entries: Entries) -> BatchFeature:
-    """Tensors: the rows, which columns of theirs are supervised, and the pixels of all images."""
+def finished(rows: dict[str, NDArray[Any]], samples: Sequence[PreparedSample], entries: Entries, counts: Sequence[int]) -> Batch:
+    """Tensors: the rows, which columns of theirs are supervised, and the pixels of all images. counts: conversations in each row."""
     batch = {name: torch.from_numpy(value) for name, value in rows.items()}
     batch["supervised"] = torch.from_numpy((rows["labels"][:, 1:] != IGNORE).any(axis=0).nonzero()[0])
     images = [image for sample in samples for image in sample.images]
@@ -172,7 +172,26 @@ def finished(rows: dict[str, NDArray[Any]], samples: Sequence[PreparedSample], e
         for number in range(len(images[0].beside)):
             batch[f"pixel_values_{number + 1}"] = joined([image.beside[number].pixel_values for image in images])
             batch[f"grids_{number + 1}"] = torch.cat([image.beside[number].grids for image in images])
-    return BatchFeature(batch)
+    return Batch(batch, contents=contents(samples, counts))
+
+
+def contents(samples: Sequence[PreparedSample], counts: Sequence[int]) -> Contents:
+    """Which images the rows show, of which the first holds so many conversations, and so on."""
+    images = [image for sample in samples for image in sample.images]
+    shown = []
+    for image in images:
+        sets = [Pixels(image.pixel_values, image.grids), *image.beside]
+        shown.append(Shown(image.tokens.count, tuple(len(one.pixel_values) for one in sets), tuple(len(one.grids) for one in sets)))
+    ranges, first = [], 0
+    for sample in samples:
+        ranges += [(first, first + len(sample.images))] * len(sample.layouts)
+        first += len(sample.images)
+    rows, start = [], 0
+    for count in counts:
+        of_row = ranges[start : start + count]
+        rows.append((of_row[0][0], of_row[-1][1]) if of_row else (0, 0))
+        start += count
+    return Contents(tuple(shown), tuple(rows))
 
 
 def _places(number: int, image: RenderedImage) -> list[tuple[int, int, int, int]]:

@@ -38,18 +38,21 @@ class PreparedSample:
     layouts: tuple[Layout, ...]
 
 
-def limited(sample: PreparedSample, number: int, max_length: int, truncation: bool) -> PreparedSample:
+def limited(sample: PreparedSample, number: int, max_length: int, truncation: bool, generates: bool = False) -> PreparedSample:
     """The sample in at most `max_length` tokens. Images that no conversation shows any more are not encoded either.
 
-    Raises LayoutError for a longer one, naming its `number`, where it may not be truncated or nothing would be left.
+    generates: whether an answer is to be generated at its end. Raises LayoutError for a longer one, naming its `number`, where it may not
+    be truncated or nothing would be left.
     """
     longest = max(len(layout.ids) for layout in sample.layouts)
     if longest <= max_length:
         return sample
+    too_long = f"conversation {number} has {longest} tokens, more than max_length={max_length}"
+    if generates:
+        raise LayoutError(f"{too_long}; raise it: an answer is to be generated at the end, so that cannot be cut off")
+    if not truncation:
+        raise LayoutError(f"{too_long}; raise it, or pass truncation=True, which drops the end and whole images")
     layouts = tuple(layout.truncated(max_length) for layout in sample.layouts)
-    if not truncation or not all(layout.ids for layout in layouts):
-        raise LayoutError(
-            f"conversation {number} has {longest} tokens, more than max_length={max_length}; raise it, or pass truncation=True "
-            "where no answer is to be generated at the end that would be cut off"
-        )
+    if not all(layout.ids for layout in layouts):
+        raise LayoutError(f"{too_long}, and nothing would be left of it: it begins with an image, which is dropped whole; raise max_length")
     return PreparedSample(sample.images[: max(layout.shown for layout in layouts)], layouts)

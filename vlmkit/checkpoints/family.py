@@ -93,6 +93,17 @@ class Family(ABC):
         model.generation_config = reference.generation_config
         return model.eval(), VLMProcessor(published.tokenizer, architecture=architecture.to_dict())
 
+    def described(self, directory: str) -> Architecture:
+        """The architecture of a published directory, of which no weights are read: whether embeddings are tied is what its config says.
+        Raises SpecError for what vlmkit does not build."""
+        from transformers import AutoConfig, AutoProcessor
+
+        config = AutoConfig.from_pretrained(directory)
+        with torch.device("meta"):
+            reference = self.reference()(config)
+        architecture = with_tied(self.architecture(config, AutoProcessor.from_pretrained(directory)), reference)
+        return architecture if self.own_head else with_head(architecture, reference)
+
     def export(self, model: VLM, processor: Any, config: PretrainedConfig, directory: str) -> None:
         """Write a directory that transformers' own class loads, of what `self.processor` and `self.config` gave."""
         architecture = model.config.spec

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from vlmkit.commands.checkpoint import find_checkpoint
@@ -17,7 +16,7 @@ from vlmkit.commands.choice import add_plugin_option, load_plugins
 
 
 def configure(parser: ArgumentParser) -> None:
-    parser.add_argument("run_directory", metavar="RUN", help="directory of a training run, or of a checkpoint")
+    parser.add_argument("run_directory", metavar="RUN", help="directory of a training run or of a checkpoint, or a hub's owner/name")
     parser.add_argument("photo", metavar="PHOTO", help="a picture file")
     parser.add_argument("question", metavar="QUESTION", nargs="?", help="what to ask; without it, a dialogue")
     parser.add_argument("--max-new-tokens", metavar="N", type=_at_least_one, default=256, help="length of an answer at most (256)")
@@ -31,7 +30,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     load_plugins(arguments)
-    directory = find_checkpoint(Path(arguments.run_directory))
+    directory = find_checkpoint(arguments.run_directory)
 
     from vlmkit.preprocess.images import open_image
 

@@ -1,38 +1,65 @@
-"""Checkpoints on the command line: the directory of a training run, or that of a checkpoint itself."""
+"""Checkpoints on the command line: a run, a checkpoint's directory, or a repository of a hub."""
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
+from typing import Any
 
-from vlmkit.registry import suggestion
+from vlmkit.architecture import Architecture
+from vlmkit.checkpoint_directory import CheckpointError, checkpoint_directory
+from vlmkit.spec import SpecError
 
-
-class CheckpointError(ValueError):
-    """A directory without a checkpoint."""
-
-
-def find_checkpoint(run_directory: Path) -> Path:
-    """The directory itself or its `checkpoint`, whichever holds a config.json. Raises CheckpointError."""
-    candidates = (run_directory, run_directory / "checkpoint")
-    for candidate in candidates:
-        if (candidate / "config.json").is_file():
-            return candidate
-    if not run_directory.exists():
-        _refuse_named(str(run_directory))
-        siblings = [path.name for path in run_directory.parent.iterdir() if path.is_dir()] if run_directory.parent.is_dir() else []
-        raise CheckpointError(f"there is no directory {str(run_directory)!r};{suggestion(run_directory.name, siblings)}".rstrip(";"))
-    if not run_directory.is_dir():
-        raise CheckpointError(f"{str(run_directory)!r} is a file; name the directory of a run or checkpoint")
-    if (run_directory / "run.json").is_file():
-        unfinished = "this run has not finished, so it has no checkpoint yet; the training command goes on from where it stopped"
-        raise CheckpointError(f"{str(run_directory)!r}: {unfinished}")
-    raise CheckpointError(f"no checkpoint in {str(run_directory)!r}: neither config.json nor checkpoint/config.json is there")
+__all__ = ["CheckpointError", "architecture_of", "find_checkpoint"]
 
 
-def _refuse_named(name: str) -> None:
-    from vlmkit.zoo import list_models  # reads the file of every family, which nobody has to wait for but here
+def find_checkpoint(what: str | os.PathLike[str]) -> Path:
+    """As `vlmkit.load` finds it. Raises CheckpointError."""
+    return checkpoint_directory(what)
 
-    if name in list_models():
-        raise CheckpointError(
-            f"{name!r} is a named model, of which no trained weights are here: train it, or give the directory of a run or checkpoint"
-        )
+
+def architecture_of(directory: str) -> Architecture:
+    """What a run trains, be it finished or not, or what a checkpoint is of: its config is read, and no weights. Raises CheckpointError."""
+    told = _run_says(Path(directory))
+    if told is None:
+        place = checkpoint_directory(directory)
+        told = _object(place / "config.json")
+        if told.get("model_type") != "vlmkit":
+            return _published(str(place), str(told.get("model_type")))
+        told = told.get("architecture")
+    try:
+        return Architecture.from_dict(told or {})
+    except SpecError as error:
+        raise CheckpointError(f"{directory!r} describes no architecture that can be read: {error}") from None
+
+
+def _run_says(run: Path) -> dict[str, Any] | None:
+    """The architecture of a run that has no checkpoint yet: that of its last state, or of its configuration."""
+    if not (run / "run.json").is_file() or (run / "checkpoint" / "config.json").is_file():
+        return None
+    for position in sorted((run / "state").glob("*/position.json"), reverse=True):
+        if model := _object(position).get("model"):
+            return dict(model["architecture"])
+    begun = _object(run / "run.json").get("architecture")
+    return begun if isinstance(begun, dict) else None
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{str(path)!r} holds no JSON object")
+    return found
+
+
+def _published(directory: str, model_type: str) -> Architecture:
+    from vlmkit.checkpoints import family_of
+
+    try:
+        family = family_of(model_type)
+    except LookupError as error:
+        raise CheckpointError(f"{directory!r}: {error}") from None
+    return family.described(directory)

@@ -71,16 +71,50 @@ def load_plugins(arguments: Namespace) -> None:
         load_plugin(name)
 
 
+MODEL = "a named model ('vlmkit list' knows them), the directory of a run or checkpoint, or an architecture's JSON or its file"
+"""What stands for a model, in the words of a command's help."""
+
+
 def chosen(arguments: Namespace) -> Architecture:
     """The one model of `--model` with the parts that are exchanged. Raises ArchitectureError where they do not fit."""
     load_plugins(arguments)
-    return exchange(architecture(arguments.model), arguments).validate()
+    return exchange(described(arguments.model), arguments).validate()
 
 
 def matching(arguments: Namespace) -> list[Architecture]:
-    """Every model that the pattern of `--model` names, with the parts that are exchanged; they may not fit."""
+    """Every model that the pattern of `--model` names, or the one that it describes, with the parts that are exchanged; they may not
+    fit."""
     load_plugins(arguments)
-    return [exchange(architecture(name), arguments) for name in match(arguments.model, "model", list_models())]
+    text = arguments.model
+    if _is_json(text) or (text not in list_models() and os.path.exists(text)):
+        return [exchange(described(text), arguments)]
+    return [exchange(architecture(name), arguments) for name in match(text, "model", list_models())]
+
+
+def described(text: str) -> Architecture:
+    """The architecture that stands for a model on the command line: see `MODEL`. A name comes before a directory called like it; write
+    ./name for that. Of a directory its config is read, and no weights.
+
+    Raises RegistryError for what is none of it, UsageError for JSON that is no architecture, CheckpointError for a directory without one.
+    """
+    if not _is_json(text) and (text in list_models() or not os.path.exists(text)):
+        return architecture(text)
+    if not _is_json(text) and os.path.isdir(text):
+        from vlmkit.commands.checkpoint import architecture_of
+
+        return architecture_of(text)
+    try:
+        return Architecture.from_json(text if _is_json(text) else _read(text))
+    except SpecError as error:
+        raise UsageError(f"{'the model' if _is_json(text) else repr(text)} is no architecture: {error}") from None
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except UnicodeDecodeError:
+        raise UsageError(f"{path!r} is no architecture: it is no text; give a file with an architecture's to_json()") from None
 
 
 def match(pattern: str, family: str, known: list[str]) -> list[str]:

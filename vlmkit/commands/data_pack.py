@@ -52,11 +52,12 @@ def run(arguments: Namespace) -> None:
     from vlmkit.data.formats import formats
     from vlmkit.data.rejections import TooManyRejected
     from vlmkit.data.shards.pack import pack
+    from vlmkit.data.shards.places import folder as local_folder
 
     name, options = read_fields("format", arguments.format)
     reader = formats[name]
     _check_options(reader, name, options)
-    folder, output = Path(arguments.folder), Path(arguments.output)
+    folder, output = Path(arguments.folder), local_folder(arguments.output)
     if name == "webdataset" and Path(os.path.realpath(output)).is_relative_to(os.path.realpath(folder)):
         raise UsageError(f"{output} lies in {folder}, whose tars are read: name a directory beside it")
     # Not the path: shards are passed on, and a data set may be moved.

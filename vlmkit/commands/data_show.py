@@ -19,6 +19,7 @@ from vlmkit.registry import suggestion
 if TYPE_CHECKING:
     from vlmkit.data.sample import DataError, Sample
     from vlmkit.data.shards import Shards
+    from vlmkit.data.shards.places import Place
 
 
 MOST_SAMPLES = 500
@@ -26,7 +27,9 @@ MOST_SAMPLES = 500
 
 
 def configure(parser: ArgumentParser) -> None:
-    parser.add_argument("shards", metavar="SHARDS", help="directory that 'vlmkit data pack' wrote")
+    parser.add_argument(
+        "shards", metavar="SHARDS", help="directory that 'vlmkit data pack' wrote, or its address, such as s3://bucket/folder"
+    )
     parser.add_argument("numbers", metavar="NUMBER", nargs="*", type=int, help="samples, from 0 up; -1 is the last")
     parser.add_argument("--count", metavar="N", type=positive, default=12, help="samples drawn at random (12)")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the draw (0)")
@@ -42,9 +45,11 @@ def run(arguments: Namespace) -> None:
     load_plugins(arguments)
     if max(len(arguments.numbers), 0 if arguments.numbers else arguments.count) > MOST_SAMPLES:
         raise UsageError(f"a sheet shows at most {MOST_SAMPLES} samples; draw several, with other numbers or another --seed")
-    directory = Path(arguments.shards)
+    from vlmkit.data.shards.places import place
+
+    directory = place(arguments.shards)
     output = Path(arguments.output or default_output(directory, "samples"))
-    check_output(output, directory, arguments.force)
+    check_output(output, Path(arguments.shards), arguments.force)
 
     from vlmkit.data.looking.contact_sheet import draw
     from vlmkit.data.shards import Shards
@@ -56,7 +61,7 @@ def run(arguments: Namespace) -> None:
     print(output)
 
 
-def default_output(directory: Path, what: str) -> str:
+def default_output(directory: Place, what: str) -> str:
     """'packed/coco', 'samples' -> 'coco.samples.png'."""
     name = re.sub(r"[^\w.+-]+", "-", directory.resolve().name)
     return f"{name or 'shards'}.{what}.png"

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 
 def configure(parser: ArgumentParser) -> None:
-    parser.add_argument("shards", metavar="SHARDS", help="directory that 'vlmkit data pack' wrote")
+    parser.add_argument(
+        "shards", metavar="SHARDS", help="directory that 'vlmkit data pack' wrote, or its address, such as s3://bucket/folder"
+    )
     parser.add_argument("--model", metavar="NAME", help="count tokens under this model: 'vlmkit list' knows them")
     add_exchange_options(parser)
     add_language_model_option(parser)
@@ -45,11 +47,13 @@ def run(arguments: Namespace) -> None:
         if getattr(arguments, option) not in (None, []):
             raise UsageError(f"--{option.replace('_', '-')} is about a model: name it with --model")
     model = chosen(arguments) if arguments.model else None
-    directory = Path(arguments.shards)
+    from vlmkit.data.shards.places import place
+
+    directory = place(arguments.shards)
     drawing = arguments.output or not arguments.json
     output = Path(arguments.output or default_output(directory, "stats"))
     if drawing:
-        check_output(output, directory, arguments.force)
+        check_output(output, Path(arguments.shards), arguments.force)
 
     from vlmkit.data.looking.statistics import content, cost
     from vlmkit.data.shards import Shards

@@ -19,7 +19,7 @@ FORMATS = ("transformers",)
 
 
 def configure(parser: ArgumentParser) -> None:
-    parser.add_argument("run_directory", metavar="RUN", help="directory of a training run, or of a checkpoint")
+    parser.add_argument("run_directory", metavar="RUN", help="directory of a training run or of a checkpoint, or a hub's owner/name")
     parser.add_argument("directory", metavar="DIR", help="where to write: a directory that is not there yet, or is empty")
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="whose classes are to load it (transformers)")
     parser.add_argument("--dtype", help="such as bfloat16; the saved one without")
@@ -28,7 +28,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     load_plugins(arguments)
-    source, target = find_checkpoint(Path(arguments.run_directory)), Path(arguments.directory)
+    source, target = find_checkpoint(arguments.run_directory), Path(arguments.directory)
     check_target(target)
 
     import sys

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from vlmkit.architecture import PARTS
 from vlmkit.commands import UsageError
-from vlmkit.commands.choice import add_exchange_options, add_language_model_option, add_plugin_option, exchange, load_plugins
+from vlmkit.commands.choice import MODEL, add_exchange_options, add_language_model_option, add_plugin_option, chosen
 from vlmkit.commands.photo import read_size
-from vlmkit.zoo import architecture
 
 if TYPE_CHECKING:
     from vlmkit.architecture import Architecture
@@ -26,7 +25,7 @@ UNITS = {"": 1.0, "mb": 1e6, "gb": 1e9, "tb": 1e12, "mib": 2.0**20, "gib": 2.0**
 
 
 def configure(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a named model: 'vlmkit list' knows them")
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
     parser.add_argument("--gpus", type=_count, default=1, metavar="N", help="GPUs in all, 8 to a machine (default 1)")
     parser.add_argument("--gpu", default="h100", help="a100, h100, h200 or b200 (default h100)")
     parser.add_argument("--gpu-memory", type=read_bytes, metavar="80GB", help="bytes of a GPU, where not the data sheet's")
@@ -57,8 +56,7 @@ def run(arguments: Namespace) -> None:
     from vlmkit.planning import Hardware, PlanError, plan
     from vlmkit.planning.text import lines
 
-    load_plugins(arguments)
-    model = exchange(architecture(arguments.model), arguments).validate()
+    model = chosen(arguments)
     try:
         found = plan(
             _job(arguments, model),

@@ -2,7 +2,8 @@
 
 The pixels of a view are those that the encoder gets, every one of them; grid lines stand between patches and hide none. A film is a file
 whose name says so (clip.mp4), or any with --video. With --steps nothing is drawn: it is printed how the image policy resizes, places and
-cuts a photo, of which only the header is read, or an image of a --size; sizes are width x height, corners left, top.
+cuts a photo, of which only the header is read, or an image of a --size; sizes are width x height, corners left, top. With --points what
+a model said of places in a photo is drawn on it.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from vlmkit.commands import UsageError
-from vlmkit.commands.choice import add_exchange_options, add_language_model_option, add_plugin_option, chosen
+from vlmkit.commands.choice import MODEL, add_exchange_options, add_language_model_option, add_plugin_option, chosen
 from vlmkit.commands.film import is_film
 from vlmkit.commands.photo import add_size_option, named_sizes
 from vlmkit.commands.picture import add_force_option, check_output, write_picture
 from vlmkit.commands.steps import print_steps
+from vlmkit.pointing.values import Item
+from vlmkit.pointing.words import STYLES, parse
+from vlmkit.preprocess.geometry import Size
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -25,9 +29,9 @@ def configure(parser: ArgumentParser) -> None:
     add_size_option(parser)
     parser.add_argument("--json", action="store_true", help="with --steps: print them as JSON, heights and widths by name")
     parser.add_argument("--video", action="store_true", help="take the file for a film, such as a GIF; of a name that says so it is taken")
-    parser.add_argument(
-        "--model", metavar="NAME", default="univa-vl", help="a named model, %(default)s unless given: 'vlmkit list' knows them"
-    )
+    parser.add_argument("--points", metavar="TEXT", help="draw the points or boxes that this text says on the photo")
+    parser.add_argument("--style", choices=STYLES, help=f"with --points: whose words they are; {STYLES[0]}'s unless given")
+    parser.add_argument("--model", metavar="MODEL", default="univa-vl", help=f"%(default)s unless given: {MODEL}")
     add_exchange_options(parser)
     add_language_model_option(parser)
     add_plugin_option(parser)
@@ -36,6 +40,8 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
+    if arguments.style is not None and arguments.points is None:
+        raise UsageError("--style goes with --points, the text in which points or boxes are said")
     if arguments.steps:
         _steps(arguments)
         return
@@ -49,19 +55,34 @@ def run(arguments: Namespace) -> None:
     check_output(output, Path(photo), arguments.force)
     name = Path(photo).name
     if arguments.video or is_film(photo):
+        if arguments.points is not None:
+            raise UsageError("--points are drawn on a photo, not on a film")
         from vlmkit.show_film import draw_film, see_film
 
         write_picture(draw_film(see_film(photo, model), name), output)
     else:
         from vlmkit.show import draw, see
 
-        write_picture(draw(see(photo, model), name), output)
+        sight = see(photo, model)
+        write_picture(draw(sight, name, _said(arguments, sight.plan.source)), output)
     print(output)
+
+
+def _said(arguments: Namespace, size: Size) -> list[Item]:
+    if arguments.points is None:
+        return []
+    style = arguments.style or STYLES[0]
+    said = parse(arguments.points, style, size)
+    if not said:
+        raise UsageError(f"nothing is said in {style}'s words in {arguments.points!r}; --style is one of {', '.join(STYLES)}")
+    return said
 
 
 def _steps(arguments: Namespace) -> None:
     if len(arguments.photos) + len(arguments.sizes) > 1:
         raise UsageError("steps are of one photo, or of one --size")
+    if arguments.points is not None:
+        raise UsageError("--steps draws nothing, so it takes no --points")
     if arguments.video or arguments.output or (arguments.photos and is_film(arguments.photos[0])):
         raise UsageError("--steps prints those of a photo; it takes no film, and writes no --output")
     model = chosen(arguments)

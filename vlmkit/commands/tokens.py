@@ -14,7 +14,7 @@ from typing import Any
 
 from vlmkit.architecture import Architecture
 from vlmkit.commands import UsageError
-from vlmkit.commands.choice import add_exchange_options, add_language_model_option, add_plugin_option, matching
+from vlmkit.commands.choice import MODEL, add_exchange_options, add_language_model_option, add_plugin_option, matching
 from vlmkit.commands.film import add_video_option, named_clips
 from vlmkit.commands.photo import across, add_size_option, named_sizes
 from vlmkit.commands.picture import add_force_option, check_output, write_picture
@@ -36,7 +36,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("photos", metavar="PHOTO", nargs="*", help="picture files")
     add_size_option(parser)
     add_video_option(parser)
-    parser.add_argument("--model", metavar="PATTERN", default="*", help="only models that match, such as 'univa*'")
+    parser.add_argument("--model", metavar="MODEL", default="*", help=f"only models that match, such as 'univa*'; or {MODEL}")
     add_exchange_options(parser)
     add_language_model_option(parser)
     add_plugin_option(parser)

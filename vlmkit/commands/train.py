@@ -9,12 +9,15 @@ The same command goes on from where a run was stopped.
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlmkit.commands import UsageError
-from vlmkit.commands.choice import add_exchange_options, add_plugin_option, chosen
+from vlmkit.commands.choice import add_exchange_options, add_language_model_option, add_plugin_option, chosen
+
+if TYPE_CHECKING:
+    from vlmkit.data.shards.places import Place
 
 ENGINES = ("single", "ddp", "fsdp2", "zero2", "zero3")
 
@@ -22,7 +25,13 @@ ENGINES = ("single", "ddp", "fsdp2", "zero2", "zero3")
 def configure(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="name of an architecture, or its JSON file")
     parser.add_argument("--stages", required=True, metavar="FILE", help="stages in YAML, or a Python file with STAGES")
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="a folder of shards for each source that the stages name")
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=shards_at,
+        metavar="DIR_OR_ADDRESS",
+        help="a folder of shards for each source that the stages name, in a directory or such as s3://bucket/folder",
+    )
     parser.add_argument("--run", type=Path, dest="directory", metavar="DIR", help="directory of the run; runs/<model> unless given")
     parser.add_argument("--fresh", action="store_true", help="remove the run in that directory and start anew")
     add_engine_options(parser)
@@ -30,7 +39,19 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of random weights and of the order of data (%(default)s)")
     add_exchange_options(parser)
+    add_language_model_option(parser)
     add_plugin_option(parser)
+
+
+def shards_at(text: str) -> Place:
+    """What --data names, for argparse: a directory or an address."""
+    from vlmkit.data.sample import DataError
+    from vlmkit.data.shards.places import place
+
+    try:
+        return place(text)
+    except DataError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def add_engine_options(parser: ArgumentParser) -> None:
@@ -51,11 +72,18 @@ def check_engine_options(arguments: Namespace) -> None:
 def run(arguments: Namespace) -> None:
     check_engine_options(arguments)
     _check_data(arguments)
+    from vlmkit.spec import SpecError
+    from vlmkit.training.launched import place
     from vlmkit.training.run import RunDirectory
     from vlmkit.training.stage_files import read_stages
 
     architecture = chosen(arguments)
-    stages = read_stages(arguments.stages)
+    try:
+        stages = read_stages(arguments.stages)
+        for stage in stages:
+            stage.resolved(place().world)
+    except SpecError as error:
+        raise UsageError(str(error)) from None
     run = RunDirectory(arguments.directory or Path("runs") / architecture.name)
     configuration: dict[str, Any] = {
         "architecture": architecture.to_dict(),
@@ -65,13 +93,17 @@ def run(arguments: Namespace) -> None:
         "dtype": arguments.dtype,
         "seed": arguments.seed,
     }
-    code = _train(arguments, architecture, stages, run, configuration)
+    try:
+        code = _train(arguments, architecture, stages, run, configuration)
+    finally:
+        run.unlock()
     if code:
         sys.exit(code)
 
 
 def _check_data(arguments: Namespace) -> None:
-    if not arguments.data.is_dir():
+    # Of an address only what lies under it is known: the mixture says which source is not there.
+    if isinstance(arguments.data, Path) and not arguments.data.is_dir():
         raise UsageError(f"--data {arguments.data} is no directory; 'vlmkit data pack' writes shards")
 
 
@@ -81,6 +113,7 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
     from rich.console import Console
 
     import vlmkit
+    from vlmkit.resolution import at_resolution
     from vlmkit.training.blueprint import OfArchitecture
     from vlmkit.training.consolidate import consolidate
     from vlmkit.training.engines import engine
@@ -115,10 +148,16 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
         )
         try:
             for stage in stages:
+                if stage.image_size is not None:
+                    processor = vlmkit.build_processor(at_resolution(architecture, stage.image_size))
                 trainer.train(stage, mixture(stage, processor, arguments.data, seed=arguments.seed))
         except Interrupted as stopped:
             console.print(f"{stopped}; the state is saved. The same command goes on from there.", soft_wrap=True)
             return 128 + stopped.signal
+        finally:
+            if trainer.log is not None:
+                trainer.log.close()
+    # Nobody waits for the main process: writing a large checkpoint may take longer than processes wait for each other.
     if processes.main:
         from vlmkit.files import replace_directory
 
@@ -126,5 +165,4 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
             consolidate(run.path, directory, dtype=arguments.dtype)
             processor.save_pretrained(directory)
         console.print(f"checkpoint: {run.path / 'checkpoint'}", highlight=False, soft_wrap=True)
-    processes.wait()
     return 0

@@ -51,5 +51,9 @@ class Connector(Spec):
         return []
 
     def build(self, dim_in: Any, dim_out: int) -> nn.Module:
-        """A module: Features (N, dim_in) -> Features (T, dim_out). Raises SpecError for widths that it cannot serve."""
-        raise NotImplementedError
+        """A module: Features (N, dim_in) -> Features (T, dim_out). Raises SpecError for widths that it cannot serve.
+
+        vlmkit's own stand beside their descriptions, in connectors/<kind>_module.py.
+        """
+        module: nn.Module = connectors.built(self, "module", dim_in, dim_out)
+        return module

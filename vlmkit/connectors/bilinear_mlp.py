@@ -12,16 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
-
 from vlmkit.activations import Activation
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
-from vlmkit.connectors.blocks import equal_grids, merged_grid
+from vlmkit.connectors.block_connector import merged_grid
 from vlmkit.connectors.mlp import Mlp
-from vlmkit.features import Features, Grid
+from vlmkit.features import Grid
 from vlmkit.spec import SpecError
 
 
@@ -66,33 +62,6 @@ class BilinearMlp(Connector):
     def grid_out(self, grid: Grid) -> Grid:
         return merged_grid(self.kind, grid, self.ratio_of(grid))
 
-    def build(self, dim_in: int, dim_out: int) -> nn.Module:
-        return BilinearMlpModule(self, dim_in, dim_out)
-
     @property
     def _mlp(self) -> Mlp:
         return Mlp(depth=self.depth, activation=self.activation)
-
-
-class BilinearMlpModule(nn.Module):
-    def __init__(self, spec: BilinearMlp, dim_in: int, dim_out: int) -> None:
-        super().__init__()
-        self.spec = spec
-        self.mlp = spec._mlp.build(dim_in, dim_out)
-
-    def forward(self, features: Features) -> Features:
-        """(N, D_v) -> (T, D_lm)"""
-        grids = tuple(self.spec.grid_out(grid) for grid in features.grids)
-        pieces = [shrink(tokens, grid, self.spec.ratio_of(grid)) for grid, tokens in equal_grids(features)]
-        tokens = torch.cat(pieces) if len(pieces) > 1 else pieces[0] if pieces else features.tokens
-        shrunk: Features = self.mlp(Features(tokens, grids))
-        return shrunk
-
-
-def shrink(tokens: Tensor, grid: Grid, ratio: int) -> Tensor:
-    """(views * grid.tokens, D) of one grid -> (views * grid.tokens / ratio^2, D), each frame by itself."""
-    if ratio == 1:
-        return tokens
-    frames = tokens.view(-1, grid.rows, grid.columns, tokens.shape[-1]).permute(0, 3, 1, 2)
-    shrunk = F.interpolate(frames, size=(grid.rows // ratio, grid.columns // ratio), mode="bilinear", align_corners=False)
-    return shrunk.permute(0, 2, 3, 1).flatten(0, 2)

@@ -14,50 +14,16 @@ of a, b, e and f, then channel 1 of the four, and so on: the order of a convolut
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from vlmkit.connectors.base import Connector
-from vlmkit.features import Features, Grid, GridError
-from vlmkit.spec import SpecError
-
-BlockOrder = Literal["dh dw c", "c dh dw"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlockConnector(Connector):
-    """What connectors share that lay blocks of patches side by side: (F, H, W) -> (F, H / ratio, W / ratio)."""
-
-    ratio: int = 2
-    """Patches merged along each side, r."""
-    order: BlockOrder = "dh dw c"
-    """Channel order of a merged token; "c dh dw" makes a linear layer equal to a strided convolution."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ratio < 1:
-            raise SpecError(f"{self.kind}.ratio: expected 1 or more, got {self.ratio}")
-
-    @property
-    def merge(self) -> int:
-        return self.ratio
-
-    def grid_out(self, grid: Grid) -> Grid:
-        return merged_grid(self.kind, grid, self.ratio)
-
-
-def merged_grid(name: str, grid: Grid, ratio: int) -> Grid:
-    """The grid after `ratio` x `ratio` patches became one. Raises GridError that names the connector."""
-    try:
-        return grid.divide(ratio)
-    except GridError:
-        hint = "; drop the class token, it has no neighbours" if grid.prefix else ""
-        raise GridError(f"{name} merges {ratio}x{ratio} patches, but the grid is {grid}{hint}") from None
+from vlmkit.connectors.block_connector import BlockConnector as BlockConnector
+from vlmkit.connectors.block_connector import BlockOrder as BlockOrder
+from vlmkit.connectors.block_connector import merged_grid as merged_grid
+from vlmkit.features import Features, Grid
 
 
 def equal_grids(features: Features) -> Iterator[tuple[Grid, Tensor]]:

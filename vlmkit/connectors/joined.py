@@ -10,13 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
-from torch import nn
-
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
 from vlmkit.connectors.mlp import Mlp
-from vlmkit.features import Features, Grid, GridError
+from vlmkit.features import Grid, GridError
 from vlmkit.spec import SpecError
 
 _TWO_LAYERS = Mlp()
@@ -71,24 +68,3 @@ class Joined(Connector):
 
     def problems(self, dim_in: Any, dim_out: int) -> list[str]:
         return self.inner.problems(self.width(dim_in), dim_out)
-
-    def build(self, dim_in: Any, dim_out: int) -> nn.Module:
-        return JoinedModule(self, self.inner.build(self.width(dim_in), dim_out))
-
-
-class JoinedModule(nn.Module):
-    def __init__(self, spec: Joined, inner: nn.Module) -> None:
-        super().__init__()
-        self.spec = spec
-        self.inner = inner
-
-    def forward(self, *features: Features) -> Features:
-        """(N, D_1), (N, D_2), ... -> (T, D_lm)"""
-        grids = tuple(self.spec.joined_grid(of) for of in zip(*(one.grids for one in features), strict=True))
-        if self.spec.how == "channels" or len(features) == 1:
-            tokens = torch.cat([one.tokens for one in features], dim=-1)
-        else:
-            views = [view for of in zip(*(one.views() for one in features), strict=True) for view in of]
-            tokens = torch.cat(views) if views else features[0].tokens
-        out: Features = self.inner(Features(tokens, grids))
-        return out

@@ -1,25 +1,10 @@
-"""The small choices that connectors share: a norm, a gated MLP; activations are in vlmkit/activations.py."""
+"""A gated MLP, which connectors and fusions share; activations are in vlmkit/activations.py."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 from torch import Tensor, nn
 
 from vlmkit.activations import Activation, activation
-
-Norm = Literal["none", "layer_norm", "rms_norm"]
-
-
-def norm(name: Norm, dim: int, eps: float) -> list[nn.Module]:
-    """The named norm over `dim` channels, or no layer at all."""
-    match name:
-        case "none":
-            return []
-        case "layer_norm":
-            return [nn.LayerNorm(dim, eps=eps)]
-        case "rms_norm":
-            return [nn.RMSNorm(dim, eps=eps)]
 
 
 class GatedMlp(nn.Module):

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
-from vlmkit.features import Features
 
 
 @connectors.register("linear")
@@ -17,16 +14,3 @@ class Linear(Connector):
     """Every token by itself; the grid stays, a kept class token passes."""
 
     bias: bool = True
-
-    def build(self, dim_in: int, dim_out: int) -> nn.Module:
-        return LinearModule(self, dim_in, dim_out)
-
-
-class LinearModule(nn.Module):
-    def __init__(self, spec: Linear, dim_in: int, dim_out: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(dim_in, dim_out, bias=spec.bias)
-
-    def forward(self, features: Features) -> Features:
-        """(N, D_v) -> (N, D_lm)"""
-        return features._replace(tokens=self.linear(features.tokens))

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
-from vlmkit.activations import Activation, activation
+from vlmkit.activations import Activation
 from vlmkit.connectors import connectors
-from vlmkit.connectors.blocks import BlockConnector, BlockOrder, merge_blocks
-from vlmkit.features import Features
+from vlmkit.connectors.block_connector import BlockConnector, BlockOrder
 from vlmkit.spec import SpecError
 
 
@@ -35,25 +32,3 @@ class MergedMlp(BlockConnector):
         super().__post_init__()
         if self.norm_eps <= 0:
             raise SpecError(f"merged_mlp.norm_eps: expected more than 0, got {self.norm_eps}")
-
-    def build(self, dim_in: int, dim_out: int) -> nn.Module:
-        return MergedMlpModule(self, dim_in, dim_out)
-
-
-class MergedMlpModule(nn.Module):
-    def __init__(self, spec: MergedMlp, dim_in: int, dim_out: int) -> None:
-        super().__init__()
-        self.spec = spec
-        self.norm = nn.RMSNorm(dim_in, eps=spec.norm_eps)
-        self.merge = nn.Linear(dim_in * spec.ratio**2, dim_in, bias=False)
-        self.mlp = nn.Sequential(
-            nn.Linear(dim_in, dim_out, bias=spec.bias),
-            activation(spec.activation),
-            nn.Linear(dim_out, dim_out, bias=spec.bias),
-        )
-
-    def forward(self, features: Features) -> Features:
-        """(N, D_v) -> (N / r^2, D_lm)"""
-        grids = tuple(self.spec.grid_out(grid) for grid in features.grids)
-        normed = features._replace(tokens=self.norm(features.tokens))
-        return Features(self.mlp(self.merge(merge_blocks(normed, self.spec.ratio, self.spec.order))), grids)

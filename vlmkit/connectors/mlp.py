@@ -11,16 +11,14 @@ LLaVA-1.5 (Liu et al. 2023, arXiv:2310.03744) is the default: Linear, GELU, Line
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Literal
 
-from torch import nn
-
-from vlmkit.activations import Activation, activation
+from vlmkit.activations import Activation
 from vlmkit.connectors import connectors
 from vlmkit.connectors.base import Connector
-from vlmkit.connectors.layers import Norm, norm
-from vlmkit.features import Features
 from vlmkit.spec import SpecError
+
+Norm = Literal["none", "layer_norm", "rms_norm"]
 
 
 @connectors.register("mlp")
@@ -55,25 +53,3 @@ class Mlp(Connector):
             raise SpecError(f"mlp.hidden: {self.depth} layers have {self.depth - 1} widths between them, got {self.hidden}")
         if self.norm_eps <= 0:
             raise SpecError(f"mlp.norm_eps: expected more than 0, got {self.norm_eps}")
-
-    def build(self, dim_in: int, dim_out: int) -> nn.Module:
-        return MlpModule(self, dim_in, dim_out)
-
-
-class MlpModule(nn.Module):
-    def __init__(self, spec: Mlp, dim_in: int, dim_out: int) -> None:
-        super().__init__()
-        hidden = dim_out if spec.hidden is None else spec.hidden
-        between = hidden if isinstance(hidden, tuple) else (hidden,) * (spec.depth - 1)
-        widths = [dim_in, *between, dim_out]
-        layers = norm(spec.norm_in, dim_in, spec.norm_eps)
-        for index, (width, following) in enumerate(pairwise(widths), start=1):
-            layers.append(nn.Linear(width, following, bias=spec.bias))
-            if index < spec.depth:
-                layers += [*norm(spec.norm_between, following, spec.norm_eps), activation(spec.activation)]
-        layers += norm(spec.norm_out, dim_out, spec.norm_eps)
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, features: Features) -> Features:
-        """(N, D_v) -> (N, D_lm)"""
-        return features._replace(tokens=self.layers(features.tokens))

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
 from vlmkit.connectors import connectors
-from vlmkit.connectors.blocks import BlockConnector, merge_blocks
-from vlmkit.features import Features
+from vlmkit.connectors.block_connector import BlockConnector
 
 
 @connectors.register("pixel_shuffle")
@@ -21,18 +18,3 @@ class PixelShuffle(BlockConnector):
     """Space to depth, then one linear layer."""
 
     bias: bool = False
-
-    def build(self, dim_in: int, dim_out: int) -> nn.Module:
-        return PixelShuffleModule(self, dim_in, dim_out)
-
-
-class PixelShuffleModule(nn.Module):
-    def __init__(self, spec: PixelShuffle, dim_in: int, dim_out: int) -> None:
-        super().__init__()
-        self.spec = spec
-        self.linear = nn.Linear(dim_in * spec.ratio**2, dim_out, bias=spec.bias)
-
-    def forward(self, features: Features) -> Features:
-        """(N, D_v) -> (N / r^2, D_lm)"""
-        grids = tuple(self.spec.grid_out(grid) for grid in features.grids)
-        return Features(self.linear(merge_blocks(features, self.spec.ratio, self.spec.order)), grids)

@@ -71,8 +71,12 @@ class Encoder(Spec):
         """Raise GridError for tiles of an image that the tower cannot read together."""
 
     def build(self) -> nn.Module:
-        """The tower (encoders/tower.py) with random weights, on the current default device (meta included)."""
-        raise NotImplementedError
+        """The tower (encoders/tower.py) with random weights, on the current default device (meta included).
+
+        vlmkit's own stand beside their descriptions, in encoders/<kind>_tower.py.
+        """
+        tower: nn.Module = encoders.built(self, "tower")
+        return tower
 
     def load_pretrained(self, tower: nn.Module) -> None:
         """Fill the tower from its published checkpoint. Raises SpecError where the spec names none, or where the

@@ -9,12 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor, nn
-
 from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, Positions
-from vlmkit.encoders.hf import TransformersViT, TransformersViTTower
+from vlmkit.encoders.hf import TransformersViT
 
 
 @encoders.register("clip")
@@ -47,16 +45,3 @@ class Clip(TransformersViT):
         from transformers import CLIPVisionModel
 
         return CLIPVisionModel
-
-    def build(self) -> ClipTower:
-        return ClipTower(self, self.make())
-
-
-class ClipTower(TransformersViTTower):
-    def __init__(self, spec: Clip, model: Any) -> None:
-        super().__init__(spec, model)
-        self.pre_layrnorm: nn.Module = model.pre_layrnorm  # transformers' spelling: the name in every checkpoint
-
-    def before(self, tokens: Tensor) -> Tensor:
-        normed: Tensor = self.pre_layrnorm(tokens)
-        return normed

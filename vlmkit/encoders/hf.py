@@ -10,22 +10,15 @@ The state dict has the names of transformers' vision model.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self, TypeVar
-
-import torch
-from torch import Tensor, nn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from vlmkit.activations import TransformersActivation
-from vlmkit.encoders.base import BlockEncoder, Encoder, Positions, ViT
-from vlmkit.encoders.loading import fill_from_transformers
-from vlmkit.encoders.packed import Block, PackedTower, in_a_row
-from vlmkit.encoders.positions import resample
-from vlmkit.encoders.projection import project
-from vlmkit.encoders.segments import Segments, by_segments
-from vlmkit.features import View
+from vlmkit.encoders.base import BlockEncoder, Encoder, ViT
 from vlmkit.spec import SpecError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 S = TypeVar("S", bound=Encoder)
 
@@ -94,6 +87,8 @@ class TransformersEncoder(BlockEncoder):
 
     def make(self) -> Any:
         """transformers' model with random weights and the blocks that the tower has."""
+        from vlmkit.encoders.segments import by_segments
+
         cls = self.model_class()
         numbers = self.numbers() | self.headless | {"num_hidden_layers": self.blocks}
         model = cls(cls.config_class(**numbers, attn_implementation=self.attention))
@@ -102,6 +97,8 @@ class TransformersEncoder(BlockEncoder):
         return getattr(model, "vision_model", model)
 
     def load_pretrained(self, tower: nn.Module) -> None:
+        from vlmkit.encoders.loading import fill_from_transformers
+
         cls, kind = self.model_class(), self.kind
         fill_from_transformers(tower, cls, self.checkpoint, self.numbers(), kind=kind, key_mapping=self.inside, needs=self.needs)
 
@@ -147,80 +144,3 @@ class TransformersViT(TransformersEncoder, ViT):
     def needs(self, name: str) -> bool:
         part, _, _ = name.partition(".")
         return super().needs(name) and part != "head" and (self.final_norm or self.keep_unused or part != self.norm_at)
-
-
-class TransformersTower(PackedTower):
-    """transformers' layers under transformers' names."""
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        layers = self.get_submodule(self.spec.blocks_at)
-        assert isinstance(layers, nn.ModuleList)
-        return layers
-
-    def unused(self) -> Iterator[nn.Module]:
-        yield from self.layers[max(self.spec.depths) :]
-
-    def set_gradient_checkpointing(self, enabled: bool) -> None:
-        super().set_gradient_checkpointing(enabled)
-        layer: Any
-        for layer in self.layers:
-            layer.gradient_checkpointing = enabled
-            layer._gradient_checkpointing_func = self._gradient_checkpointing_func
-
-    def run(self, block: Block, tokens: Tensor, *arguments: Any) -> Tensor:
-        # transformers' layers recompute themselves.
-        out: Tensor = block(tokens, *arguments)
-        return out
-
-
-class TransformersViTTower(TransformersTower):
-    """transformers' layers behind vlmkit's embeddings."""
-
-    def __init__(self, spec: TransformersViT, model: Any) -> None:
-        super().__init__(spec)
-        self.prefix = spec.class_positions
-        self.prefix_dropped = spec.class_positions - spec.prefix_kept
-        self.embeddings = Embeddings(spec, model.embeddings)
-        self.encoder: nn.Module = model.encoder
-        self.post_layernorm: nn.Module | None = model.post_layernorm if spec.final_norm or spec.keep_unused else None
-
-    def unused(self) -> Iterator[nn.Module]:
-        yield from super().unused()
-        if self.post_layernorm is not None and not self.spec.final_norm:
-            yield self.post_layernorm
-
-    def tokens(self, patches: Tensor, views: tuple[View, ...], segments: Segments) -> Tensor:
-        found: Tensor = self.embeddings(patches, views, segments)
-        return found
-
-    def run_blocks(self, tokens: Tensor, segments: Segments, views: tuple[View, ...]) -> Tensor:
-        return self.selected(self.layers, tokens, self.post_layernorm if self.spec.final_norm else None, segments)
-
-
-class Embeddings(nn.Module):
-    """Patches, class token and resampled positions, with the parameters of transformers' module of the same name."""
-
-    def __init__(self, spec: TransformersViT, made: Any) -> None:
-        super().__init__()
-        self.native = replace(spec.native_grid, prefix=spec.class_positions)
-        self.filter: Positions = spec.positions
-        if spec.class_positions:
-            self.class_embedding: nn.Parameter = made.class_embedding
-        self.patch_embedding: nn.Module = made.patch_embedding
-        self.position_embedding: nn.Module = made.position_embedding
-
-    def forward(self, patches: Tensor, views: tuple[View, ...], segments: Segments) -> Tensor:
-        """Patches (N, 3*p*p) -> (V, class + rows * columns, D), or (1, N + V, D) of different views."""
-        table = self.position_embedding(torch.arange(self.native.tokens, device=patches.device))
-        return in_a_row(
-            self.project(patches),
-            views,
-            segments,
-            lambda grid: resample(table, self.native, grid, self.filter),
-            self.class_embedding[None] if self.native.prefix else None,
-        )
-
-    def project(self, patches: Tensor) -> Tensor:
-        """Patches (N, 3*p*p) -> (N, D)."""
-        return project(self.patch_embedding, patches)

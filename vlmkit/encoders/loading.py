@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlmkit.hub import refuse_unreachable
 from vlmkit.spec import SpecError
 
 
@@ -49,6 +50,7 @@ def fill_from_transformers(
     """
     if checkpoint is None:
         raise SpecError(f"{kind}.checkpoint: no checkpoint is named; set it to a name on the hub or a local directory")
+    refuse_unreachable(checkpoint, "config.json")
     with torch.device("cpu"):
         published, report = cls.from_pretrained(checkpoint, dtype="auto", output_loading_info=True, key_mapping=key_mapping)
     found = {name: getattr(published.config, name) for name in numbers}

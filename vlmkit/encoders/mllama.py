@@ -18,25 +18,21 @@ A picture of the whole image beside its tiles (row and column -1) is an image of
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, Encoder, refuse_frames
 from vlmkit.encoders.hf import named_theirs, refuse_colours
-from vlmkit.encoders.loading import fill_from_transformers
-from vlmkit.encoders.packed import PackedTower
-from vlmkit.encoders.projection import project
 from vlmkit.features import Grid, GridError, View, tiles_together
 from vlmkit.preprocess.geometry import ImagePlan
 from vlmkit.spec import SpecError
+
+if TYPE_CHECKING:
+    from torch import nn
+
 
 NAMES = {
     "heads": "attention_heads",
@@ -190,92 +186,14 @@ class Mllama(Encoder):
         """transformers' model with random weights."""
         from transformers import AttentionInterface, MllamaVisionConfig, MllamaVisionModel
 
+        from vlmkit.encoders.first_alone import ATTENTION, first_alone
+
         AttentionInterface.register(ATTENTION, first_alone)
         return MllamaVisionModel(MllamaVisionConfig(**self.numbers(), attn_implementation=ATTENTION))
-
-    def build(self) -> MllamaTower:
-        return MllamaTower(self, self.make())
 
     def load_pretrained(self, tower: nn.Module) -> None:
         from transformers import MllamaVisionModel
 
+        from vlmkit.encoders.loading import fill_from_transformers
+
         fill_from_transformers(tower, MllamaVisionModel, self.checkpoint, self.numbers(), kind=self.kind)
-
-
-class MllamaTower(PackedTower):
-    """transformers' modules under transformers' names."""
-
-    def __init__(self, spec: Mllama, model: Any) -> None:
-        super().__init__(spec)
-        self.class_embedding: nn.Parameter = model.class_embedding
-        self.patch_embedding: nn.Module = model.patch_embedding
-        self.gated_positional_embedding: nn.Module = model.gated_positional_embedding
-        self.pre_tile_positional_embedding: nn.Module = model.pre_tile_positional_embedding
-        self.post_tile_positional_embedding: nn.Module = model.post_tile_positional_embedding
-        self.layernorm_pre: nn.Module = model.layernorm_pre
-        self.layernorm_post: nn.Module = model.layernorm_post
-        self.transformer: Any = model.transformer
-        self.global_transformer: Any = model.global_transformer
-
-    def beside(self, views: tuple[View, ...]) -> tuple[Grid, ...]:
-        spec: Mllama = self.spec
-        blank = spec.tiles * len(tiles_together(views)) - len(views)
-        return (spec.grid_out(spec.native_grid),) * blank
-
-    def encode(self, patches: Tensor, views: tuple[View, ...]) -> Tensor:
-        """(N, 3*p*p), views -> the tokens of all views, then those of each picture's blank tiles."""
-        spec: Mllama = self.spec
-        pictures = tiles_together(views)
-        canvases = [spec.canvas(views[tiles.start : tiles.stop]) for tiles in pictures]
-        ids = torch.tensor([[1 + spec.canvases.index(canvas)] for canvas in canvases]).to(patches.device, non_blocking=True)
-        # (I, tiles, n, D): blank tiles are zeros, for the patch embedding has no bias.
-        embedded = project(self.patch_embedding, patches).view(len(views), -1, spec.width)
-        tokens = torch.stack(
-            [functional.pad(embedded[tiles.start : tiles.stop], (0, 0, 0, 0, 0, spec.tiles - len(tiles))) for tiles in pictures]
-        )
-        tokens = self.pre_tile_positional_embedding(tokens, ids)
-        tokens = torch.cat([self.class_embedding.expand(*tokens.shape[:2], 1, -1), tokens], dim=2)
-        tokens = self.layernorm_pre(self.gated_positional_embedding(tokens, ids))
-        length, padding = tokens.shape[2], -tokens.shape[2] % 8
-        reach = tuple(len(tiles) * length for tiles in pictures)
-        tokens = functional.pad(tokens.flatten(1, 2), (0, 0, 0, spec.tiles * padding))
-        states = []
-        for depth, block in enumerate(self.transformer.layers, start=1):
-            tokens = self.run(block, tokens, reach)
-            if depth in spec.selected:
-                states.append(tokens)
-        tokens = self.layernorm_post(tokens)
-        own, zeros = (part.unflatten(1, (spec.tiles, -1)) for part in tokens.split([spec.tiles * length, spec.tiles * padding], dim=1))
-        moved = self.post_tile_positional_embedding(torch.cat([own, zeros], dim=2), ids)
-        tokens = torch.cat([moved[:, :, :length].flatten(1, 2), moved[:, :, length:].flatten(1, 2)], dim=1)
-        for block in self.global_transformer.layers:
-            tokens = self.run(block, tokens, reach)
-        chosen = dict(zip(sorted(set(spec.selected)), states, strict=True))
-        features = torch.cat([tokens, torch.stack([chosen[depth] for depth in spec.selected], dim=-1).flatten(2)], dim=-1)
-        end = spec.tiles * length
-        own = [picture[:count] for picture, count in zip(features, reach, strict=True)]
-        blank = [picture[count:end] for picture, count in zip(features, reach, strict=True)]
-        return torch.cat([*own, *blank])
-
-
-ATTENTION = "vlmkit_first_alone"
-
-
-def first_alone(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, reach: tuple[int, ...], scaling: float, **unused: Any
-) -> tuple[Tensor, None]:
-    """Attention (I, heads, L, d) in which the first `reach[i]` tokens of row i attend to all, and the others to those alone.
-
-    Returns (I, L, heads, d). Two calls for all rows of one reach, and no mask.
-    """
-    rows: defaultdict[int, list[int]] = defaultdict(list)
-    for number, count in enumerate(reach):
-        rows[count].append(number)
-    out = list(query)
-    for count, members in rows.items():
-        q, k, v = (part if len(rows) == 1 else torch.stack([part[number] for number in members]) for part in (query, key, value))
-        first = functional.scaled_dot_product_attention(q[:, :, :count], k, v, scale=scaling)
-        others = functional.scaled_dot_product_attention(q[:, :, count:], k[:, :, :count], v[:, :, :count], scale=scaling)
-        for number, attended in zip(members, torch.cat([first, others], dim=2), strict=True):
-            out[number] = attended
-    return torch.stack(out).transpose(1, 2), None

@@ -11,26 +11,21 @@ The state dict has the names of open_clip's `visual`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
-
-import torch
-from einops import rearrange
-from torch import Tensor, nn
-from torch.nn.functional import linear
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, Positions, ViT
-from vlmkit.encoders.loading import fill
-from vlmkit.encoders.packed import PackedTower
-from vlmkit.encoders.positions import resample
-from vlmkit.encoders.projection import project
-from vlmkit.encoders.segments import Segments, attend
-from vlmkit.features import Grid, View
+from vlmkit.hub import refuse_unreachable
 from vlmkit.registry import suggestion
 from vlmkit.spec import SpecError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""Names that the weights have in a repository of open_clip's."""
 
 
 @encoders.register("open_clip")
@@ -111,13 +106,12 @@ class OpenClip(ViT):
     def prefix_kept(self) -> int:
         return 1 if self.class_token == "keep" else 0
 
-    def build(self) -> PackedTower:
-        return OpenClipTower(self)
-
     def load_pretrained(self, tower: nn.Module) -> None:
         """Fill the tower from `checkpoint`. Downloading a published tag goes through open_clip's own functions and was
         never run here: no network. A local file of the same form was."""
         from open_clip.factory import load_state_dict
+
+        from vlmkit.encoders.loading import fill
 
         if self.checkpoint is None:
             raise SpecError("open_clip.checkpoint: no checkpoint is named; set it, such as 'ViT-H-14-378-quickgelu/dfn5b'")
@@ -145,10 +139,15 @@ class OpenClip(ViT):
                 raise SpecError(f"open_clip.checkpoint: expected one weights file in {checkpoint}, found {len(files)}; name the file")
             return files[0]
         if checkpoint.startswith("hf-hub:"):
-            return Path(open_clip.pretrained.download_pretrained_from_hf(checkpoint.removeprefix("hf-hub:")))
+            refuse_unreachable(repository := checkpoint.removeprefix("hf-hub:"), HUB_FILES)
+            return Path(open_clip.pretrained.download_pretrained_from_hf(repository))
         name, _, tag = checkpoint.rpartition("/")
         _published(name, tag, self.activation)
-        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, tag)))
+        published = open_clip.get_pretrained_cfg(name, tag)
+        if hub := published.get("hf_hub"):
+            repository, _, file = hub.rpartition("/")
+            refuse_unreachable(repository, (file, f"{file.rpartition('.')[0]}.safetensors") if file else HUB_FILES)
+        return Path(open_clip.download_pretrained(published))
 
 
 def _published(name: str, tag: str, activation: str) -> dict[str, Any]:
@@ -167,97 +166,3 @@ def _published(name: str, tag: str, activation: str) -> dict[str, Any]:
         )
     settled = {key: tuple(config[key]) for key in ("mean", "std") if config.get(key) is not None}
     return settled | {"checkpoint": f"{name}/{tag}"}
-
-
-class OpenClipTower(PackedTower):
-    """open_clip's VisionTransformer, taken apart so that its table of positions can be resampled and views of all sizes run together."""
-
-    prefix = 1
-
-    def __init__(self, spec: OpenClip) -> None:
-        from open_clip.transformer import LayerNorm, QuickGELU, VisionTransformer
-
-        super().__init__(spec)
-        self.prefix_dropped = 1 - spec.prefix_kept
-        vit = VisionTransformer(
-            image_size=spec.image_size,
-            patch_size=spec.patch,
-            width=spec.width,
-            layers=max(spec.depths),
-            heads=spec.heads,
-            mlp_ratio=spec.mlp_ratio,
-            ls_init_value=spec.layer_scale,
-            no_ln_pre=not spec.pre_norm,
-            act_layer=QuickGELU if spec.activation == "quick_gelu" else nn.GELU,
-            norm_layer=partial(LayerNorm, eps=spec.norm_eps),
-            output_dim=1,
-        )
-        self.conv1 = vit.conv1
-        self.class_embedding = vit.class_embedding
-        self.positional_embedding = vit.positional_embedding
-        self.ln_pre = vit.ln_pre
-        self.transformer = nn.ModuleDict({"resblocks": nn.ModuleList(Block(block) for block in vit.transformer.resblocks)})
-        self.ln_post = vit.ln_post if spec.final_norm else None
-
-    @property
-    def resblocks(self) -> nn.ModuleList:
-        blocks = self.transformer["resblocks"]
-        assert isinstance(blocks, nn.ModuleList)
-        return blocks
-
-    def embed(self, patches: Tensor) -> Tensor:
-        return project(self.conv1, patches)
-
-    def prefix_tokens(self) -> Tensor:
-        token: Tensor = self.class_embedding[None]
-        return token
-
-    def positions(self, grid: Grid) -> Tensor:
-        return resample(self.positional_embedding, replace(self.spec.native_grid, prefix=1), grid, self.spec.positions)
-
-    def before(self, tokens: Tensor) -> Tensor:
-        normed: Tensor = self.ln_pre(tokens)
-        return normed
-
-    def run_blocks(self, tokens: Tensor, segments: Segments, views: tuple[View, ...]) -> Tensor:
-        return self.selected(self.resblocks, tokens, self.ln_post, segments)
-
-
-class Block(nn.Module):
-    """open_clip's residual block: its parts under its names, and an attention that stays within a view."""
-
-    def __init__(self, block: Any) -> None:
-        super().__init__()
-        self.ln_1, self.ls_1 = block.ln_1, block.ls_1
-        self.attn = Attention(block.attn)
-        self.ln_2, self.ls_2 = block.ln_2, block.ls_2
-        self.mlp = block.mlp
-
-    def forward(self, tokens: Tensor, segments: Segments) -> Tensor:
-        """(V, n, D) or (1, N, D) -> the same shape."""
-        tokens = tokens + self.ls_1(self.attn(self.ln_1(tokens), segments))
-        out: Tensor = tokens + self.ls_2(self.mlp(self.ln_2(tokens)))
-        return out
-
-
-class Attention(nn.Module):
-    """torch's MultiheadAttention with the same weights under the same names, whose last projection is called as the module that it is: so
-    adapters, hooks and offloading reach it."""
-
-    def __init__(self, attention: nn.MultiheadAttention) -> None:
-        super().__init__()
-        self.heads = attention.num_heads
-        self.in_proj_weight = attention.in_proj_weight
-        self.in_proj_bias = attention.in_proj_bias
-        with torch.device("meta"):  # it takes over weights, and draws none
-            projection = nn.Linear(attention.embed_dim, attention.embed_dim)
-        projection.weight, projection.bias = attention.out_proj.weight, attention.out_proj.bias
-        self.out_proj = projection
-
-    def forward(self, tokens: Tensor, segments: Segments) -> Tensor:
-        """(V, n, D) or (1, N, D) -> the same shape."""
-        projected = linear(tokens, self.in_proj_weight, self.in_proj_bias)
-        queries, keys, values = rearrange(projected, "v n (three heads d) -> three v heads n d", three=3, heads=self.heads)
-        attended = attend(queries, keys, values, segments)
-        out: Tensor = self.out_proj(rearrange(attended, "v heads n d -> v n (heads d)"))
-        return out

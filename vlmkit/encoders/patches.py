@@ -6,16 +6,15 @@ It has no weights, sees no neighbour and knows no place: where a patch stands, i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-from einops import rearrange
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Literal
 
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import HALF, Encoder, refuse_frames
-from vlmkit.encoders.tower import Tower
-from vlmkit.features import Grid, View
+from vlmkit.features import Grid
 from vlmkit.spec import SpecError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @encoders.register("patches")
@@ -47,15 +46,5 @@ class Patches(Encoder):
         refuse_frames(self.kind, grid)
         return grid
 
-    def build(self) -> PatchesTower:
-        return PatchesTower(self)
-
     def load_pretrained(self, tower: nn.Module) -> None:
         """There is nothing to load."""
-
-
-class PatchesTower(Tower):
-    def encode(self, patches: Tensor, views: tuple[View, ...]) -> Tensor:
-        side = self.spec.patch
-        out: Tensor = rearrange(patches, f"n (c dh dw) -> n ({self.spec.order})", dh=side, dw=side)
-        return out

@@ -8,19 +8,13 @@ by the 2x2 blocks that are merged later, vlmkit row by row: attention does not s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
-
-from torch import Tensor, nn
 
 from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD
-from vlmkit.encoders.projection import project
-from vlmkit.encoders.rotary import RotaryAttention, RotaryEncoder, RotaryTower
-from vlmkit.encoders.segments import Segments
-from vlmkit.features import View
+from vlmkit.encoders.rotary import RotaryEncoder
 from vlmkit.spec import SpecError
 
 
@@ -83,56 +77,3 @@ class Qwen2VL(RotaryEncoder):
 
     def needs(self, name: str) -> bool:
         return super().needs(name) and not name.startswith("merger.")
-
-    def build(self) -> Qwen2VLTower:
-        return Qwen2VLTower(self, self.make())
-
-
-class Qwen2VLTower(RotaryTower):
-    """transformers' weights under transformers' names; blocks and attention are vlmkit's."""
-
-    def __init__(self, spec: Qwen2VL, model: Any) -> None:
-        super().__init__(spec)
-        self.patch_embed = nn.ModuleDict({"proj": model.patch_embed.proj})
-        self.blocks = nn.ModuleList([Block(block, spec) for block in model.blocks])
-
-    def unused(self) -> Iterator[nn.Module]:
-        yield from self.blocks[max(self.spec.depths) :]
-
-    def embed(self, patches: Tensor) -> Tensor:
-        return project(self.patch_embed["proj"], patches)
-
-    def run_blocks(self, tokens: Tensor, segments: Segments, views: tuple[View, ...]) -> Tensor:
-        return self.selected(self.blocks, tokens, None, self.rotation(tokens, segments, views), segments)
-
-
-class Block(nn.Module):
-    """A norm before attention, a norm before the MLP."""
-
-    def __init__(self, block: Any, spec: Qwen2VL) -> None:
-        super().__init__()
-        self.norm1: nn.Module = block.norm1
-        self.norm2: nn.Module = block.norm2
-        self.attn = Attention(block.attn, spec)
-        self.mlp: nn.Module = block.mlp
-
-    def forward(self, tokens: Tensor, rotation: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
-        """(V, n, D) or (1, N, D) -> the same shape."""
-        tokens = tokens + self.attn(self.norm1(tokens), rotation, segments)
-        out: Tensor = tokens + self.mlp(self.norm2(tokens))
-        return out
-
-
-class Attention(RotaryAttention):
-    def __init__(self, attention: Any, spec: Qwen2VL) -> None:
-        super().__init__(spec)
-        self.qkv: nn.Module = attention.qkv
-        self.proj: nn.Module = attention.proj
-
-    def split(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        queries, keys, values = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return queries, keys, values
-
-    def join(self, seen: Tensor) -> Tensor:
-        out: Tensor = self.proj(seen)
-        return out

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import HALF, Positions
-from vlmkit.encoders.hf import TransformersViT, TransformersViTTower
+from vlmkit.encoders.hf import TransformersViT
 from vlmkit.features import Grid
 
 
@@ -46,8 +46,3 @@ class Siglip(TransformersViT):
         from transformers import SiglipVisionModel
 
         return SiglipVisionModel
-
-    def build(self) -> TransformersViTTower:
-        tower = TransformersViTTower(self, self.make())
-        tower.prefix_dropped = 0 if self.first_patch == "keep" else 1
-        return tower

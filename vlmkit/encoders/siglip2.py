@@ -11,12 +11,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from torch import Tensor
-
 from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import HALF, Positions
-from vlmkit.encoders.hf import Embeddings, TransformersEncoder, TransformersViT, TransformersViTTower
+from vlmkit.encoders.hf import TransformersEncoder, TransformersViT
 from vlmkit.spec import SpecError
 
 
@@ -59,17 +57,3 @@ class Siglip2(TransformersViT):
         from transformers import Siglip2VisionModel
 
         return Siglip2VisionModel
-
-    def build(self) -> TransformersViTTower:
-        model = self.make()
-        tower = TransformersViTTower(self, model)
-        tower.embeddings = LinearEmbeddings(self, model.embeddings)
-        return tower
-
-
-class LinearEmbeddings(Embeddings):
-    """A linear layer over patches that are laid out pixel by pixel, in place of a convolution."""
-
-    def project(self, patches: Tensor) -> Tensor:
-        tokens: Tensor = self.patch_embedding(patches.view(len(patches), 3, -1).transpose(1, 2).flatten(1))
-        return tokens

@@ -11,16 +11,17 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from vlmkit.encoders import encoders
 from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD, ViT
-from vlmkit.encoders.loading import fill
-from vlmkit.encoders.tower import Tower
+from vlmkit.hub import refuse_unreachable
 from vlmkit.spec import Spec, SpecError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vlmkit.encoders.timm_towers import TimmTower
 
 FLAGSHIP = "vit_huge_patch14_clip_quickgelu_378"
 COUNTED = ("width", "layers", "heads", "patch", "image_size", "prefix", "levels")
@@ -137,7 +138,7 @@ class Timm(ViT):
     def prefix_kept(self) -> int:
         return self.prefix if self.class_token == "keep" else 0
 
-    def build(self) -> Tower:
+    def build(self) -> TimmTower:
         """Raises SpecError where the numbers are not timm's."""
         from vlmkit.encoders.timm_towers import tower_of
 
@@ -156,6 +157,8 @@ class Timm(ViT):
 
     def whole(self, name: str, **pretrained: Any) -> Any:
         """timm's model with all its layers, without a classifier. Raises SpecError where its numbers are not the spec's."""
+        from torch import nn
+
         from vlmkit.encoders.timm_models import create, create_sized, differences, facts, is_plain, numbers
 
         if self.levels:
@@ -178,7 +181,9 @@ class Timm(ViT):
         """Fill the tower from `checkpoint` by timm's own loading, conversions included. A local file was run; the hub never
         was: no network. timm resamples a local file's table of positions where its grid is another one."""
         import timm
+        import torch
 
+        from vlmkit.encoders.loading import fill
         from vlmkit.encoders.timm_towers import TimmTower
 
         if self.checkpoint is None:
@@ -200,6 +205,8 @@ class Timm(ViT):
             # timm loads without a head loosely, and only logs what does not fit.
             vit.register_load_state_dict_post_hook(note)
             convert = getattr(sys.modules[type(vit).__module__], "checkpoint_filter_fn", None)
+            if not local and (hub := vit.pretrained_cfg.get("hf_hub_id")):
+                refuse_unreachable(hub.partition("@")[0], ("model.safetensors", "pytorch_model.bin"))
             try:
                 timm.models.load_pretrained(vit, vit.pretrained_cfg, num_classes=0, filter_fn=convert, strict=False)
             except RuntimeError as error:

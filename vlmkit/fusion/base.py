@@ -47,5 +47,9 @@ class Fusion(Spec):
         return dim
 
     def build(self, language_model: PreTrainedModel, layout: TokenLayout) -> FusionModule:
-        """The module, on the current default device. It may put layers into the language model, and owns them."""
-        raise NotImplementedError
+        """The module, on the current default device. It may put layers into the language model, and owns them.
+
+        vlmkit's own stand beside their descriptions, in fusion/<kind>_module.py.
+        """
+        module: FusionModule = fusions.built(self, "module", language_model, layout)
+        return module

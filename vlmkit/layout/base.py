@@ -16,6 +16,8 @@ from vlmkit.layout.jinja_template import JinjaTemplate
 from vlmkit.layout.laid_out import Layout, Turn
 from vlmkit.layout.pieces import ImageTokens, Learned, Piece, Visual
 from vlmkit.layout.placing import Placing
+from vlmkit.layout.specials import Specials
+from vlmkit.layout.spelled import spelled
 from vlmkit.layout.template import Template
 from vlmkit.layout.writer import Tokenizer, Writer
 from vlmkit.spec import Spec
@@ -116,12 +118,25 @@ class TokenLayout(Spec):
         self.template.write(writer, self, turns, images, add_generation_prompt, continue_final_message)
         return writer.layout()
 
-    def lay_out_text(self, prompt: str, images: Sequence[ImageTokens], tokenizer: Tokenizer) -> Layout:
+    def lay_out_text(self, prompt: str, images: Sequence[ImageTokens], tokenizer: Tokenizer, *, bare: bool = False) -> Layout:
         """Ids and spans of a whole prompt that is trusted: special tokens in it are meant, and images stand where it writes them as
-        published templates do. Raises LayoutError where images and places are not equally many."""
+        published templates do. What begins and ends a text stands once, whether or not the prompt spells it; a `bare` text has what it
+        spells and nothing more. Raises LayoutError where images and places are not equally many."""
+        begin, end = self.template.begin, self.template.end
         writer = Writer(tokenizer, self.placeholder, self.learned, partial=self.partial)
         placing = Placing(writer, self, images)
-        placing.begin(self.template.begin)
-        placing.trusted(prompt + self.template.end)
+        if placing.begins_behind is None and prompt.startswith(begin) and not getattr(self.template, "begin_written", False):
+            placing.begin(begin)
+            prompt = prompt.removeprefix(begin)
+        elif bare or begin in prompt:
+            placing.begin("")
+            writer.begun = -1 if begin else 0  # its first word goes on with what stands before
+        else:
+            placing.begin(begin)
+        placing.trusted(prompt if bare or (end and prompt.endswith(end)) else prompt + end)
         placing.finish()
         return writer.layout()
+
+    def spell(self, turns: Sequence[Turn], films: Sequence[bool], specials: Specials, **how: bool) -> str:
+        """The conversation as a string that `lay_out_text` lays out again; see vlmkit.layout.spelled."""
+        return spelled(self, turns, films, specials, **how)

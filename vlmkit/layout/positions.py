@@ -20,24 +20,30 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
-from vlmkit.layout.laid_out import Layout
+from vlmkit.features import Grid
+from vlmkit.layout.laid_out import Layout, Span
 from vlmkit.layout.pieces import ImageTokens
 
 
 def three_positions(layout: Layout, images: Sequence[ImageTokens]) -> tuple[array[int], array[int], array[int]]:
     """Time, row and column of every token, S numbers each. `images` are those that the layout's spans count."""
+    return positions_of(layout.spans, [image.grids for image in images], len(layout.ids))
+
+
+def positions_of(spans: Sequence[Span], images: Sequence[Sequence[Grid]], length: int) -> tuple[array[int], array[int], array[int]]:
+    """The same of `length` tokens, for the grids of each image's views."""
     walk = _Walk()
-    for span in layout.spans:
+    for span in spans:
         walk.text(span.start - len(walk.time))
         first, last = span.offset, span.offset + span.length
         start = 0
-        for view, grid in enumerate(images[span.image].grids):
+        for view, grid in enumerate(images[span.image]):
             begin, end = max(first, start) - start, min(last, start + grid.tokens) - start
             if begin < end:
                 walk.text(min(end, grid.prefix) - begin)
                 walk.view((span.image, view), grid.rows, grid.columns, max(begin - grid.prefix, 0), end - grid.prefix)
             start += grid.tokens
-    walk.text(len(layout.ids) - len(walk.time))
+    walk.text(length - len(walk.time))
     return walk.time, walk.row, walk.column
 
 

@@ -12,8 +12,10 @@ from torch import nn
 
 from vlmkit.architecture import Architecture
 from vlmkit.build import build
+from vlmkit.resolution import Resampled
 from vlmkit.skeleton import skeleton
-from vlmkit.sliced import HeldWeights, WeightSource, weights_of
+from vlmkit.sliced import HeldWeights, WeightSource, fill, weights_of
+from vlmkit.spec import SpecError
 
 if TYPE_CHECKING:
     from vlmkit.model import VLM
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 class Blueprint(Protocol):
     """Makes a model and names its weights."""
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """None of a module that is no VLM."""
 
     def skeleton(self) -> nn.Module:
         """The modules with parameters on the meta device and real buffers."""
@@ -31,12 +37,20 @@ class Blueprint(Protocol):
     def whole(self) -> nn.Module:
         """The model with its weights, in this process."""
 
+    def at(self, architecture: Architecture) -> Blueprint:
+        """The same model at another resolution (vlmkit.resolution)."""
+
 
 class OfModule:
     """A model that was made already; every process holds it, so it has to fit."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+
+    @property
+    def architecture(self) -> Architecture | None:
+        spec: Architecture | None = getattr(getattr(self.module, "config", None), "spec", None)
+        return spec
 
     def skeleton(self) -> nn.Module:
         memo: dict[int, Any] = {
@@ -50,6 +64,9 @@ class OfModule:
 
     def whole(self) -> nn.Module:
         return self.module
+
+    def at(self, architecture: Architecture) -> Blueprint:
+        return Resized(self, architecture, str(getattr(self.module, "dtype", torch.float32)).removeprefix("torch."))
 
 
 class OfArchitecture:
@@ -91,3 +108,31 @@ class OfArchitecture:
         if self._prepared is not None:
             self._prepared(model)
         return model
+
+    def at(self, architecture: Architecture) -> Blueprint:
+        return Resized(self, architecture, self.dtype)
+
+
+class Resized:
+    """A model at another resolution than the one that it was made from."""
+
+    def __init__(self, before: Blueprint, architecture: Architecture, dtype: str) -> None:
+        """Raises SpecError for one that is no VLM."""
+        if before.architecture is None:
+            raise SpecError("only models of an architecture are made at another resolution; leave image_size out")
+        self._before, self._of, self.architecture, self.dtype = before, before.architecture, architecture, dtype
+
+    def skeleton(self) -> nn.Module:
+        return skeleton(self.architecture, dtype=self.dtype)
+
+    def weights(self) -> WeightSource:
+        shapes = {name: tuple(value.shape) for name, value in self.skeleton().named_parameters()}
+        return Resampled(self._before.weights(), self._of, self.architecture, shapes)
+
+    def whole(self) -> nn.Module:
+        model = self.skeleton()
+        fill(model, self.weights())
+        return model
+
+    def at(self, architecture: Architecture) -> Blueprint:
+        return Resized(self, architecture, self.dtype)

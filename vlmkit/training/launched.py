@@ -48,10 +48,10 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
 
 def first_host(nodes: str) -> str:
     """'gpu[003-007,9],login' -> 'gpu003': the first of a list of SLURM's."""
-    found = re.match(r"([^\[,]+)(?:\[(\w+)[^\]]*\]([^,]*))?", nodes)
+    found = re.match(r"(?:[^\[\],]|\[\w[^\]]*\])+", nodes)
     if found is None:
         raise RunError(f"the list of nodes {nodes!r} names no host; set MASTER_ADDR to the first one")
-    return "".join(piece or "" for piece in found.groups())
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", found[0])
 
 
 def _checked(place: Place) -> Place:

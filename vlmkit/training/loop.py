@@ -21,27 +21,24 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vlmkit.architecture import PARTS
 from vlmkit.data.mixture import Batches, Mixture, merge_states
 from vlmkit.files import write_whole
-from vlmkit.sliced import HeldWeights, WeightSource, values_of
-from vlmkit.training.adapted import NewAdapters, scales_of, weights_of
-from vlmkit.training.adapter_files import save_adapters
-from vlmkit.training.adapters import add_adapters, is_adapter, merge_adapters
+from vlmkit.training.adapted import scales_of
 from vlmkit.training.ahead import mixed, numbered, working_ahead
 from vlmkit.training.blueprint import Blueprint, OfModule
 from vlmkit.training.engines import engine as engine_of
-from vlmkit.training.engines.base import Engine, Loss, fill, whole_shares
+from vlmkit.training.engines.base import Engine, Loss
 from vlmkit.training.flops import ModelFlops, learning_shares
+from vlmkit.training.lineage import Lineage
 from vlmkit.training.meters import CountedBatches, Counts, Meters
 from vlmkit.training.metrics_log import MetricsLog
-from vlmkit.training.optimizers import adapters_of, build_optimizers, prepare_parts, refuse_unclaimed, set_rates
+from vlmkit.training.optimizers import build_optimizers, set_rates
 from vlmkit.training.processes import Processes
 from vlmkit.training.progress import StageProgress
 from vlmkit.training.run import RunDirectory
 from vlmkit.training.signals import StopSignals
 from vlmkit.training.stage import Stage
-from vlmkit.training.states import SavedState, Saver, StateError, StateWeights
+from vlmkit.training.states import SavedState, Saver, StateError
 from vlmkit.training.update import Update, gradients, model_loss
 
 SHOWN = 20
@@ -92,17 +89,9 @@ class Trainer:
         self.threads = threads
         self._stop = stop
         self._saver = Saver(run.state, self.processes)
-        self._state = SavedState.newest(run.state)
-        self._blueprint = OfModule(model) if isinstance(model, nn.Module) else model
-        self.model: Any = None
-        """The model with today's weights; of an engine that spreads them, the last stage's share of it."""
-        if not self.engine.spread:
-            self.model = self._blueprint.whole().to(self.processes.device)
-            self._blueprint = OfModule(self.model)
-            if self._state is not None and not self._state.position.get("stage"):
-                self._fill_whole(self._state)
-        self._adapters = adapters_of(self.model) if self.model is not None else None
-        position = self._state.position if self._state else {}
+        state = SavedState.newest(run.state)
+        self._lineage = Lineage(OfModule(model) if isinstance(model, nn.Module) else model, self.engine, state, seed)
+        position = state.position if state else {}
         self.done: list[str] = list(position.get("done", []))
         """Names of stages that are finished."""
         self.updates: int = position.get("updates", 0)
@@ -114,6 +103,15 @@ class Trainer:
         self.log: MetricsLog | None = None
         if self.processes.main:
             self.log = MetricsLog(run.path, keep=position.get("log", 0), step=self.updates)
+
+    @property
+    def model(self) -> Any:
+        """The model with today's weights; of an engine that spreads them, the last stage's share of it."""
+        return self._lineage.model
+
+    def release(self) -> None:
+        """Let go of the model, for whoever goes on with what the state of the run holds."""
+        self._lineage.model = None
 
     def train(
         self,
@@ -143,13 +141,10 @@ class Trainer:
             raise ValueError(f"stage {stage.name!r} has a head: it trains on engine 'single', not on {self.engine.name!r} with {world}")
         if stage.optimizer == "muon" and (world > 1 or self.engine.spread):
             raise ValueError(f"stage {stage.name!r} uses muon: it trains on engine 'single', not on {self.engine.name!r} with {world}")
-        state, self._state = self._state, None
+        state = self._lineage.place(stage, head)
         begun_before = state is not None and state.position.get("stage") == stage.name
         first = self._first(stage, state) if state is not None and begun_before else 0
-        self.model = self.engine.place(
-            self._blueprint, lambda model: self._weights(stage, model, state), lambda model: self._prepare(stage, model, head)
-        )
-        parts = self._parts(self.model, head)
+        parts = self._lineage.parts(head)
         self.engine.begin(stage, self.model, lambda: build_optimizers(stage, parts, fused=not self.engine.spread), head)
         if stage.ema is not None:
             self.engine.start_averages()
@@ -199,37 +194,12 @@ class Trainer:
         self._save("", 0)
         self._saver.commit()
         self.engine.end()
-        self._after(stage)
+        saved = SavedState.newest(self.run.state)
+        assert saved is not None, "it was committed a moment ago"
+        self._lineage.leave(stage, saved, self.run.path / "adapters" / stage.name)
         if self._data is not None:
             self._report(self._data)
             self._data = None
-
-    def _weights(self, stage: Stage, model: nn.Module, state: SavedState | None) -> WeightSource:
-        """Where the weights of a stage are read, for the model as it was prepared."""
-        if state is not None and state.position.get("stage") == stage.name:
-            return StateWeights(state)
-        if not self.engine.spread:
-            return HeldWeights(model.state_dict())
-        before = self._blueprint.weights() if state is None else weights_of(state)
-        return NewAdapters(before, model, self.seed) if stage.adapters else before
-
-    def _after(self, stage: Stage) -> None:
-        """What a finished stage leaves to the next one: its state, and its adapters merged into the weights."""
-        state = SavedState.newest(self.run.state)
-        assert state is not None, "it was saved a moment ago"
-        if stage.adapters and self.processes.main:
-            names = [name for name in state.names("weight") if is_adapter(name)]
-            save_adapters(
-                self.model, self.run.path / "adapters" / stage.name, {name: values_of(StateWeights(state), name) for name in names}
-            )
-        if self.engine.spread:
-            self._state = state
-        elif stage.adapters:
-            merge_adapters(self.model)
-            self._fill_whole(state)
-
-    def _fill_whole(self, state: SavedState) -> None:
-        fill(self.model, whole_shares(self.model), weights_of(state))
 
     def _first(self, stage: Stage, state: SavedState) -> int:
         """The step to go on from within a stage."""
@@ -240,27 +210,6 @@ class Trainer:
                 f"in each of {self.processes.world} processes); continue with as many in all"
             )
         return int(state.position["step"])
-
-    def _parts(self, model: nn.Module, head: nn.Module | None) -> dict[str, nn.Module]:
-        return {part: getattr(model, part) for part in PARTS} | ({"head": head} if head is not None else {})
-
-    def _prepare(self, stage: Stage, model: Any, head: nn.Module | None) -> None:
-        """Say what learns, before weights are spread."""
-        adapters = self._adapters
-        if stage.adapters:
-            add_adapters(model, stage.adapters, self.seed)
-            adapted = {path.split(".")[0] for path in stage.adapters}
-            adapters = {id(value) for name, value in model.named_parameters() if is_adapter(name) or name.split(".")[0] not in adapted}
-        parts = self._parts(model, head)
-        if head is not None and adapters is not None:
-            adapters = adapters | {id(value) for value in head.parameters()}
-        refuse_unclaimed(model, parts)
-        if stage.recompute:
-            model.gradient_checkpointing_enable()
-        elif any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-            model.gradient_checkpointing_disable()
-        model.train()
-        prepare_parts(stage, parts, adapters)
 
     def _batches(
         self, stage: Stage, batches: Mixture | Dataset[dict[str, Tensor]], first: int, data: Mapping[str, Any] | None

@@ -103,7 +103,7 @@ class Names:
         self.paths |= {path: self.under(path) for child in children if self.under(path := f"{self.part}.{child}")}
 
     def _name_fusion(self, module: nn.Module) -> None:
-        from vlmkit.fusion.cross_attention import CrossAttentionModule
+        from vlmkit.fusion.cross_attention_module import CrossAttentionModule
 
         for child, _ in module.named_children():
             if isinstance(module, CrossAttentionModule) and child == "layers":

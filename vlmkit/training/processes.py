@@ -14,6 +14,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import HashStore
 
 from vlmkit.training.launched import Place, place
+from vlmkit.training.run import RunError
 
 PATIENCE = timedelta(minutes=30)
 """A process that waits longer for the others ends the run: one of them is gone. Reading published weights takes minutes."""
@@ -61,14 +62,18 @@ class Processes:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """The main process goes through alone, then the others: what it writes is there for them."""
-        if not self.main:
-            self.wait()
+        """The main process goes through alone, then the others: what it writes is there for them. Where it fails, they raise RunError with
+        its words instead of waiting for it."""
+        if not self.main and (problem := self.gather(None)[0]) is not None:
+            raise RunError(f"the main process could not go on: {problem}")
         try:
             yield
-        finally:
+        except BaseException as error:
             if self.main:
-                self.wait()
+                self.gather(str(error) or type(error).__name__)
+            raise
+        if self.main:
+            self.gather(None)
 
 
 def meet(where: Place | None = None, *, patience: timedelta = PATIENCE) -> Processes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,10 @@ _KEEP = ("loss", "left", "tokens_per_second", "mfu", "images_per_second", "waiti
 """The most important first: where a terminal is narrow, the last ones are left out."""
 _ORDER = ("loss", "samples_per_second", "tokens_per_second", "images_per_second", "mfu", "memory", "padding", "waiting", "left")
 """As they are read, from left to right."""
+_STEPS_BEFORE_LEFT, _SECONDS_BEFORE_LEFT = 3, 2.0
+"""After the first step, which loads and compiles: what it took says nothing about the others."""
+_RECENT = 60
+"""Moments that are remembered, a second apart or more: the remaining time follows from the rate between the oldest and now."""
 
 
 class StageProgress:
@@ -23,16 +28,27 @@ class StageProgress:
     align      120/400  loss 1.234  118 samples/s  24.1k tokens/s  97 images/s  41% MFU  61.2 GB  4% padding  1% waiting  0:38 left
     """
 
-    def __init__(self, console: Console, name: str, *, steps: int, first: int, samples: int, seconds_between_lines: float = 10.0) -> None:
-        """samples: of one step, for the rate where a step is told without a record."""
+    def __init__(
+        self,
+        console: Console,
+        name: str,
+        *,
+        steps: int,
+        first: int,
+        samples: int,
+        seconds_between_lines: float = 10.0,
+        seconds: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """samples: of one step, for the rate where a step is told without a record. seconds: a clock."""
         self.console, self.name, self.steps, self.samples = console, name, steps, samples
         self._between = seconds_between_lines
-        self._first = first
+        self._first, self._seconds = first, seconds
+        self._recent: deque[tuple[int, float]] = deque(maxlen=_RECENT)
         self._loss: float | None = None
         self._bar: Progress | None = None
 
     def __enter__(self) -> Self:
-        self._begun = self._last_line = time.perf_counter()
+        self._begun = self._last_line = self._seconds()
         if self.console.is_terminal:
             columns = (
                 TextColumn("{task.description:<10}"),
@@ -52,7 +68,9 @@ class StageProgress:
     def update(self, step: int, loss: float, record: Mapping[str, float] | None = None) -> None:
         """`step` updates are done, the last one with this loss; `record` as `Meters.recent` gives it."""
         self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
-        now = time.perf_counter()
+        now = self._seconds()
+        if not self._recent or now - self._recent[-1][1] >= 1:
+            self._recent.append((step, now))
         if self._bar is not None:
             # A space stands between columns, and none behind the last.
             room = self.console.width - max(10, len(self.name)) - self._bar_width - (2 * len(str(self.steps)) + 1) - 3
@@ -69,7 +87,9 @@ class StageProgress:
 
     def _text(self, step: int, now: float, record: Mapping[str, float] | None, room: int | None = None) -> str:
         each = (now - self._begun) / max(1, step - self._first)
-        words = {"loss": f"loss {self._loss:.3f}", "left": f"{clock(each * (self.steps - step))} left"}
+        words = {"loss": f"loss {self._loss:.3f}"}
+        if (left := self._left(step, now)) is not None:
+            words["left"] = f"{clock(left)} left"
         record = {"samples_per_second": self.samples / each} if record is None else record
         words |= {name: in_words(name, record[name]) for name in _ORDER if name in record}
         kept: list[str] = []
@@ -78,6 +98,15 @@ class StageProgress:
                 break
             kept.append(name)
         return "  ".join(words[name] for name in _ORDER if name in kept)
+
+    def _left(self, step: int, now: float) -> float | None:
+        """Seconds to go at the recent rate, None before there is one."""
+        since, then = self._recent[0]
+        if step == self.steps:
+            return 0.0
+        if step - since < _STEPS_BEFORE_LEFT or now - then < _SECONDS_BEFORE_LEFT:
+            return None
+        return (now - then) / (step - since) * (self.steps - step)
 
 
 def in_words(name: str, value: float) -> str:

@@ -46,7 +46,7 @@ class Source(Spec):
 @dataclass(frozen=True, kw_only=True)
 class Stage(Spec):
     later: ClassVar[frozenset[str]] = frozenset(
-        {"learn", "tokens", "batch_tokens", "timescale", "shift", "cooldown", "ema", "nonfinite", "compile", "adapters"}
+        {"learn", "tokens", "batch_tokens", "timescale", "shift", "cooldown", "ema", "nonfinite", "compile", "adapters", "image_size"}
     )
 
     name: str
@@ -99,6 +99,8 @@ class Stage(Spec):
     """Put as many samples into a row of `max_length` tokens as it holds, instead of padding each to the longest."""
     max_length: int | None = None
     """Longest conversation in tokens, and the length of packed rows; a longer one loses its last turns, with the images of these."""
+    image_size: int | None = None
+    """Side in pixels of the square images from this stage on: the tower's table of positions is resampled. None leaves it as it is."""
     recompute: bool = False
     """Recompute activations in the backward pass (gradient checkpointing): a third more work, far less memory."""
     ema: float | None = None
@@ -133,10 +135,10 @@ class Stage(Spec):
             value, instead = getattr(self, field), other and getattr(self, other)
             if value < (1 if instead is None else 0):
                 raise SpecError(f"{where}: {field} has to be 1 or more, got {value}")
-        for field in ("tokens", "batch_tokens", "max_length"):
+        for field in ("tokens", "batch_tokens", "max_length", "image_size"):
             if (value := getattr(self, field)) is not None and value < 1:
                 raise SpecError(f"{where}: {field} has to be 1 or more, got {value}")
-            if value is not None and field != "max_length" and not (self.pack and self.max_length is not None):
+            if value is not None and field in ("tokens", "batch_tokens") and not (self.pack and self.max_length is not None):
                 raise SpecError(f"{where}: {field} counts tokens of packed rows; give pack=True and max_length, or count samples instead")
 
     def _check_rates(self) -> None:

@@ -146,10 +146,10 @@ def docvqa(folder: Path) -> Path:
 
 def llava(folder: Path) -> Path:
     pictures(folder, "coco/train2017/000000033471.jpg", "images/00453/004539375.jpg")
-    said = [("human", "<image>\nWhat are the colors?"), ("gpt", "White and red."), ("human", "What else?"), ("gpt", "An <image> tag.")]
+    said = [("human", "<image>\nWhat are the colors?"), ("gpt", "White and red."), ("human", "What else?"), ("gpt", "An <img> tag.")]
     turns = [{"from": role, "value": value} for role, value in said]
     caption = [{"from": "human", "value": "Render a clear summary.\n<image>"}, {"from": "gpt", "value": "select luxury furniture"}]
-    text = [{"from": "human", "value": "What is an <image> in HTML?"}, {"from": "gpt", "value": "Nothing."}]
+    text = [{"from": "human", "value": "What is a <video></video> in HTML?"}, {"from": "gpt", "value": "Nothing."}]
     rows = [
         {"id": "000000033471", "image": "coco/train2017/000000033471.jpg", "conversations": turns},
         {"id": "004539375", "image": "00453/004539375.jpg", "conversations": caption},

@@ -175,9 +175,9 @@ def test_a_split_without_answers_is_counted_as_such(tmp_path, kind, split):
 def test_llava(tmp_path):
     samples, _ = read("llava", MAKERS["llava"](tmp_path))
     assert [words(sample) for sample in samples] == [
-        [["<0>What are the colors?", "White and red.", "What else?", "An <image> tag."]],
+        [["<0>What are the colors?", "White and red.", "What else?", "An <img> tag."]],
         [["Render a clear summary.<0>", "select luxury furniture"]],
-        [["What is an <image> in HTML?", "Nothing."]],
+        [["What is a <video></video> in HTML?", "Nothing."]],
     ]
     assert names(samples, tmp_path) == [["coco/train2017/000000033471.jpg"], ["images/00453/004539375.jpg"], []]
 

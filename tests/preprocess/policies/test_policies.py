@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from vlmkit.preprocess import ImagePlan, ImageSizeError, Size, policies
 from vlmkit.preprocess.policies.base import ImagePolicy
+from vlmkit.spec import SpecError
 
 byte = st.integers(0, 255)
 squares = st.integers(1, 800).flatmap(lambda size: st.fixed_dictionaries({"size": st.just(size)}, optional={"view": st.integers(1, size)}))
@@ -149,6 +150,20 @@ def test_the_way_out_of_a_problem_is_a_way_out(policy, multiple):
         whole, field, number = re.search(r"Use (view=None and )?a (\w+) that is a multiple of \d+, such as (\d+)\.$", problem).groups()
         changes = {field: int(number)} | ROOM.get(policy.kind, {}) | ({"view": None} if whole else {})
         assert policy.replace(**changes).problems(multiple) == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(drawn_policies(), st.integers(2, 40))
+def test_the_multiple_that_is_suggested_is_the_nearest_that_fits(policy, multiple):
+    for problem in policy.problems(multiple):
+        if getattr(policy, "view", None) is not None:
+            continue  # a square that is seen in part grows from what it is
+        field, number = re.search(r"Use a (\w+) that is a multiple of \d+, such as (\d+)\.$", problem).groups()
+        given_, suggested = getattr(policy, field), int(number)
+        for other in range(multiple, suggested + given_ + multiple, multiple):
+            if abs(other - given_) < abs(suggested - given_):
+                with pytest.raises(SpecError):
+                    policy.replace(**{field: other})
 
 
 @settings(max_examples=200, deadline=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import CLIPImageProcessor
 
@@ -32,7 +32,13 @@ def published(resize: Any, crop: Any) -> CLIPImageProcessor:
 def test_pixels_are_those_of_clips_processor(shape, resize, crop):
     picture = image(shape)
     ours = seen(ResizeCrop(factor=1, resize=resize, crop=crop), picture)
-    assert difference(ours, views_of(processed(published(resize, crop), picture)["pixel_values"])) == 0
+    try:
+        theirs = processed(published(resize, crop), picture)
+    except RuntimeError as error:
+        # torch 2.14 fails at some pictures of 1 or 2 pixels a side, and asks for a report.
+        assume("INTERNAL ASSERT FAILED" not in str(error))
+        raise
+    assert difference(ours, views_of(theirs["pixel_values"])) == 0
 
 
 def test_what_fills_no_patch_is_not_seen():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmkit.data.formats import formats
+from vlmkit.data.reading.media import FILMS_AND_SOUNDS, check_films
 from vlmkit.data.reading.parquet import parquet_rows
 from vlmkit.data.reading.places import files
 from vlmkit.data.reading.rows import AnnotationRow, brief, each
@@ -33,6 +34,7 @@ def read(folder: Path) -> Iterator[Sample | Rejected]:
     def sample(row: AnnotationRow) -> Sample:
         if "images" not in row.value:  # in another format they would be lost, and the text be read without them
             raise row.wrong("there is no column 'images'")
+        check_films(row.value)
         images = tuple(image(row, cell) for cell in row.many("images")) if row.get("images") is not None else ()
         messages: list[Any] = []
         for turn in row.many("texts"):
@@ -43,4 +45,4 @@ def read(folder: Path) -> Iterator[Sample | Rejected]:
         return Sample(images, (messages,), source, row.name)
 
     found = files(folder, "data/*.parquet", "*.parquet", "*/*.parquet")
-    yield from each(source, parquet_rows(folder, found, ("images", "texts")), sample)
+    yield from each(source, parquet_rows(folder, found, ("images", "texts", *FILMS_AND_SOUNDS)), sample)

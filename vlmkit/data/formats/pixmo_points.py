@@ -18,6 +18,7 @@ from vlmkit.data.reading.rows import AnnotationRow, Groups, Unusable, brief, eac
 from vlmkit.data.reading.urls import Fetch
 from vlmkit.data.reading.wording import POINTS, ask
 from vlmkit.data.sample import Rejected, Sample
+from vlmkit.pointing.molmo import spelled
 
 
 @formats.register("pixmo_points")
@@ -50,14 +51,3 @@ def _labelled(row: AnnotationRow) -> tuple[str, str, str]:
         points.append((round(x, 1), round(y, 1)))
     label = row.text("label").strip()
     return row.text("image_url"), label, spelled(sorted(points), label)
-
-
-def spelled(points: list[tuple[float, float]], label: str) -> str:
-    """Points in percent as Molmo writes them."""
-    if not points:
-        return "There are none."
-    if len(points) == 1:
-        ((x, y),) = points
-        return f'<point x="{x:.1f}" y="{y:.1f}" alt="{label}">{label}</point>'
-    places = " ".join(f'x{number}="{x:.1f}" y{number}="{y:.1f}"' for number, (x, y) in enumerate(points, start=1))
-    return f'<points {places} alt="{label}">{label}</points>'

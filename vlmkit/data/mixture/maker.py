@@ -52,6 +52,8 @@ class Maker(Dataset[Any]):
     def _read(self, part: Part) -> Sequence[Image] | ValueError:
         try:
             return images_alone(self.sources[part.source][1], part.sample)
+        except OSError:  # storage that fails is no bad sample
+            raise
         except ValueError as error:
             return error
 

@@ -97,6 +97,8 @@ class Windows:
         name, samples = self.sources[source]
         try:
             return words_and_sizes(samples, number)
+        except OSError:  # also where a store's is a DataError too
+            raise
         except ValueError as error:
             rejected.add(_rejected(name, str(number), error))
             return None

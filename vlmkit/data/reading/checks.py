@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmkit.conversation import Conversation, pictures, read_conversation
+from vlmkit.data.reading.media import DIFFER, tag_in
 from vlmkit.data.reading.rows import Unusable, brief
 from vlmkit.data.sample import DataError, Image, Rejected, Sample
 from vlmkit.layout.laid_out import LayoutError
@@ -129,7 +130,10 @@ def _check_conversation(conversation: Conversation, images: int) -> None:
     except (LayoutError, RecursionError) as error:
         raise Unusable("row has wrong fields", str(error)[:300]) from None
     if shown != list(range(images)):
-        raise Unusable("images and text differ", f"the conversation shows images {brief(shown)}, the sample has {images}")
+        raise Unusable(DIFFER, f"the conversation shows images {brief(shown)}, the sample has {images}")
+    for turn in turns:
+        if tag := next(filter(None, (tag_in(part) for part in turn.content if isinstance(part, str))), None):
+            raise Unusable(DIFFER, f"the {turn.role}'s words have {brief(tag)}, for which no image is shown")
     texts = [part for turn in turns for part in turn.content if isinstance(part, str)]
     length = sum(map(len, texts))
     if length > LONGEST_TEXT:

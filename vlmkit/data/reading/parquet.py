@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,17 @@ BATCH = 16
 """Rows decoded at once; a row may hold several images."""
 
 
-def parquet_rows(folder: Path, files: Iterable[Path], columns: Sequence[str]) -> Iterator[AnnotationRow | Rejected]:
-    """The rows of all files with those of `columns` that they have; a row's name is '<file below the folder>/<number>'."""
+def parquet_rows(folder: Path, files: Iterable[Path], columns: Sequence[str] | None) -> Iterator[AnnotationRow | Rejected]:
+    """The rows of all files with those of `columns` that they have, or all; a row's name is '<file below the folder>/<number>'."""
     source = folder.name
     parquet = need("pyarrow.parquet", "parquet files")
     broken = (need("pyarrow", "parquet files").ArrowException, OSError, ValueError)
     for file in files:
         number = 0
-        stem = file.relative_to(folder).with_suffix("")
+        stem = Path(os.path.relpath(file, folder)).with_suffix("")
         try:
             with parquet.ParquetFile(file) as table:
-                present = [name for name in columns if name in table.schema_arrow.names]
+                present = None if columns is None else [name for name in columns if name in table.schema_arrow.names]
                 for batch in table.iter_batches(batch_size=BATCH, columns=present):
                     for place in range(batch.num_rows):
                         where = f"{file.name}, row {number}"

@@ -22,6 +22,8 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from vlmkit.data.sample import DataError
+from vlmkit.data.shards.places import Address, Place
+from vlmkit.data.shards.stores import local_copy
 from vlmkit.files import commit, partial, write_whole
 
 VERSION = 1
@@ -98,14 +100,19 @@ class Index:
         return self.rows.view(np.uint8).data
 
 
-def open_index(directory: Path) -> Index:
-    """Raises DataError where there is no whole index."""
+def open_index(directory: Place) -> Index:
+    """Tables that lie elsewhere are copied to this host and mapped likewise. Raises DataError where there is no whole index."""
     summary = read_summary(directory)
-    rows = _mapped(directory / ROWS, ROW, (summary.samples,))
-    return Index(summary, rows, _mapped(directory / SIZES, SIDE, (summary.images, 2)))
+    rows = _mapped(directory / ROWS, ROW, (summary.samples,), summary)
+    return Index(summary, rows, _mapped(directory / SIZES, SIDE, (summary.images, 2), summary))
 
 
-def read_summary(directory: Path) -> Summary:
+def has_index(directory: Place) -> bool:
+    """Whether shards are there. Raises DataError for an address that nothing reads."""
+    return (directory / INDEX).is_file()
+
+
+def read_summary(directory: Place) -> Summary:
     """Raises DataError."""
     file = directory / INDEX
     if not file.is_file():
@@ -144,9 +151,10 @@ def write_index(directory: Path, parts: Iterable[tuple[Table, Table]], summary: 
     write_whole(directory / INDEX, text.encode("utf-8", "backslashreplace"))
 
 
-def _mapped(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Table:
+def _mapped(file: Place, dtype: np.dtype[Any], shape: tuple[int, ...], summary: Summary) -> Table:
+    here = local_copy(str(file), repr(summary)) if isinstance(file, Address) else file
     try:
-        table = np.load(file, mmap_mode="r", allow_pickle=False)
+        table = np.load(here, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{file} cannot be read ({type(error).__name__}: {error}); pack the data again") from None
     if table.dtype != dtype or table.shape != shape:

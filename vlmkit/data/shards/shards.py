@@ -1,6 +1,6 @@
 """Samples in shards: ordinary WebDataset tars beside an index, so that any sample is one read away.
 
-shards = Shards("packed/coco")
+shards = Shards("packed/coco")                      # or s3://bucket/coco, gs://, hf://: any address that fsspec reads
 len(shards), shards[7], shards.image_sizes(7)       # the last without reading a shard
 """
 
@@ -18,6 +18,7 @@ from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError, Sample
 from vlmkit.data.shards.index import Index, IndexRow, Shard, Summary, open_index
 from vlmkit.data.shards.members import to_images, to_sample
+from vlmkit.data.shards.places import Address, Place, place
 from vlmkit.data.shards.writer import ShardWriter
 from vlmkit.preprocess.geometry import Size
 
@@ -30,10 +31,11 @@ OPEN_SHARDS = 64
 class Shards(Sequence[Sample]):
     """Samples by number, images as bytes, for several threads and processes at once."""
 
-    def __init__(self, directory: Path | str) -> None:
-        """Raises DataError where the directory holds no whole index."""
+    def __init__(self, directory: Place | str) -> None:
+        """directory: a folder, or an address that fsspec reads. Raises DataError where it holds no whole index, StoreError
+        where a store fails again and again."""
         try:
-            self.directory = Path(directory).resolve()
+            self.directory: Place = place(directory).resolve()
             self._index: Index = open_index(self.directory)
         except DataError:
             raise
@@ -41,7 +43,7 @@ class Shards(Sequence[Sample]):
             raise DataError(f"{str(directory)!r:.200} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
         self._open = functools.lru_cache(maxsize=OPEN_SHARDS)(functools.partial(_open, self.directory, self.summary.shards))
 
-    def __reduce__(self) -> tuple[type[Shards], tuple[Path]]:
+    def __reduce__(self) -> tuple[type[Shards], tuple[Place]]:
         return Shards, (self.directory,)
 
     def __repr__(self) -> str:
@@ -123,8 +125,9 @@ class Shards(Sequence[Sample]):
             raise DataError(f"{shard}, sample {number}: the bytes are not those that were written; pack again")
 
 
-def _open(directory: Path, shards: Sequence[Shard], number: int) -> _File:
-    return _File(directory, shards[number])
+def _open(directory: Place, shards: Sequence[Shard], number: int) -> _File | Address:
+    # Of a store nothing is asked that the first sample does not tell: that a shard is not there, or ends early.
+    return directory / shards[number].name if isinstance(directory, Address) else _File(directory, shards[number])
 
 
 class _File:

@@ -29,6 +29,7 @@ from vlmkit.data.shards.executors import Here
 from vlmkit.data.shards.index import ROW, SIDE, Shard, Summary, write_index
 from vlmkit.data.shards.members import PackedSample, to_members
 from vlmkit.data.shards.notes import Notes
+from vlmkit.data.shards.places import folder
 from vlmkit.data.shards.verify import END, verify
 from vlmkit.files import commit, partial
 
@@ -50,9 +51,10 @@ class ShardWriter:
         """job: what is written, as JSON; a directory that was begun with another is left alone. executor: where
         finished shards are read back while the next is written.
 
-        Raises DataError where the directory holds anything else, is finished, or is being written by another process.
+        Raises DataError where the directory holds anything else, is finished, is being written by another process, or is an
+        address.
         """
-        self.directory = Path(os.path.realpath(directory))
+        self.directory = Path(os.path.realpath(folder(directory)))
         self.job = dict(job or {}) | {"shard_bytes": shard_bytes}
         self.rejections = Rejections()
         self.bookmark: Any = None

@@ -82,7 +82,7 @@ class SquarePolicy(ImagePolicy):
         if side % multiple == 0:
             return []
         if self.view is None:
-            name, field, number = f"size={side}", "a size", max(1, (side + multiple // 2) // multiple) * multiple
+            name, field, number = f"size={side}", "a size", nearest_multiple(side, multiple)
         elif multiple <= self.size:
             name, field, number = f"size={self.size}, view={side}", "a view", self.size // multiple * multiple
         else:
@@ -109,8 +109,25 @@ class FactorPolicy(ImagePolicy):
             return []
         return [
             f"policy '{self.kind}(factor={self.factor})' gives sides that are multiples of {self.factor}, not of the {multiple} "
-            f"that patch and merge need. Use a factor that is a multiple of {multiple}, such as {math.lcm(self.factor, multiple)}."
+            f"that patch and merge need. Use a factor that is a multiple of {multiple}, such as {self.near_factor(multiple)}."
         ]
+
+    def near_factor(self, multiple: int) -> int:
+        """The multiple of this many pixels that is nearest to the factor and that the other fields allow; where they allow none near it,
+        the least one of both."""
+        nearest = sorted(range(multiple, 2 * self.factor + multiple, multiple), key=lambda number: abs(number - self.factor))
+        for number in nearest:
+            try:
+                self.replace(factor=number)
+            except SpecError:
+                continue
+            return number
+        return math.lcm(self.factor, multiple)
+
+
+def nearest_multiple(number: int, of: int) -> int:
+    """The multiple of `of`, from `of` itself up, that is nearest to the number; of two the larger."""
+    return max(1, (number + of // 2) // of) * of
 
 
 def check_times(times: tuple[float, ...]) -> tuple[float, ...]:

@@ -62,9 +62,7 @@ class TorchEngine(Engine):
             optimizer.zero_grad()
 
     def end(self) -> None:
-        self._optimizers, self._model = [], None
-        for share in self.shares:
-            share.optimizer = share.average = None
+        self._optimizers, self._model, self.shares = [], None, []
 
     def _wrapped(self, model: nn.Module) -> nn.Module:
         return model

@@ -1,0 +1,164 @@
+"""`vlmkit train` from its arguments to answers: stopped, continued, consolidated, asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vlmkit
+from tests.data.packs import sample
+from vlmkit import cli
+from vlmkit.data.shards import ShardWriter
+from vlmkit.training.metrics_log import read_metrics
+
+PLUGIN = """
+import vlmkit
+from vlmkit.encoders.open_clip import OpenClip
+from vlmkit.preprocess.policies.smart_resize import SmartResize
+
+tiny = vlmkit.architecture("univa-vl-tiny")
+config = tiny.language_model.config | {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4}
+vlmkit.register_model(
+    tiny.replace(
+        name="small",
+        policy=SmartResize(min_pixels=4 * 784, max_pixels=12 * 784),
+        encoder=OpenClip(width=32, layers=1, heads=2, image_size=56),
+        language_model=tiny.language_model.replace(config=config),
+    )
+)
+"""
+STAGES = """
+stages:
+- {name: align, steps: 3, batch_size: 1, pack: true, max_length: 128, connector: 1.0e-2, data: [{name: a}, {name: b, weight: 2.0}]}
+- name: sft
+  steps: 6
+  batch_tokens: 256
+  pack: true
+  max_length: 128
+  learn: {language_model: 1.0e-3, connector: 1.0e-3}
+  ema: 0.9
+  data: [{name: a}]
+"""
+
+
+@pytest.fixture(autouse=True)
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory with a small model, stages, shards and a photo."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.py").write_text(PLUGIN)
+    (tmp_path / "stages.yaml").write_text(STAGES)
+    for source in "ab":
+        with ShardWriter(tmp_path / "data" / source) as writer:
+            for number in range(6):
+                assert writer.write(sample(number, source))
+    Image.fromarray(np.full((60, 80, 3), 90, np.uint8)).save(tmp_path / "photo.png")
+    before = torch.get_num_threads()
+    yield tmp_path
+    torch.set_num_threads(before)
+
+
+def given(run: str, *more: str, data: str = "data", stages: str = "stages.yaml") -> list[str]:
+    few = "train small --plugin small.py --workers 0 --threads 1 --save-seconds 0"
+    return [*few.split(), "--stages", stages, "--data", data, "--run", run, *more]
+
+
+def stopped(arguments: list[str], run: Path, records: int) -> int:
+    """The exit code of a process that gets SIGTERM once it has logged so many steps."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(cli.main(arguments))
+        except SystemExit as leaving:
+            os._exit(int(leaving.code or 0))
+    log = run / "metrics.jsonl"
+    ends = time.monotonic() + 120
+    while (not log.exists() or log.read_bytes().count(b"\n") < records) and time.monotonic() < ends:
+        time.sleep(0.005)
+    os.kill(child, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_from_stages_through_a_stop_to_answers(desk, capsys):
+    assert stopped(given("run"), desk / "run", 4) == 143
+    assert not (desk / "run" / "checkpoint").exists()
+    assert len(list(read_metrics(desk / "run"))) < 9
+    # The directory of the data is the same one, however it is written.
+    assert cli.main(given("run", data=str(desk / "data"))) == 0, capsys.readouterr().err
+    assert [(record["stage"], record["step"]) for record in read_metrics(desk / "run")] == [
+        (stage, step) for stage, steps in (("align", 3), ("sft", 6)) for step in range(steps)
+    ]
+    assert cli.main(given("whole")) == 0
+    one, other = ((desk / name / "checkpoint" / "model.safetensors").read_bytes() for name in ("run", "whole"))
+    assert one == other
+
+    assert cli.main(["consolidate", "run", "averaged", "--averaged", "--plugin", "small.py"]) == 0
+    assert (desk / "averaged" / "model.safetensors").read_bytes() != one
+    assert cli.main(["consolidate", "run", "again", "--plugin", "small.py"]) == 0
+    assert (desk / "again" / "model.safetensors").read_bytes() == one
+    capsys.readouterr()
+    answers = []
+    for directory in ("run", "again"):
+        assert cli.main(["chat", directory, "photo.png", "What?", "--max-new-tokens", "4", "--plugin", "small.py"]) == 0
+        answers.append(capsys.readouterr().out)
+    model, processor = vlmkit.load("again")
+    assert answers == [model.chat(processor, "photo.png", "What?", max_new_tokens=4) + "\n"] * 2
+
+
+def test_a_directory_keeps_its_configuration(desk, capsys):
+    short = desk / "short.yaml"
+    short.write_text(STAGES.replace("steps: 3", "steps: 1").replace("steps: 6", "steps: 1"))
+    assert cli.main(given("run", stages="short.yaml")) == 0
+    capsys.readouterr()
+    assert cli.main(given("run", "--seed", "1", stages="short.yaml")) == 1
+    said = capsys.readouterr().err
+    assert "seed: the run has 0, asked for 1" in said
+    assert "--fresh to start anew" in said
+    assert cli.main(given("run")) == 1
+    assert "stages[align].steps: the run has 1, asked for 3" in capsys.readouterr().err
+    assert cli.main(given("run", "--seed", "1", "--fresh", stages="short.yaml")) == 0
+    assert len(list(read_metrics(desk / "run"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--data", "nowhere"], "--data nowhere is no directory; 'vlmkit data pack' writes shards"),
+        (["--stages", "nowhere.yaml"], "nowhere.yaml: cannot be read as stages"),
+        (["--stages", "twin.yaml"], "twin.yaml: stages that follow each other need names of their own, but there are several 'align'"),
+        (["--stages", "odd.yaml"], "batch_tokens 200 is no multiple of the 128 tokens that 1 process(es) take at once"),
+        (["--stages", "typo.yaml"], "typo.yaml, line 3: stages[0].stepps: unknown field, did you mean 'steps'"),
+        (["--workers", "-1"], "--workers takes 0 or more, got -1"),
+        (["--threads", "0"], "--threads takes 1 or more, got 0"),
+        (["--save-seconds", "-2"], "--save-seconds takes 0 or more, got -2.0"),
+        (["--engine", "zero1"], "invalid choice: 'zero1'"),
+        (["--dtype", "float16"], "invalid choice: 'float16'"),
+        (["--connector", "mpl"], "unknown connector 'mpl'; did you mean 'mlp'"),
+        (["--plugin", "nowhere.py"], "there is no file nowhere.py"),
+    ],
+)
+def test_wrong_arguments_get_a_sentence_and_2(more, words, desk, capsys):
+    (desk / "twin.yaml").write_text(STAGES.replace("name: sft", "name: align"))
+    (desk / "odd.yaml").write_text(STAGES.replace("batch_tokens: 256", "batch_tokens: 200"))
+    (desk / "typo.yaml").write_text(STAGES.replace("steps: 3", "stepps: 3"))
+    assert cli.main(given("run", *more)) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Traceback" not in said
+    assert not (desk / "run").exists()
+
+
+def test_a_model_that_nobody_knows_and_data_that_is_not_there(desk, capsys):
+    assert cli.main(["train", "smal", *given("run")[2:]]) == 2
+    assert "unknown model 'smal'; did you mean 'small'" in capsys.readouterr().err
+    (desk / "data" / "b" / "index.json").unlink(missing_ok=True)
+    (desk / "data" / "b").rename(desk / "data" / "c")
+    assert cli.main(given("run")) == 1
+    assert "data/b" in capsys.readouterr().err
