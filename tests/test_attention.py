@@ -146,7 +146,7 @@ def test_packed_rows_have_the_loss_and_gradients_of_their_samples(name: str) -> 
 
 
 def test_all_small_models_are_walked() -> None:
-    assert len(SMALL) == 22
+    assert len(SMALL) == 25
 
 
 @pytest.mark.parametrize(("fusion", "language"), [("splice", "olmo3"), ("splice", "gemma2"), ("prefix", "gemma2"), ("prefix", "gemma")])

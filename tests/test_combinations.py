@@ -49,7 +49,7 @@ def fitting(*axes: str) -> list[dict[str, str]]:
 
 EYES, WORDS = fitting("encoder", "connector", "policy"), fitting("layout", "fusion")
 """Whether a tower fits does not depend on the layout, nor the other way round."""
-MERGING = ("bilinear_mlp", "conv_patch_merger", "merged_mlp", "patch_merger", "pixel_shuffle")
+MERGING = ("bilinear_mlp", "conv_patch_merger", "merged_mlp", "patch_merger", "pixel_shuffle", "sequence_fold")
 NEVER: set[Pair] = {
     *(frozenset({("encoder", "mllama"), ("connector", kind)}) for kind in MERGING),
     *(

@@ -20,7 +20,7 @@ COMBINED = [(part, kind) for part, kind in KINDS if not architecture(**{part: ki
 
 
 def test_every_tiny_model_and_most_parts_are_walked() -> None:
-    assert len(TINY) == 22
+    assert len(TINY) == 25
     assert len(COMBINED) >= 16
 
 

@@ -15,7 +15,7 @@ from tests.tiny import LANGUAGE_MODELS, architecture, assistant, draw, part, pic
 from vlmkit.architecture import Architecture, VisionTower
 from vlmkit.connectors.joined import Joined
 
-PAIRS = 24
+PAIRS = 36
 FILMS = 24
 
 

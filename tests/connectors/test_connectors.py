@@ -94,12 +94,18 @@ FIELDS = {
         {"queries": st.sampled_from([((1, 3),), ((2, 2), (3, 5)), ((1, 4), (2, 3), (4, 6))]), "heads": st.sampled_from([1, 2, 4])},
         optional={"activation": ACTIVATIONS, "norm_eps": EPS},
     ),
+    "sequence_fold": st.fixed_dictionaries(
+        {}, optional={"fold": st.integers(1, 4), "hidden": st.none() | st.integers(1, 20), "activation": ACTIVATIONS}
+    ),
 }
 """Drawn fields of every connector; a new connector adds its line here."""
 TOKEN_WISE = ("joined", "linear", "mlp")
 """They take every grid and pass a kept class token."""
 RESAMPLERS = ("flamingo_resampler", "perceiver", "query_attention")
 """They take every grid, a kept class token too, and give tokens of one row."""
+
+FOLDING = ("sequence_fold",)
+"""They merge along rows alone."""
 
 DIM_IN, DIM_OUT = 8, 16
 
@@ -152,7 +158,8 @@ def test_grid_out_is_what_the_module_returns(data):
             assert (merged.frames, merged.rows, merged.prefix) == (grid.frames, 1, 0)
             continue
         merge = merge_of(connector, grid)
-        assert (merged.rows * merge, merged.columns * merge) == (grid.rows, grid.columns)
+        rows = merged.rows if connector.kind in FOLDING else merged.rows * merge
+        assert (rows, merged.columns * merge) == (grid.rows, grid.columns)
 
 
 @settings(max_examples=100, deadline=None)
@@ -186,7 +193,8 @@ def test_a_bad_grid_is_refused_by_grid_out_and_by_the_module_alike(data):
     grid = data.draw(st.builds(Grid, st.integers(1, 2), side, side, st.integers(0, 1)))
     module = connector.build(DIM_IN, DIM_OUT)
     merge = merge_of(connector, grid)
-    if grid.rows % merge == grid.columns % merge == 0 and not (grid.prefix and connector.kind not in TOKEN_WISE + RESAMPLERS):
+    rows_fit = connector.kind in FOLDING or grid.rows % merge == 0
+    if rows_fit and grid.columns % merge == 0 and not (grid.prefix and connector.kind not in TOKEN_WISE + RESAMPLERS):
         module(random_features((grid,)))
         return
     for refused in (lambda: connector.grid_out(grid), lambda: module(random_features((grid,)))):

@@ -12,14 +12,17 @@ from families import (
     janus,
     llava,
     llava_next,
+    llava_v1,
     maya,
     mistral3,
     mllama,
+    omnivlm,
     paligemma,
     pixtral,
     prismatic,
     qwen2_vl,
     videollama3,
+    yi_vl,
 )
 from families.system import System
 
@@ -42,5 +45,5 @@ SYSTEMS: tuple[System, ...] = (
     *videollama3.SYSTEMS,
 )
 
-BY_PARTS: tuple[System, ...] = (prismatic.ROW,)
+BY_PARTS: tuple[System, ...] = (llava_v1.ROW, omnivlm.ROW, prismatic.ROW, yi_vl.ROW)
 """Systems whose parts have references, and the whole has none."""

@@ -24,5 +24,6 @@ connectors: Registry[Connector] = Registry(
         "perceiver",
         "pixel_shuffle",
         "query_attention",
+        "sequence_fold",
     ),
 )

@@ -4,7 +4,7 @@ LLaVA-1.5 (Liu et al. 2023, arXiv:2310.03744) is the default: Linear, GELU, Line
 
     Yi-VL (arXiv:2403.04652)        Linear, LayerNorm, GELU, Linear, LayerNorm   norm_between, norm_out = "layer_norm"
     InternVL (arXiv:2404.16821)     LayerNorm, Linear, GELU, Linear              norm_in = "layer_norm", after a pixel shuffle
-    OmniVLM                         Linear, tanh GELU, Linear                    activation = "gelu_tanh"
+    OmniVLM (arXiv:2412.11475)      Linear, tanh GELU, Linear                    in `sequence_fold`
     Prismatic (arXiv:2402.07865)    three layers, the first four times as wide   depth = 3, hidden = (8704, 4096)
 """
 

@@ -19,9 +19,11 @@ FAMILIES = (
     "janus",
     "llava",
     "llava_next",
+    "llava_v1",
     "maya",
     "mistral3",
     "mllama",
+    "omnivlm",
     "paligemma",
     "pixtral",
     "prismatic",
@@ -29,6 +31,7 @@ FAMILIES = (
     "smolvlm",
     "univa",
     "videollama3",
+    "yi_vl",
 )
 """Files of this folder; each one has a tuple MODELS."""
 
