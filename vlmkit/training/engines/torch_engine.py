@@ -37,8 +37,8 @@ class TorchEngine(Engine):
 
     @property
     def learning(self) -> list[nn.Parameter]:
-        """In the order of the optimizers' groups: the norm is summed in it."""
-        return [key for optimizer in self._optimizers for group in optimizer.param_groups for key in group["params"]]
+        """In the order of the model, which the norm is summed in."""
+        return [share.key for share in self.shares if share.optimizer is not None]
 
     def backward(self, loss: Loss, batch: Batch, *, part: float, last: bool) -> Tensor:
         assert self._model is not None, "begin() comes before the first step"
