@@ -16,6 +16,7 @@ from transformers.models.llama.modeling_llama import eager_attention_forward as 
 
 import vlmkit
 import vlmkit.attention
+from tests.counted import TINY_MODELS
 from tests.tiny import CONVERSATIONS, DECODER, apart, architecture, draw, model
 from vlmkit.attention import BY_SAMPLE, as_mask, attends_by_sample, block_mask, looks_back, no_mask
 from vlmkit.fusion.incoming import FusionError
@@ -146,7 +147,7 @@ def test_packed_rows_have_the_loss_and_gradients_of_their_samples(name: str) -> 
 
 
 def test_all_small_models_are_walked() -> None:
-    assert len(SMALL) == 25
+    assert len(SMALL) == TINY_MODELS
 
 
 @pytest.mark.parametrize(("fusion", "language"), [("splice", "olmo3"), ("splice", "gemma2"), ("prefix", "gemma2"), ("prefix", "gemma")])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import vlmkit
+from tests.counted import TINY_MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 WALK = """
@@ -37,7 +38,7 @@ def test_every_small_model_is_traced() -> None:
     done = run("-c", WALK)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found) >= 25
+    assert len(found) == TINY_MODELS
     for name, (once, again) in found.items():
         parts, (logits, gradients), learning, flops = once
         assert parts == vlmkit.architecture(name).parameters()._asdict(), name

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import vlmkit
+from tests.counted import TINY_MODELS
 from tests.test_router_loss import EXPERTS, made
 from vlmkit.spec import SpecError
 from vlmkit.training.optimizers import build_optimizers, claimed_parameters, prepare_parts
@@ -41,7 +42,7 @@ def test_the_paths_with_a_name_hold_every_parameter_and_their_own_alone(name: st
 
 
 def test_there_are_this_many_tiny_models_and_paths() -> None:
-    assert len(TINY) >= 25
+    assert len(TINY) == TINY_MODELS
     assert sum(len(paths_of(meta(name))) for name in TINY) >= 213
 
 
