@@ -101,6 +101,8 @@ def test_the_tokens_that_an_architecture_declares_are_those_that_the_model_consu
 
 def test_a_part_is_replaced_by_a_spec_or_by_its_name() -> None:
     arch = architecture()
+    assert arch.replace(connector="mlp:depth=3,bias=false").connector == vlmkit.connectors["mlp"](depth=3, bias=False)
+    assert arch.replace(encoder="timm:model=vit_base_patch16_siglip_224").encoder.model == "vit_base_patch16_siglip_224"
     assert arch.replace(connector="mlp").connector == vlmkit.connectors["mlp"]()
     assert arch.replace(connector=vlmkit.connectors["mlp"](depth=3), name="other").connector.depth == 3
     assert arch.replace(connector="mlp") != arch
@@ -113,6 +115,8 @@ def test_a_part_is_replaced_by_a_spec_or_by_its_name() -> None:
         ({"connecter": "mlp"}, r"connecter: unknown field,.*'connector'"),
         ({"connector": "mpl"}, r"unknown connector 'mpl'; did you mean 'mlp'"),
         ({"connector": 3}, r"Architecture\.connector: expected a connector, got 3"),
+        ({"policy": "squash:392"}, r"expected FIELD=VALUE after the colon, got '392'"),
+        ({"connector": "mlp:dept=3"}, r"connector\.dept: unknown field, did you mean 'depth'"),
         ({"policy": "squash"}, r"policy 'squash' has no default for size; pass the spec instead of its name"),
         ({"language_model": "olmo3"}, r"language model 'olmo3' is no directory here, and the hub gives no config of it"),
         ({"connector": vlmkit.policies["squash"](size=56)}, r"Architecture\.connector: expected a connector, got Squash"),

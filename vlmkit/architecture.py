@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from vlmkit.connectors.base import Connector
@@ -22,6 +22,7 @@ from vlmkit.preprocess.geometry import Clip, ImagePlan, ImageSizeError, Size
 from vlmkit.preprocess.policies.base import ImagePolicy
 from vlmkit.preprocess.sampling import Sampling
 from vlmkit.spec import Spec, SpecError
+from vlmkit.written import read_part
 
 if TYPE_CHECKING:
     from torch import nn
@@ -118,8 +119,9 @@ class Architecture(Spec):
         return tuple((tower.encoder.smallest(self.connector.merge), tower.encoder.values) for tower in self.towers)
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some parts exchanged: `replace(connector=vlmkit.connectors["mlp"](depth=3))`, or a part by its
-        name where its defaults will do: `replace(connector="mlp")`, or as `to_dict` writes it.
+        """A copy with some parts exchanged: `replace(connector=vlmkit.connectors["mlp"](depth=3))`, or a part as
+        command lines write it, `replace(connector="mlp:depth=3")`, `replace(encoder="timm:model=vit_base_patch16_siglip_224")`, or as
+        `to_dict` does.
 
         A language model also by its directory or hub name: `replace(language_model="a/directory")`. The layout follows the tokenizer of
         one that can be read here, unless `layout` is given: its turns, and the special tokens around an image (`vlmkit.exchange`).
@@ -139,7 +141,7 @@ class Architecture(Spec):
                     for number, tower in enumerate(value)
                 )
             elif family is not None and family.registry is not None and isinstance(value, str):
-                changes[name] = _by_defaults(family.registry[value])
+                changes[name] = read_part(family, value, name)
         changed = super().replace(**changes)
         words = changed.language_model
         if "layout" in changes or not words.is_here or words.named_tokenizer == self.language_model.named_tokenizer:
@@ -288,14 +290,6 @@ class Architecture(Spec):
 def replan(policy: ImagePolicy, plan: ImagePlan) -> ImagePlan:
     """What another policy does with the same picture, or with the same frames of a film."""
     return policy.plan_clip(plan.source, plan.times) if plan.times else policy.plan(plan.source)
-
-
-def _by_defaults(part: type[Spec]) -> Spec:
-    required = [field.name for field in fields(part) if field.default is MISSING and field.default_factory is MISSING]
-    if required:
-        family = part.registry.family if part.registry is not None else "part"
-        raise SpecError(f"{family} {part.kind!r} has no default for {', '.join(required)}; pass the spec instead of its name")
-    return part()
 
 
 _FAMILIES: dict[str, type[Spec]] = {

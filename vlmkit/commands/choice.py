@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import warnings
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
+from vlmkit import written
 from vlmkit.architecture import Architecture, VisionTower
 from vlmkit.commands import UsageError
 from vlmkit.connectors.base import Connector
@@ -19,6 +19,7 @@ from vlmkit.plugins import load_plugin
 from vlmkit.preprocess.policies.base import ImagePolicy
 from vlmkit.registry import suggestion
 from vlmkit.spec import Spec, SpecError
+from vlmkit.written import is_json
 from vlmkit.zoo import architecture, list_models
 
 EXCHANGEABLE: dict[str, type[Spec]] = {"policy": ImagePolicy, "encoder": Encoder, "connector": Connector}
@@ -86,7 +87,7 @@ def matching(arguments: Namespace) -> list[Architecture]:
     fit."""
     load_plugins(arguments)
     text = arguments.model
-    if _is_json(text) or (text not in list_models() and os.path.exists(text)):
+    if is_json(text) or (text not in list_models() and os.path.exists(text)):
         return [exchange(described(text), arguments)]
     return [exchange(architecture(name), arguments) for name in match(text, "model", list_models())]
 
@@ -97,16 +98,16 @@ def described(text: str) -> Architecture:
 
     Raises RegistryError for what is none of it, UsageError for JSON that is no architecture, CheckpointError for a directory without one.
     """
-    if not _is_json(text) and (text in list_models() or not os.path.exists(text)):
+    if not is_json(text) and (text in list_models() or not os.path.exists(text)):
         return architecture(text)
-    if not _is_json(text) and os.path.isdir(text):
+    if not is_json(text) and os.path.isdir(text):
         from vlmkit.commands.checkpoint import architecture_of
 
         return architecture_of(text)
     try:
-        return Architecture.from_json(text if _is_json(text) else _read(text))
+        return Architecture.from_json(text if is_json(text) else _read(text))
     except SpecError as error:
-        raise UsageError(f"{'the model' if _is_json(text) else repr(text)} is no architecture: {error}") from None
+        raise UsageError(f"{'the model' if is_json(text) else repr(text)} is no architecture: {error}") from None
 
 
 def _read(path: str) -> str:
@@ -138,7 +139,7 @@ def exchange(model: Architecture, arguments: Namespace) -> Architecture:
     labels = [*map(_label, given.values()), *(f"beside={_label(text)}" for text in arguments.beside)]
     if words is not None:
         parts["language_model"] = read_language_model(words)
-        labels.append(parts["language_model"].model_type if _is_json(words) else os.path.basename(os.path.normpath(words)))
+        labels.append(parts["language_model"].model_type if is_json(words) else os.path.basename(os.path.normpath(words)))
     exchanged = _noted(model, **parts, name="+".join([model.name, *labels]))
     towers = tuple(read_tower(text, exchanged.policy) for text in arguments.beside)
     return exchanged.replace(beside=towers) if towers else exchanged
@@ -160,14 +161,14 @@ def _noted(model: Architecture, **parts: Any) -> Architecture:
 def read_language_model(text: str) -> LanguageModel:
     """A directory, a hub name, or '{"model_type": ..., "config": {...}}'. Raises UsageError for what is none of it."""
     try:
-        return LanguageModel.from_json(text, "language_model") if _is_json(text) else LanguageModel.from_pretrained(text)
+        return LanguageModel.from_json(text, "language_model") if is_json(text) else LanguageModel.from_pretrained(text)
     except SpecError as error:
         raise UsageError(f"--language-model {text}: {error}") from None
 
 
 def _label(text: str) -> str:
     """'{"kind": "mlp", "depth": 3}' -> 'mlp:depth=3', and a tower by its encoder."""
-    if not _is_json(text):
+    if not is_json(text):
         return text
     fields = json.loads(text)
     fields = fields.get("encoder", fields)
@@ -180,14 +181,8 @@ def read_part(family: str, text: str, option: str = "") -> Spec:
 
     Raises RegistryError for an unknown kind, UsageError for fields that do not fit.
     """
-    base = EXCHANGEABLE[family]
     try:
-        if _is_json(text):
-            return base.from_json(text, family)
-        kind, fields = read_fields(option or family, text)
-        assert base.registry is not None
-        part: type[Spec] = base.registry[kind]
-        return part.from_dict({"kind": kind} | fields, family)
+        return written.read_part(EXCHANGEABLE[family], text, family)
     except SpecError as error:
         raise UsageError(f"--{option or family} {text}: {error}") from None
 
@@ -195,33 +190,10 @@ def read_part(family: str, text: str, option: str = "") -> Spec:
 def read_tower(text: str, policy: ImagePolicy) -> VisionTower:
     """An encoder under this policy, or '{"policy": {...}, "encoder": {...}}'. Raises as `read_part`."""
     try:
-        if _is_json(text) and "encoder" in json.loads(text):
+        if is_json(text) and "encoder" in json.loads(text):
             return VisionTower.from_json(text, "beside")
     except (SpecError, json.JSONDecodeError) as error:
         raise UsageError(f"--beside {text}: {error}") from None
     encoder = read_part("encoder", text, "beside")
     assert isinstance(encoder, Encoder)
     return VisionTower(policy=policy, encoder=encoder)
-
-
-def _is_json(text: str) -> bool:
-    return text.lstrip().startswith("{")
-
-
-def read_fields(option: str, text: str) -> tuple[str, dict[str, Any]]:
-    """'mlp:depth=3' -> ('mlp', {'depth': 3}). Values are JSON where they can be, text where not. Raises UsageError."""
-    kind, _, rest = text.partition(":")
-    fields: dict[str, Any] = {}
-    for assignment in re.split(r",(?=\s*\w+\s*=)", rest) if rest else []:
-        name, equals, value = assignment.partition("=")
-        if not equals:
-            raise UsageError(f"--{option} {text}: expected FIELD=VALUE after the colon, got {assignment!r}")
-        fields[name.strip()] = _value(value.strip())
-    return kind, fields
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.commands import UsageError
-from vlmkit.commands.choice import add_plugin_option, load_plugins, read_fields
+from vlmkit.commands.choice import add_plugin_option, load_plugins
 from vlmkit.registry import suggestion
+from vlmkit.spec import SpecError
+from vlmkit.written import read_fields
 
 if TYPE_CHECKING:
     from vlmkit.data.shards.writer import ShardWriter
@@ -54,7 +56,10 @@ def run(arguments: Namespace) -> None:
     from vlmkit.data.shards.pack import pack
     from vlmkit.data.shards.places import folder as local_folder
 
-    name, options = read_fields("format", arguments.format)
+    try:
+        name, options = read_fields(arguments.format)
+    except SpecError as error:
+        raise UsageError(f"--format {arguments.format}: {error}") from None
     reader = formats[name]
     _check_options(reader, name, options)
     folder, output = Path(arguments.folder), local_folder(arguments.output)
