@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import GenerationMixin
+from transformers import GenerationMixin, ProcessorMixin
 
 from vlmkit.batch.portable import CODES, whole
 from vlmkit.cache_name import CACHE
 from vlmkit.fusion.incoming import FusionError
 from vlmkit.views import is_pixels, take_pixels
+
+if TYPE_CHECKING:
+    from vlmkit.about import About
+    from vlmkit.conversation import Message
+
+
+THREE = 3
+"""Axes of `position_ids` of time, row and column: (3, B, S)."""
 
 
 class Generates(GenerationMixin):  # type: ignore[misc]
@@ -21,6 +31,32 @@ class Generates(GenerationMixin):  # type: ignore[misc]
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers, for batches of both forms (vlmkit.batch.portable)."""
         return super().generate(*args, **(whole(kwargs, self.spec) if kwargs.get(CODES) is not None else kwargs))
+
+    def chat(self, processor: ProcessorMixin, image: Any, question: str, **generate: Any) -> str:
+        """One question about one image (or about none), one answer. `generate` takes transformers' arguments, among them
+        `max_new_tokens`, `do_sample`, `temperature` and `streamer`."""
+        content = [] if image is None else [{"type": "image", "image": image}]
+        conversation = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
+        batch = processor([conversation], add_generation_prompt=True).to(self.device)
+        return self.answers(processor, batch, **generate)[0]
+
+    def about(self, processor: ProcessorMixin, image: Any = None, *, before: Sequence[Message] = ()) -> About:
+        """For several questions about one image, or a list of images, or none: these are encoded once, and what stands before a question
+        is computed once. `before`: messages that every question follows, such as a system message."""
+        from vlmkit.about import About
+
+        images = [] if image is None else list(image) if isinstance(image, list | tuple) else [image]
+        return About(self, processor, images, before)
+
+    def answers(self, processor: ProcessorMixin, batch: Mapping[str, Any], **generate: Any) -> list[str]:
+        """The words generated behind each row of a batch whose rows end where an answer begins: greedy and of 256 tokens at most, unless
+        `generate`, transformers' arguments, says otherwise."""
+        stops = {*processor.stop_token_ids, *token_ids(self.generation_config.eos_token_id)}
+        ids = self.generate(**batch, **({"max_new_tokens": 256, "do_sample": False, "eos_token_id": sorted(stops)} | generate))
+        ids = ids if isinstance(ids, Tensor) else ids.sequences
+        rows = ids[:, batch["input_ids"].shape[1] :].tolist()
+        said = [[token for token in row if token not in stops] for row in rows]
+        return [str(processor.decode(row, skip_special_tokens=True)).strip() for row in said]
 
     def prepare_inputs_for_generation(
         self,
@@ -70,6 +106,16 @@ class Generates(GenerationMixin):  # type: ignore[misc]
             inputs |= pixels | {"visual_index": places}
         return inputs
 
+    def _get_candidate_generator(self, *args: Any, model_kwargs: dict[str, Any], assistant_model: Any = None, **kwargs: Any) -> Any:
+        """An assistant that sees images is given what this model is given; one of words alone only what it takes, and it guesses from the
+        words."""
+        if assistant_model is not None and not hasattr(assistant_model, "get_image_features"):
+            takes = inspect.signature(assistant_model.forward).parameters
+            model_kwargs = {name: value for name, value in model_kwargs.items() if name in takes}
+            if (positions := model_kwargs.get("position_ids")) is not None and positions.dim() == THREE:
+                del model_kwargs["position_ids"]
+        return super()._get_candidate_generator(*args, model_kwargs=model_kwargs, assistant_model=assistant_model, **kwargs)
+
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
         """Pixels of further towers have names that no signature lists."""
         super()._validate_model_kwargs({name: value for name, value in model_kwargs.items() if not is_pixels(name)})
@@ -79,7 +125,7 @@ class Generates(GenerationMixin):  # type: ignore[misc]
         which need not be the last token's."""
         before = model_kwargs.get("position_ids")
         updated: dict[str, Any] = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
-        if before is not None and before.dim() == 3:
+        if before is not None and before.dim() == THREE:
             new = torch.arange(1, updated["position_ids"].shape[-1] - before.shape[-1] + 1, device=before.device)
             updated["position_ids"] = torch.cat([before, (before.amax(dim=(0, 2))[:, None] + new).expand(3, -1, -1)], dim=-1)
         if self.fusion.keeps_visual and outputs.visual is not None:
@@ -97,8 +143,11 @@ class Generates(GenerationMixin):  # type: ignore[misc]
         """Beams and several answers share an image: only what has a row a sample is repeated."""
         shared = {name: model_kwargs.pop(name) for name in list(model_kwargs) if is_pixels(name) or name == "visual"}
         positions = model_kwargs.get("position_ids")
-        if positions is not None and positions.dim() == 3:  # (3, B, S)
+        if positions is not None and positions.dim() == THREE:  # (3, B, S)
             shared["position_ids"] = model_kwargs.pop("position_ids").repeat_interleave(expand_size, dim=1)
+        begun = model_kwargs.get(CACHE)
+        if expand_size > 1 and begun is not None and begun.get_seq_length() > 0:
+            begun.batch_repeat_interleave(expand_size)
         ids, expanded = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
         return ids, expanded | shared
 
@@ -118,3 +167,8 @@ def looks_further(visible: Tensor, begin: int) -> bool:
     """Whether in any row of visible (B, S, 2) a token from `begin` on looks at visual tokens behind those that tokens before it look at."""
     ends = torch.where(visible[..., 1] > visible[..., 0], visible[..., 1], 0)
     return bool((ends[:, begin:].amax(dim=1) > ends[:, :begin].amax(dim=1)).any())
+
+
+def token_ids(token: int | list[int] | None) -> list[int]:
+    """What a generation config says of a kind of tokens, as a list."""
+    return token if isinstance(token, list) else [] if token is None else [token]

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, GenerationMixin, PreTrainedModel, ProcessorMixin
+from transformers import AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vlmkit.arrival import check_places
@@ -328,7 +328,7 @@ class VLM(Referred, Resizes, Generates, PreTrainedModel, GenerationMixin):  # ty
         one graph with numbers, a graph for each value of theirs, and in several graphs, that stay, with a tensor.
         """
         model, rows = self.language_model, len(incoming.embeddings)
-        packed = incoming.segments is not None and incoming.attention_mask is None
+        packed = incoming.segments is not None and incoming.attention_mask is None and incoming.cache is None
         if packed:
             refuse_states(model)
         held = incoming.segments >= 0 if packed and incoming.segments is not None else None
@@ -387,19 +387,6 @@ class VLM(Referred, Resizes, Generates, PreTrainedModel, GenerationMixin):  # ty
             router_logits=getattr(outputs, "router_logits", None),
         )
 
-    @torch.no_grad()
-    def chat(self, processor: ProcessorMixin, image: Any, question: str, **generate: Any) -> str:
-        """One question about one image (or about none), one answer. `generate` takes transformers' arguments, among them
-        `max_new_tokens`, `do_sample`, `temperature` and `streamer`."""
-        content = [] if image is None else [{"type": "image", "image": image}]
-        conversation = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
-        batch = processor([conversation], add_generation_prompt=True).to(self.device)
-        stops = {*processor.stop_token_ids, *_ids(self.generation_config.eos_token_id)}
-        ids = self.generate(**batch, **({"max_new_tokens": 256, "do_sample": False, "eos_token_id": sorted(stops)} | generate))
-        answer = [token for token in ids[0, batch["input_ids"].shape[1] :].tolist() if token not in stops]
-        text: str = processor.decode(answer, skip_special_tokens=True)
-        return text.strip()
-
     def save_pretrained(self, save_directory: Any, max_shard_size: int | str = "5GB", **kwargs: Any) -> None:
         """As transformers, in shards of 5 GB. Raises NotADirectoryError where a file has the name, SpecError where adapters are not
         merged."""
@@ -407,10 +394,6 @@ class VLM(Referred, Resizes, Generates, PreTrainedModel, GenerationMixin):  # ty
         if os.path.isfile(save_directory):
             raise NotADirectoryError(f"{save_directory} is a file; name a directory to save to")
         super().save_pretrained(save_directory, max_shard_size=max_shard_size, **kwargs)
-
-
-def _ids(token: int | list[int] | None) -> list[int]:
-    return token if isinstance(token, list) else [] if token is None else [token]
 
 
 AutoModelForImageTextToText.register(VLMConfig, VLM)
