@@ -13,7 +13,7 @@ from tests.tiny import CONVERSATIONS, apart, architecture, model, shared
     "backend",
     [
         "aot_eager",  # the graphs of forward and backward, run as they were traced: seconds
-        pytest.param("inductor", marks=pytest.mark.slow),  # the default; a minute of a C++ compiler
+        pytest.param("inductor", marks=pytest.mark.habits),  # the default; a minute of a C++ compiler
     ],
 )
 def test_a_compiled_model_takes_the_step_that_the_model_takes(backend: str) -> None:

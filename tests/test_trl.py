@@ -78,7 +78,7 @@ def test_the_loss_falls_on_answers_alone(name: str, tmp_path: Path) -> None:
     assert losses[-1] < losses[0] - 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.habits
 @pytest.mark.parametrize("name", TINY)
 def test_the_loss_falls_for_every_named_model(name: str, tmp_path: Path) -> None:
     for columns in ({"messages": QUESTION + ANSWER}, {"prompt": QUESTION, "completion": ANSWER}):
@@ -134,7 +134,7 @@ def test_grpo_is_rewarded_more(tmp_path: Path) -> None:
     assert max(later) > first
 
 
-@pytest.mark.slow
+@pytest.mark.habits
 @pytest.mark.parametrize("name", TINY)
 def test_grpo_takes_every_named_model_with_one_grid_an_image(name: str, tmp_path: Path) -> None:
     if name in UNTAKEN:

@@ -192,7 +192,6 @@ def test_every_family_of_timm(family):
     holds(measure(spec))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", REFUSED)
 def test_what_has_no_whole_stride_is_refused(family):
     with pytest.raises(SpecError, match="a feature for each square patch"):
@@ -205,7 +204,6 @@ def test_the_walk_goes_over_every_file_of_timm():
     assert len(files) == 98
 
 
-@pytest.mark.slow
 def test_naflex_calls_each_block_once_whatever_the_sizes():
     tower = Timm(model=SMALLEST["naflexvit"], layer=1).build().eval()
     calls = []
