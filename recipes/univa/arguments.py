@@ -91,16 +91,29 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def configuration(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architecture, run: RunDirectory) -> dict[str, Any]:
-    """Everything that the result depends on. Threads are part of it: sums in another order differ in their last bits."""
+    """Everything that the result depends on. What it does not depend on stays as the run was begun, and so do the threads: a number that
+    was asked for is tried anyway (`other_threads`)."""
     from vlmkit.data.shards.pack import cores
 
     begun = run.configuration() or {}
+    kept = {name: value for name, value in begun.get("recipe", {}).items() if name in Recipe.free}
     plugins = [Path(plugin) for plugin in args.plugins if plugin.endswith(".py")]
     return {
-        "recipe": recipe.to_dict(),
+        "recipe": recipe.to_dict() | kept,
         "architecture": architecture.to_dict(),
         "seed": args.seed,
-        "threads": args.threads or begun.get("threads") or cores(),
+        "threads": begun.get("threads") or args.threads or cores(),
         "data": str(args.data.resolve()) if args.data else None,
         "plugins": {plugin.name: hashlib.sha256(plugin.read_bytes()).hexdigest()[:16] for plugin in plugins},
     }
+
+
+def other_threads(args: argparse.Namespace, run: RunDirectory) -> str:
+    """What is to be said where a run goes on with another number of threads than it was begun with; nothing otherwise."""
+    begun = (run.configuration() or {}).get("threads")
+    if begun is None or args.threads in (None, begun):
+        return ""
+    return (
+        f"the run was begun with {begun} threads and goes on with {args.threads}: sums in another order differ in their last bits, so its "
+        "result is no longer that of an uninterrupted run to the bit"
+    )

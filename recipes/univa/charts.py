@@ -42,7 +42,26 @@ def charts(stage: Stage, records: Sequence[dict[str, Any]]) -> str:
     if any("mfu" in record for record in records):
         curve = Curve("", "c0", [(step, 100 * value) for step, value in _means(_points(records, "mfu"))])
         figures.append(_chart("MFU in %", stage.steps, [curve]))
+    figures += _scores(stage, records)
     return f"<h4>{escape(stage.name)}</h4><section class='charts'>{''.join(figures)}</section>"
+
+
+def _scores(stage: Stage, records: Sequence[dict[str, Any]]) -> list[str]:
+    """Of held-out samples, where they were asked on the way."""
+    names = dict.fromkeys(name for record in records for name in record if name.startswith("score/"))
+    kinds = (
+        ("held-out answers right, %", "/exact", 100.0, False),
+        ("with images swapped, %", "/exact blind", 100.0, False),
+        ("held-out loss", "/loss", 1.0, True),
+    )
+    figures = []
+    for title, kind, unit, logarithmic in kinds:
+        curves = [
+            Curve(name[6 : -len(kind)], f"c{number % 4}", [(step, unit * value) for step, value in _points(records, name)])
+            for number, name in enumerate(name for name in names if name.endswith(kind))
+        ]
+        figures.append(_chart(title, stage.steps, curves, logarithmic=logarithmic, least=5))
+    return figures
 
 
 def smooth(values: Sequence[float]) -> list[float]:
@@ -90,7 +109,9 @@ def _chart(title: str, steps: int, curves: Sequence[Curve], *, logarithmic: bool
 
     def line(curve: Curve) -> str:
         every = max(1, len(curve.points) // 300)
-        points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in itertools.islice(curve.points, 0, None, every))
+        drawn = list(itertools.islice(curve.points, 0, None, every))
+        # A line from a point to itself is a dot, a single point is nothing.
+        points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in (drawn * 2 if len(drawn) == 1 else drawn))
         return f'<polyline class="{curve.css}" points="{points}"/>'
 
     grid = "".join(

@@ -21,6 +21,8 @@ from vlmkit.training.stage import Source, Stage
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Spec):
     later: ClassVar[frozenset[str]] = frozenset({"engine"})
+    free: ClassVar[frozenset[str]] = frozenset({"engine", "workers", "save_seconds"})
+    """Fields that change nothing in the result: a run goes on with others."""
 
     name: str
     model: str

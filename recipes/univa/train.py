@@ -7,7 +7,6 @@ a checkpoint that `vlmkit.load` reads, and a report. Stop it whenever you like; 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import arguments
+import asking
 import playing
 import warm_up
 from requirements import missing
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from vlmkit.data.mixture import Mixture
     from vlmkit.data.shards.places import Place
-    from vlmkit.evaluation.tasks import Task, TaskResult
     from vlmkit.training.loop import Trainer
     from vlmkit.training.processes import Processes
     from vlmkit.training.stage import Stage
@@ -93,8 +92,19 @@ def _run(args: argparse.Namespace, recipe: Recipe, architecture: vlmkit.Architec
     with processes.main_first():
         configuration = arguments.configuration(args, recipe, architecture, run)
         run.begin(configuration) if processes.main else run.check(configuration)
+        if processes.main and (note := arguments.other_threads(args, run)):
+            print(f"train.py: {note}", file=sys.stderr)
     try:
-        return train(recipe, architecture, run, seed=args.seed, threads=configuration["threads"], engine_name=engine_name, data=args.data)
+        return train(
+            recipe,
+            architecture,
+            run,
+            seed=args.seed,
+            threads=args.threads or configuration["threads"],
+            engine_name=engine_name,
+            data=args.data,
+            evaluate_every=args.evaluate_every,
+        )
     finally:
         run.unlock()
 
@@ -108,8 +118,10 @@ def train(
     threads: int,
     engine_name: str | None = None,
     data: Place | None = None,
+    evaluate_every: int = 0,
 ) -> int:
-    """The run itself, from wherever it stands. `data` holds a folder for each source; without it pictures are rendered."""
+    """The run itself, from wherever it stands. `data` holds a folder for each source; without it pictures are rendered. evaluate_every:
+    steps from one look at held-out pictures to the next; 0 looks at the end only."""
     with quit_at_ctrl_c(STOPPED):
         import torch
         import transformers
@@ -159,7 +171,10 @@ def train(
                 if stage.name in trainer.done:
                     continue
                 _announce(console, number, stage, recipe, trainer)
-                trainer.train(stage, batches(stage, processor, seed, shards), **warm_up.trainer_arguments(stage, trainer.model))
+                further = warm_up.trainer_arguments(stage, trainer.model)
+                if evaluate_every and not stage.name.startswith("warmup"):
+                    further |= {"evaluate": asking.on_the_way(recipe, processor, data), "evaluate_every": evaluate_every}
+                trainer.train(stage, batches(stage, processor, seed, shards), **further)
                 if processes.main:
                     show_stage(recipe, architecture, run, trainer, processor, stage, shards)
         except Interrupted as interrupted:
@@ -228,7 +243,7 @@ def finish(
         # Generating with weights that are spread over processes takes all of them: it is done from the checkpoint, where that fits.
         trainer.release()
         model, _ = vlmkit.load(run.path / "checkpoint", device=trainer.processes.device)
-    results = evaluate(recipe, model.eval(), processor, data, console)
+    results = asking.evaluate(recipe, model.eval(), processor, data, console)
     scores: dict[str, Any] = {
         result.name: {"sighted": vars(result.sighted), "blind": vars(result.blind), "questions": len(result.answers)} for result in results
     }
@@ -239,7 +254,7 @@ def finish(
     write_whole(run.path / "report.html", report.page(recipe, architecture, run, results, trainer.seconds, playing.line(run.path)))
     write_whole(run.path / "results.json", json.dumps({"scores": scores, "seconds": round(trainer.seconds, 1)}, indent=2) + "\n")
     if results:
-        console.print(_table(results))
+        console.print(asking.table(results))
     console.print(f"checkpoint: {run.path / 'checkpoint'}\nreport: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
     if results:
         console.print(playing.invitation(run.path), highlight=False, markup=False, soft_wrap=True)
@@ -260,62 +275,9 @@ def show_stage(
     from vlmkit.evaluation.tasks import evaluate as ask
     from vlmkit.files import write_whole
 
-    tasks = [] if trainer.engine.spread or stage.name.startswith("warmup") else training_tasks(stage, shards)
+    tasks = [] if trainer.engine.spread or stage.name.startswith("warmup") else asking.training_tasks(stage, shards)
     samples = [ask(trainer.model, processor, task, max_new_tokens=recipe.answer_tokens) for task in tasks]
     write_whole(run.path / "report.html", report.stage_page(recipe, architecture, run, trainer.seconds, samples))
-
-
-def training_tasks(stage: Stage, shards: Place, pictures: int = 4) -> list[Task]:
-    """The first pictures of each source, where they are questions about one image each."""
-    from vlmkit.data.shards import Shards
-    from vlmkit.evaluation.tasks import task_from_samples
-
-    tasks = []
-    for source in stage.data:
-        with contextlib.suppress(ValueError):  # samples of another form are trained on, and not shown
-            tasks.append(task_from_samples(source.name, Shards(shards / source.name), pictures))
-    return [task for task in tasks if len(task.images) > 1]
-
-
-def evaluate(recipe: Recipe, model: vlmkit.VLM, processor: vlmkit.VLMProcessor, data: Place | None, console: Console) -> list[TaskResult]:
-    from vlmkit.evaluation.tasks import evaluate as ask
-
-    results = []
-    for task in evaluation_tasks(recipe, data):
-        console.print(
-            f"evaluating {task.name}: {len(task.questions)} questions about {len(task.images)} images, and with images swapped",
-            soft_wrap=True,
-        )
-        results.append(ask(model, processor, task, max_new_tokens=recipe.answer_tokens))
-    return results
-
-
-def evaluation_tasks(recipe: Recipe, data: Place | None) -> list[Task]:
-    """Held-out pictures; for data from a directory the first question about each image of the shards in `eval`."""
-    if data is None:
-        from pictures import evaluation_tasks as rendered
-
-        return rendered(recipe.evaluation)
-    from vlmkit.data.shards import Shards
-    from vlmkit.data.shards.index import has_index
-    from vlmkit.evaluation.tasks import task_from_samples
-
-    names = dict.fromkeys(source.name for stage in recipe.stages for source in stage.data)
-    folders = {name: data / "eval" / name for name in names}
-    found = {name: folder for name, folder in folders.items() if (folder.is_dir() if isinstance(folder, Path) else has_index(folder))}
-    return [task_from_samples(name, Shards(folder), recipe.evaluation) for name, folder in found.items()]
-
-
-def _table(results: list[TaskResult]) -> Any:
-    from rich.table import Table
-
-    table = Table(title="held-out pictures", title_justify="left")
-    for column in ("task", "right", "right with images swapped", "character errors", "questions"):
-        table.add_column(column, justify="left" if column == "task" else "right")
-    for result in results:
-        sighted, blind = result.sighted, result.blind
-        table.add_row(result.name, f"{sighted.exact:.3f}", f"{blind.exact:.3f}", f"{sighted.characters:.3f}", str(len(result.answers)))
-    return table
 
 
 def _headline(run: RunDirectory) -> str:

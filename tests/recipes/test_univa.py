@@ -115,6 +115,39 @@ def test_after_each_stage_the_report_has_the_curves_so_far_and_answers_about_its
     assert not RunDirectory(tmp_path / "run").finished
 
 
+def test_held_out_pictures_are_asked_on_the_way_and_change_nothing(tiny, tmp_path, capsys):
+    assert train.main(["--run", "looked", "--evaluate-every", "1"]) == 0
+    assert train.main(["--run", "plain"]) == 0
+    looked, plain = (list(read_metrics(tmp_path / name)) for name in ("looked", "plain"))
+    assert [(record["loss"], record["norm"]) for record in looked] == [(record["loss"], record["norm"]) for record in plain]
+    tasks = ("description", "vqa", "ocr")
+    scored = {f"score/{task}/{kind}" for task in tasks for kind in ("exact", "exact blind")}
+    for record in looked:
+        found = {name for name in record if name.startswith("score/")}
+        assert found == (set() if record["stage"].startswith("warmup") else scored)
+    page = (tmp_path / "looked" / "report.html").read_text(encoding="utf-8")
+    assert page.count("held-out answers right, %") == page.count("with images swapped, %") == 3
+    assert "held-out answers" not in (tmp_path / "plain" / "report.html").read_text(encoding="utf-8")
+    # The last look is at the model that the end is about, and at as many pictures here.
+    results = json.loads((tmp_path / "looked" / "results.json").read_text())["scores"]
+    assert {task: looked[-1][f"score/{task}/exact"] for task in tasks} == {task: both["sighted"]["exact"] for task, both in results.items()}
+
+
+def test_a_run_goes_on_with_other_workers_and_says_what_other_threads_mean(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "finish", lambda *arguments: None)
+    assert train.main(["--run", "run", "--threads", "1"]) == 0
+    begun = (tmp_path / "run" / "run.json").read_bytes()
+    assert train.main(["--run", "run", "--workers", "2", "--save-seconds", "7", "--evaluate-every", "3"]) == 0
+    assert torch.get_num_threads() == 1
+    assert "threads" not in capsys.readouterr().err
+    assert train.main(["--run", "run", "--threads", "2"]) == 0
+    assert "the run was begun with 1 threads and goes on with 2: sums in another order" in capsys.readouterr().err
+    assert torch.get_num_threads() == 2
+    assert (tmp_path / "run" / "run.json").read_bytes() == begun
+    assert train.main(["--run", "run", "--scale", "3"]) == 1
+    assert "steps: the run has 1, asked for 3" in capsys.readouterr().err
+
+
 def test_curves_stay_within_their_charts():
     charts = importlib.import_module("charts")
     stage = stages.TINY.stages[-1]

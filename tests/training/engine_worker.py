@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import traceback
+import zlib
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from torch.utils.data import Dataset
 
 import vlmkit
 from tests.training.conftest import DATA, small
+from vlmkit.evaluation.tasks import Question, Task, evaluate
 from vlmkit.training.adapter import Adapter
 from vlmkit.training.blueprint import OfArchitecture
 from vlmkit.training.engines import engine
@@ -69,6 +71,7 @@ STAGES = {
     "skip": Stage(
         name="skip", steps=4, batch_size=2, connector=1e-3, language_model=1e-3, schedule="constant", nonfinite="skip", data=DATA
     ),
+    "looked": Stage(name="looked", steps=4, batch_size=2, encoder=1e-3, connector=1e-3, language_model=1e-3, data=DATA),
     "dora": Stage(
         name="dora",
         steps=10,
@@ -98,6 +101,13 @@ class Mixed(Dataset[dict[str, Tensor]]):
         return dict(self.processor(rows, pack=number % 2 == 1))
 
 
+def task() -> Task:
+    """Questions about three pictures of three sizes."""
+    rng = np.random.default_rng(7)
+    images = tuple(rng.integers(0, 255, (*size, 3), dtype=np.uint8) for size in ((56, 56), (84, 56), (56, 140)))
+    return Task("seen", images, tuple(Question(number, f"{number}?", "yes") for number in range(3)))
+
+
 def train(processes: Processes, directory: str, kind: str, stage: str, stop: int | None) -> None:
     run = RunDirectory(Path(directory))
     if processes.main:
@@ -120,8 +130,18 @@ def train(processes: Processes, directory: str, kind: str, stage: str, stop: int
         spoilt = stage == "skip" and processes.rank == processes.world - 1 and calls == 2 * (MICRO_BATCHES // processes.world)
         return model_loss(model, batch) * (math.nan if spoilt else 1.0)
 
+    batches = Mixed(vlmkit.build_processor(small()))
+    looks: dict[str, Any] = {}
+    if stage == "looked":
+        looks = {"evaluate": lambda model: held(model), "evaluate_every": 2}
+
+    def held(model: Any) -> dict[str, float]:
+        said = [answer.sighted + answer.blind for answer in evaluate(model, batches.processor, task(), max_new_tokens=6).answers]
+        loss = model(**batches[1000], use_cache=False).loss.item()
+        return {"loss": loss, "letters": len("".join(said)), "said": float(zlib.crc32("".join(said).encode()))}
+
     try:
-        trainer.train(STAGES[stage].replace(accumulate=MICRO_BATCHES // processes.world), Mixed(vlmkit.build_processor(small())), loss=loss)
+        trainer.train(STAGES[stage].replace(accumulate=MICRO_BATCHES // processes.world), batches, loss=loss, **looks)
     except Interrupted:
         assert stop is not None
     if trainer.log is not None:

@@ -30,12 +30,12 @@ def plan(root: Path) -> list[dict[str, Any]]:
     def run(name: str, engine: str, stage: str, stop: int | None = None) -> list[Any]:
         return [str(root / name), engine, stage, stop]
 
-    two: list[list[Any]] = [run(f"{kind}-{stage}", kind, stage) for stage in ("connector", "skip") for kind in SPREAD]
+    two: list[list[Any]] = [run(f"{kind}-{stage}", kind, stage) for stage in ("connector", "skip", "looked") for kind in SPREAD]
     for kind in SPREAD:
         two += [run(f"{kind}-full", kind, "full", 5)]
         two += [["copy", str(root / f"{kind}-full"), str(root / f"{kind}-full-{world}")] for world in (1, 3)]
         two += [run(f"{kind}-full", kind, "full")]
-    one = [run(f"single-{stage}", "single", stage) for stage in (*STAGES, "skip")]
+    one = [run(f"single-{stage}", "single", stage) for stage in (*STAGES, "skip", "looked")]
     one += [run(f"{kind}-full-1", kind, "full") for kind in SPREAD]
     # Another engine goes on as well: the state belongs to none of them.
     three = [run("fsdp2-full-3", "fsdp2", "full"), run("zero2-full-3", "ddp", "full")]
@@ -100,6 +100,20 @@ def test_an_update_that_is_no_number_on_one_process_is_skipped_by_all(runs, kind
     assert one.names("weight") == other.names("weight")
     for tensor in one.names("weight"):
         torch.testing.assert_close(whole(other, "weight", tensor), whole(one, "weight", tensor), rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("kind", SPREAD)
+def test_held_out_samples_are_scored_as_one_process_scores_them(runs, kind):
+    """Greedy answers are generated with weights that are spread. Losses measured within 5e-7."""
+    wanted, found = (list(read_metrics(runs / of)) for of in ("single-looked", f"{kind}-looked"))
+    for one, other in zip(wanted, found, strict=True):
+        assert ("score/loss" in one) == (one["step"] in (1, 3))
+        for name in one:
+            if name in ("loss", "score/loss"):
+                assert abs(one[name] - other[name]) < 2e-6
+            elif name.startswith("score/"):
+                assert one[name] == other[name]
+    assert wanted[-1]["score/letters"] > 10
 
 
 @pytest.mark.parametrize("kind", SPREAD)

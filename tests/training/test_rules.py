@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor, nn
@@ -104,11 +106,18 @@ def test_an_evaluation_on_the_way_is_logged_and_changes_nothing(tmp_path):
 
     stage = Stage(name="all", steps=5, batch_size=2, **FEW)
     plain = Setup(tmp_path / "plain")
-    plain.trainer.train(stage, plain.batches)
+
+    def noisy(model: nn.Module, batch: Any) -> Tensor:
+        return model_loss(model, batch) * (1 + torch.rand(()) / 10 + random.random() / 10 + np.random.rand() / 10)
+
+    plain.trainer.train(stage, plain.batches, loss=noisy)
+    assert plain.trainer.log is not None
+    plain.trainer.log.close()
     setup = Setup(tmp_path / "run")
     modes: list[bool] = []
 
     def evaluate(model: nn.Module) -> dict[str, float]:
+        torch.rand(1), np.random.rand(), random.random()
         modes.append(any(module.training for module in model.modules()) or torch.is_grad_enabled())
         return {"answers/exact": 0.25 * len(modes)}
 
@@ -116,16 +125,20 @@ def test_an_evaluation_on_the_way_is_logged_and_changes_nothing(tmp_path):
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
         during.append(model.get_submodule("connector").training and not model.get_submodule("encoder").training)
-        return model_loss(model, batch)
+        return noisy(model, batch)
 
     setup.trainer.train(stage, setup.batches, loss=loss, evaluate=evaluate, evaluate_every=2)
-    assert modes == [False, False]  # after steps 2 and 4
+    assert modes == [False, False, False]  # after steps 2 and 4, and at the end
     assert during == [True] * 5
     assert all(torch.equal(value, setup.weights()[name]) for name, value in plain.weights().items())
     assert setup.trainer.log is not None
     setup.trainer.log.close()
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    assert [(event.step, event.value) for event in events.Scalars("answers/exact")] == [(2, 0.25), (4, 0.5)]
+    assert [(event.step, event.value) for event in events.Scalars("answers/exact")] == [(2, 0.25), (4, 0.5), (5, 0.75)]
+    one, other = (list(read_metrics(tmp_path / name)) for name in ("plain", "run"))
+    assert [record.get("score/answers/exact") for record in other] == [None, 0.25, None, 0.5, 0.75]
+    # Its losses have random numbers in them, so they say that those go on as if nobody had looked.
+    assert [(record["loss"], record["norm"]) for record in one] == [(record["loss"], record["norm"]) for record in other]
 
 
 def test_a_moving_average_is_its_sum(tmp_path):

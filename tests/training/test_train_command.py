@@ -112,6 +112,28 @@ def test_from_stages_through_a_stop_to_answers(desk, capsys):
     assert answers == [model.chat(processor, "photo.png", "What?", max_new_tokens=4) + "\n"] * 2
 
 
+def test_held_out_samples_are_scored_on_the_way(desk, capsys):
+    assert cli.main(given("run", "--evaluate-every", "2", "--hold-out", "2")) == 0, capsys.readouterr().err
+    scored = {(record["stage"], record["step"]): scores_of(record) for record in read_metrics(desk / "run") if scores_of(record)}
+    assert list(scored) == [("align", 1), ("align", 2), ("sft", 1), ("sft", 3), ("sft", 5)]
+    assert scored["align", 1].keys() == {f"score/{source}/{kind}" for source in "ab" for kind in ("loss", "exact", "exact blind")}
+    assert scored["sft", 5]["score/a/loss"] < scored["align", 2]["score/a/loss"]
+    # Without a look, and looked at through another directory: the same bits.
+    assert cli.main(given("blind", "--hold-out", "2")) == 0
+    losses = [[(record["loss"], record["norm"]) for record in read_metrics(desk / name)] for name in ("run", "blind")]
+    assert losses[0] == losses[1]
+    assert cli.main(given("elsewhere", "--evaluate-every", "6", "--evaluate", "data")) == 0
+    assert scores_of(list(read_metrics(desk / "elsewhere"))[-1])
+    capsys.readouterr()
+    # How often is free in a run that goes on; what is trained on is not.
+    assert cli.main(given("run", "--evaluate-every", "1", "--hold-out", "1")) == 1
+    assert "hold_out: the run has 2, asked for 1" in capsys.readouterr().err
+
+
+def scores_of(record: dict) -> dict[str, float]:
+    return {name: value for name, value in record.items() if name.startswith("score/")}
+
+
 def test_a_directory_keeps_its_configuration(desk, capsys):
     short = desk / "short.yaml"
     short.write_text(STAGES.replace("steps: 3", "steps: 1").replace("steps: 6", "steps: 1"))
@@ -138,6 +160,11 @@ def test_a_directory_keeps_its_configuration(desk, capsys):
         (["--workers", "-1"], "--workers takes 0 or more, got -1"),
         (["--threads", "0"], "--threads takes 1 or more, got 0"),
         (["--save-seconds", "-2"], "--save-seconds takes 0 or more, got -2.0"),
+        (["--evaluate-every", "-1"], "--evaluate-every takes 0 or more, got -1"),
+        (["--hold-out", "-1"], "--hold-out takes 0 or more, got -1"),
+        (["--evaluate-every", "2"], "name them with --evaluate DIR, or keep some of each source back with --hold-out N"),
+        (["--evaluate", "nowhere"], "--evaluate nowhere is no directory"),
+        (["--evaluate", "data", "--hold-out", "1"], "--evaluate data and --hold-out 1 both say what is held out; leave one out"),
         (["--engine", "zero1"], "invalid choice: 'zero1'"),
         (["--dtype", "float16"], "invalid choice: 'float16'"),
         (["--connector", "mpl"], "unknown connector 'mpl'; did you mean 'mlp'"),

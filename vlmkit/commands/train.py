@@ -35,6 +35,19 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, dest="directory", metavar="DIR", help="directory of the run; runs/<model> unless given")
     parser.add_argument("--fresh", action="store_true", help="remove the run in that directory and start anew")
     add_engine_options(parser)
+    parser.add_argument(
+        "--evaluate",
+        type=shards_at,
+        metavar="DIR_OR_ADDRESS",
+        help="where --evaluate-every takes samples from: a folder of shards for each source, as in --data",
+    )
+    parser.add_argument(
+        "--hold-out",
+        type=int,
+        default=0,
+        metavar="N",
+        help="take them from --data instead: keep N samples of each source out of the training",
+    )
     parser.add_argument("--weights", metavar="WHAT", help="'pretrained', or a checkpoint's directory; random unless given")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of random weights and of the order of data (%(default)s)")
@@ -60,12 +73,19 @@ def add_engine_options(parser: ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="processes that prepare batches ahead, in each process")
     parser.add_argument("--save-seconds", type=float, metavar="S", help="time between two saved states")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of each process; all cores unless given")
+    parser.add_argument(
+        "--evaluate-every",
+        type=int,
+        default=0,
+        metavar="N",
+        help="score held-out samples after every N steps and at the end of a stage",
+    )
 
 
 def check_engine_options(arguments: Namespace) -> None:
     """Raises UsageError for a number that cannot be."""
-    for name, least in (("workers", 0), ("threads", 1), ("save_seconds", 0)):
-        if (value := getattr(arguments, name)) is not None and value < least:
+    for name, least in (("workers", 0), ("threads", 1), ("save_seconds", 0), ("evaluate_every", 0), ("hold_out", 0)):
+        if (value := getattr(arguments, name, None)) is not None and value < least:
             raise UsageError(f"--{name.replace('_', '-')} takes {least} or more, got {value}")
 
 
@@ -93,6 +113,8 @@ def run(arguments: Namespace) -> None:
         "dtype": arguments.dtype,
         "seed": arguments.seed,
     }
+    if arguments.hold_out:
+        configuration["hold_out"] = arguments.hold_out
     try:
         code = _train(arguments, architecture, stages, run, configuration)
     finally:
@@ -103,8 +125,16 @@ def run(arguments: Namespace) -> None:
 
 def _check_data(arguments: Namespace) -> None:
     # Of an address only what lies under it is known: the mixture says which source is not there.
-    if isinstance(arguments.data, Path) and not arguments.data.is_dir():
-        raise UsageError(f"--data {arguments.data} is no directory; 'vlmkit data pack' writes shards")
+    for name in ("data", "evaluate"):
+        if isinstance(directory := getattr(arguments, name), Path) and not directory.is_dir():
+            raise UsageError(f"--{name} {directory} is no directory; 'vlmkit data pack' writes shards")
+    if arguments.evaluate is not None and arguments.hold_out:
+        raise UsageError(f"--evaluate {arguments.evaluate} and --hold-out {arguments.hold_out} both say what is held out; leave one out")
+    if arguments.evaluate_every and arguments.evaluate is None and not arguments.hold_out:
+        raise UsageError(
+            "--evaluate-every needs samples that are not trained on: name them with --evaluate DIR, or keep some of each source back with "
+            "--hold-out N"
+        )
 
 
 def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run: Any, configuration: dict[str, Any]) -> int:
@@ -117,6 +147,7 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
     from vlmkit.training.blueprint import OfArchitecture
     from vlmkit.training.consolidate import consolidate
     from vlmkit.training.engines import engine
+    from vlmkit.training.held_out import held_out, kept_back
     from vlmkit.training.loop import Interrupted, Trainer
     from vlmkit.training.processes import meet
     from vlmkit.training.signals import StopSignals
@@ -150,7 +181,14 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
             for stage in stages:
                 if stage.image_size is not None:
                     processor = vlmkit.build_processor(at_resolution(architecture, stage.image_size))
-                trainer.train(stage, mixture(stage, processor, arguments.data, seed=arguments.seed))
+                looks = None
+                if arguments.evaluate_every and stage.name not in trainer.done:
+                    if arguments.hold_out:
+                        looks = kept_back(stage, processor, arguments.data, arguments.hold_out)
+                    else:
+                        looks = held_out(stage, processor, arguments.evaluate)
+                data = mixture(stage, processor, arguments.data, seed=arguments.seed, hold_out=arguments.hold_out)
+                trainer.train(stage, data, evaluate=looks, evaluate_every=arguments.evaluate_every)
         except Interrupted as stopped:
             console.print(f"{stopped}; the state is saved. The same command goes on from there.", soft_wrap=True)
             return 128 + stopped.signal

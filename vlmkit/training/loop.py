@@ -11,7 +11,7 @@ import math
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -30,6 +30,7 @@ from vlmkit.training.engines import engine as engine_of
 from vlmkit.training.engines.base import Engine, Loss
 from vlmkit.training.flops import ModelFlops, learning_shares
 from vlmkit.training.lineage import Lineage
+from vlmkit.training.looking import Evaluate, looking
 from vlmkit.training.meters import CountedBatches, Counts, Meters
 from vlmkit.training.metrics_log import MetricsLog
 from vlmkit.training.optimizers import build_optimizers, set_rates
@@ -120,15 +121,15 @@ class Trainer:
         *,
         loss: Loss = model_loss,
         head: nn.Module | None = None,
-        evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+        evaluate: Evaluate | None = None,
         evaluate_every: int = 0,
     ) -> None:
         """Train one stage from where it stands; a finished one is passed over.
 
         batches: a mixture that does not end, whose state is saved with the run's; or micro-batch n of the stage as
         `batches[n]`, for any n. loss: the mean loss of a batch, by default the model's own. head: a module that learns in
-        this stage only, at the rate `stage.head`. evaluate: called by every process after each `evaluate_every` steps; its numbers are
-        logged.
+        this stage only, at the rate `stage.head`. evaluate: called by every process after each `evaluate_every` steps and after the
+        last; its scores stand in the record of the step (vlmkit.training.looking).
 
         Raises Interrupted after SIGINT or SIGTERM, with the state saved, DivergedError, TooManyRejected, and StateError where
         an update was made of another number of micro-batches before.
@@ -178,12 +179,12 @@ class Trainer:
                 self.updates += 1
                 self.seconds = now - begun
                 counts, stopping, saving = self._agree(counted.take(), stop.number, now - saved_at >= self.save_seconds)
-                self._record(stage, step, update, rates, meters.step(counts, now - ended), skipped=not sound)
+                measured = meters.step(counts, now - ended)
                 progress.update(step + 1, update.loss, meters.recent())
-                ended = now
-                if evaluate is not None and evaluate_every and (step + 1) % evaluate_every == 0:
-                    self._evaluate(evaluate)
-                    ended = time.perf_counter()
+                looks = evaluate is not None and evaluate_every and ((step + 1) % evaluate_every == 0 or step + 1 == stage.steps)
+                scores = self._look(evaluate) if looks and evaluate is not None else {}
+                self._record(stage, step, update, rates, measured, scores, skipped=not sound)
+                ended = time.perf_counter()
                 if stopping or saving:
                     self._save(stage.name, step + 1)
                     ended = saved_at = time.perf_counter()
@@ -248,24 +249,18 @@ class Trainer:
         update: Update,
         rates: Mapping[str, float],
         measured: Mapping[str, float],
+        scores: Mapping[str, float],
         *,
         skipped: bool,
     ) -> None:
         if self.log is not None:
             record = {"stage": stage.name, "step": step, "loss": update.loss, "rate": max(rates.values()), "norm": update.norm}
             record |= {f"rate/{path}": rate for path, rate in rates.items()} | ({"skipped": True} if skipped else {})
-            self.log.write(self.updates, record | dict(measured) | {"seconds": round(self.seconds, 3)})
+            self.log.write(self.updates, record | dict(measured) | {"seconds": round(self.seconds, 3)}, scores)
 
-    def _evaluate(self, evaluate: Callable[[nn.Module], Mapping[str, float]]) -> None:
-        """The model in evaluation mode, and each module as it was afterwards."""
-        before = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        with torch.no_grad():
-            scores = evaluate(self.model)
-        for module, training in before.items():
-            module.training = training
-        if self.log is not None:
-            self.log.scores(self.updates, dict(scores))
+    def _look(self, evaluate: Evaluate) -> Mapping[str, float]:
+        with looking(self.engine, self.model):
+            return evaluate(self.model)
 
     def _agree(self, counts: Counts, stopping: int, saving: bool) -> tuple[Counts, int, bool]:
         """What all processes counted, and what all do after this step: a signal reaches one of them, and clocks differ. A state that all

@@ -39,16 +39,20 @@ class MetricsLog:
         # TensorBoard drops what earlier files say of this step and later ones.
         self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
 
-    def write(self, step: int, record: dict[str, Any]) -> None:
-        """One record. `step` counts the updates of all stages; its floating numbers are curves."""
-        self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+    def write(self, step: int, record: dict[str, Any], scores: Mapping[str, float] | None = None) -> None:
+        """One record. `step` counts the updates of all stages; its floating numbers are curves. scores: of an evaluation after this
+        step, which stand in the record as `score/...`."""
+        scored = {f"score/{name}": value for name, value in (scores or {}).items()}
+        self._file.write(json.dumps(record | scored, ensure_ascii=False).encode() + b"\n")
         curves = {f"train/{name}": value for name, value in record.items() if isinstance(value, float)}
         for name, value in curves.items():
             self._events.add_scalar(name, value, step)
         for tracker in self.trackers:
             tracker.log(step, curves)
+        if scores:
+            self.scores(step, scores)
 
-    def scores(self, step: int, scores: dict[str, float]) -> None:
+    def scores(self, step: int, scores: Mapping[str, float]) -> None:
         """Results of an evaluation, as points beside the curves."""
         for name, value in scores.items():
             self._events.add_scalar(name, value, step)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,6 +132,14 @@ class Engine(ABC):
     @abstractmethod
     def end(self) -> None:
         """Let go of all but the weights, after the last step of a stage."""
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """In which a forward pass computes."""
+        return nullcontext()
+
+    def settle(self, model: nn.Module) -> None:
+        """After forward passes without a backward pass: what was made whole for them is no longer held."""
+        return
 
     def start_averages(self) -> None:
         """Keep a moving average of what learns, from the weights as they are now."""

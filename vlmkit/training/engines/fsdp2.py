@@ -55,6 +55,11 @@ class FSDP2(TorchEngine):
         model.set_requires_gradient_sync(last)
         return nullcontext()
 
+    def settle(self, model: nn.Module) -> None:
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
     def _shares(self, model: nn.Module) -> list[Share]:
         return [self._share(name, parameter) for name, parameter in model.named_parameters()]
 

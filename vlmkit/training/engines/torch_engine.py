@@ -43,7 +43,7 @@ class TorchEngine(Engine):
     def backward(self, loss: Loss, batch: Batch, *, part: float, last: bool) -> Tensor:
         assert self._model is not None, "begin() comes before the first step"
         with self._synchronized(self._model, last):
-            with self._precision():
+            with self.precision():
                 value = loss(self._model, batch) * part
             value.backward()  # type: ignore[no-untyped-call]
         return value.detach()
@@ -68,9 +68,6 @@ class TorchEngine(Engine):
         return model
 
     def _synchronized(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
-        return nullcontext()
-
-    def _precision(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
     def _shares(self, model: nn.Module) -> list[Share]:

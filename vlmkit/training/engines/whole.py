@@ -33,7 +33,7 @@ class Single(TorchEngine):
         fill(model, whole_shares(model), weights(model))
         return model
 
-    def _precision(self) -> AbstractContextManager[Any]:
+    def precision(self) -> AbstractContextManager[Any]:
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.processes.device.type, self.dtype)
