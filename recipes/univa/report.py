@@ -269,7 +269,8 @@ table { border-collapse: collapse; width: 100%; font-size: 13.5px; margin: 10px 
   font-weight: 500 } th, td { padding: 6px 10px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 14px } .chart { padding: 10px 12px }
 .chart figcaption { font-size: 13px; font-weight: 600 } svg { width: 100%; display: block } svg text { font-size: 10px; fill: var(--soft) }
-svg line { stroke: var(--line) } polyline { fill: none; stroke-linecap: round; stroke: var(--accent); stroke-width: 1.8 } .raw { opacity: .28; stroke-width: 1 }
+svg line { stroke: var(--line) } polyline { fill: none; stroke-linecap: round; stroke: var(--accent); stroke-width: 1.8 }
+.raw { opacity: .28; stroke-width: 1 }
 .c1 { stroke: #d97706 } .c2 { stroke: #059669 } .c3 { stroke: #a855f7 } .key { font-weight: 400; color: var(--soft) }
 .key i { display: inline-block; width: 10px; height: 3px; margin: 0 4px 3px 8px; background: var(--accent) }
 .key .c1 { background: #d97706 }

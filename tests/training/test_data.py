@@ -18,6 +18,8 @@ from tests.data.mixed import counted, sample
 from tests.training.conftest import STAGES, Setup, small
 from vlmkit.data.mixture import DataSource, Mixture
 from vlmkit.data.rejections import TooManyRejected
+from vlmkit.data.sample import Sample
+from vlmkit.data.shards.stores import StoreError
 from vlmkit.training.loop import Interrupted
 from vlmkit.training.metrics_log import read_metrics
 from vlmkit.training.states import SavedState, StateError
@@ -119,3 +121,42 @@ def test_a_run_stops_with_one_sentence_where_too_much_is_bad(tmp_path: Path) -> 
     setup = Setup(tmp_path / "run", batches=mixture(limit=0.1, window=300))
     with pytest.raises(TooManyRejected, match=r"samples of 'a' cannot be used \(\d+\.\d%, allowed 10\.0%\)"):
         setup.train()
+
+
+class Lost:
+    """Samples whose storage fails when their images are read, in whichever process does it."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, number: int) -> Sample:
+        return sample("a", number, "one")
+
+    def images(self, number: int) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (StoreError("s3://bucket/a.tar cannot be read (OSError: no route), tried 5 times"), None),
+        (FileNotFoundError(2, "No such file or directory", "a.tar"), "[Errno 2] No such file or directory: 'a.tar'"),
+    ],
+)
+def test_storage_that_fails_in_a_worker_is_a_sentence(tmp_path: Path, workers: int, error: Exception, said: str | None) -> None:
+    lost = Mixture([DataSource("a", Lost(error))], vlmkit.build_processor(small()), rows=2, length=120, pack=True, window=8)
+    setup = Setup(tmp_path / "run", workers=workers, batches=lost)
+    with pytest.raises(type(error)) as raised:
+        setup.trainer.train(STAGES[2], lost)
+    assert str(raised.value) == (said or str(error))
+
+
+def test_an_error_of_ours_in_a_worker_keeps_its_lines(tmp_path: Path) -> None:
+    lost = Mixture([DataSource("a", Lost(RuntimeError("a bug")))], vlmkit.build_processor(small()), rows=2, length=120, pack=True, window=8)
+    setup = Setup(tmp_path / "run", workers=1, batches=lost)
+    with pytest.raises(RuntimeError, match=r"(?s)Caught RuntimeError in DataLoader worker.*in images.*a bug"):
+        setup.trainer.train(STAGES[2], lost)

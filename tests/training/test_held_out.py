@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,7 @@ def test_what_is_held_out_and_the_rest_are_all_samples_once(shards, count):
     every = [shards[number].id for number in range(11)]
     assert sorted(of_kept + of_rest) == sorted(every)
     assert of_rest == [name for name in every if name not in of_kept]  # in their order
-    distances = {every.index(after) - every.index(before) for before, after in zip(of_kept, of_kept[1:], strict=False)}
+    distances = {every.index(after) - every.index(before) for before, after in itertools.pairwise(of_kept)}
     assert len(distances) <= 1
     for part in (kept, rest):
         for number in range(len(part)):
@@ -52,7 +53,7 @@ def test_what_is_held_out_and_the_rest_are_all_samples_once(shards, count):
 
 
 def test_more_than_half_is_not_held_out(shards):
-    with pytest.raises(DataError, match="6 samples cannot be held out of 11 in .*; half of them at most"):
+    with pytest.raises(DataError, match=r"6 samples cannot be held out of 11 in .*; half of them at most"):
         Chosen(shards, 6)
     assert some(shards, 6) is shards
     assert len(some(shards, 4)) == 4

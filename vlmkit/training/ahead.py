@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vlmkit.data.mixture import Batches, Mixture
+from vlmkit.data.sample import DataError
 from vlmkit.training.processes import Processes
 from vlmkit.training.signals import ignore_stop_signals, stop_signals_held_back
 from vlmkit.training.stage import Stage
@@ -25,13 +26,37 @@ def working_ahead(begin: Callable[[], Iterator[dict[str, Tensor]]]) -> Iterator[
         ahead = begin()
         workers = set(active_children()) - others
     try:
-        yield ahead
+        yield _in_plain_words(ahead)
     finally:
         close = getattr(ahead, "close", None) or getattr(ahead, "_shutdown_workers", None)
         if close is not None:
             close()
         for worker in workers:  # one that is stuck in a batch ignores what torch ends it with, and Python waits for it
             worker.kill()
+
+
+def _in_plain_words(batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    """What a worker says of data, without the traceback of the worker that torch puts before it. Any other error is a fault of ours, of
+    which every line is wanted."""
+    while True:
+        try:
+            batch = next(batches, None)
+        except (DataError, OSError) as error:
+            if (said := _last_sentence(error)) is None:
+                raise
+            raise type(error)(said) from None
+        if batch is None:
+            return
+        yield batch
+
+
+def _last_sentence(error: Exception) -> str | None:
+    """Of an error that torch made of one in a worker; None of any other."""
+    text = str(error)
+    if not text.startswith(f"Caught {type(error).__name__} in "):
+        return None
+    begin = text.rfind(f"{type(error).__qualname__}: ")
+    return text[begin:].split(": ", 1)[1].strip() if begin >= 0 else None
 
 
 def mixed(mixture: Mixture, state: Mapping[str, Any] | None, processes: Processes, *, workers: int, threads: int) -> Batches:
