@@ -9,8 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmkit.evaluation import metrics
-from vlmkit.evaluation.metrics import character_error_rate, edit_distance, exact_match, normalise, word_error_rate
+from vlmkit.evaluation.metrics import (
+    anls,
+    answers,
+    box_iou,
+    captions,
+    character_error_rate,
+    cider_d,
+    edit_distance,
+    errors,
+    exact_match,
+    gqa_match,
+    normalise,
+    places,
+    pointing_accuracy,
+    rouge_l,
+    vqa_accuracy,
+    word_error_rate,
+    word_f1,
+)
+from vlmkit.pointing import Box
 
 texts = st.text(alphabet="abC é\n", max_size=8)
 
@@ -61,8 +79,35 @@ def test_error_rates_of_known_texts():
         character_error_rate(["a"], ["a", "b"])
 
 
-def test_the_examples_are_true():
-    assert doctest.testmod(metrics).failed == 0
+@pytest.mark.parametrize("module", [answers, captions, errors, places])
+def test_the_examples_are_true(module):
+    tried = doctest.testmod(module)
+    assert tried.attempted
+    assert tried.failed == 0
+
+
+def test_what_stands_at_the_edge():
+    assert vqa_accuracy("x", ["x", "x"]) == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match="leaves out one person of several, got 1 answers"):
+        vqa_accuracy("x", ["x"])
+    assert anls("", [""]) == word_f1("", " ") == gqa_match("", ".") == 1
+    with pytest.raises(ValueError, match="one right answer or more"):
+        anls("x", [])
+    assert cider_d([["a", "b"]], [[["a", "b"]]]) == [0.0]  # one picture: no word is rare
+    assert cider_d([[]], [[["a"]]]) == [0.0]
+    with pytest.raises(ValueError, match="1 answers for 1 sets of references, each of one caption or more"):
+        cider_d([["a"]], [[]])
+    assert rouge_l([], [["a"]]) == rouge_l(["a"], [["b"]]) == 0
+    assert box_iou(Box(1, 1, 1, 1), Box(1, 1, 1, 1)) == 0
+    assert pointing_accuracy([], []) == 0
+    with pytest.raises(ValueError, match="0 points for 1 targets"):
+        pointing_accuracy([], [Box(0, 0, 1, 1)])
+
+
+def test_bleu_without_sacrebleu_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
+    with pytest.raises(ImportError, match=r"pip install 'vlmkit\[eval\]'"):
+        captions.bleu4([["a"]], [[["a"]]])
 
 
 def test_metrics_load_no_torch():
