@@ -31,6 +31,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "mllama": {**_VIT, "mlp": 64, "image_size": 56, "global_layers": 1, "selected": (1,)},
     "open_clip": _VIT,
     "clip": _HF,
+    "intern_vit": _HF,
     "siglip": _HF,
     "siglip2": _HF,
     "siglip_rotary": {"width": 32, "layers": 2, "heads": 2, "patch": 14, "mlp": 64},
@@ -58,12 +59,14 @@ POLICIES: dict[str, dict[str, Any]] = {
     "resize_crop": {"factor": 28, "resize": (56, 60)},
     "smart_resize": {"min_pixels": 4 * 28 * 28, "max_pixels": 8 * 28 * 28},
     "squash": {"size": 56},
+    "tiles": {"size": 56, "most": 3},
 }
 LAYOUTS: dict[str, dict[str, Any]] = {
     "bracketed": {"template": CHATML, "placeholder": "<|image|>", "start": "<|image_start|>", "end": "<|image_end|>"},
     "bracketed_lines": {"template": CHATML, "placeholder": "<|image|>", "start": "<|image_start|>", "end": "<|image_end|>"},
     "fenced": {"template": CHATML, "placeholder": "<|image|>", "boundary": "<|image_start|>"},
     "images_first": {"template": CHATML, "placeholder": "<|image|>"},
+    "numbered_tiles": {"template": CHATML, "placeholder": "<|image|>"},
     "opening": {"template": CHATML, "placeholder": "<|image|>"},
     "rows": {"template": CHATML, "placeholder": "<|image|>", "row_end": "<|image_start|>", "image_end": "<|image_end|>"},
     "rows_first": {"template": CHATML, "placeholder": "<|image|>", "row_end": "<|image_start|>"},

@@ -89,7 +89,8 @@ FIELDS = {
     ),
     "pixel_shuffle": st.fixed_dictionaries(
         {}, optional={"ratio": st.integers(1, 4), "order": st.sampled_from(["dh dw c", "c dh dw"]), "bias": st.booleans()}
-    ),
+    )
+    | st.fixed_dictionaries({"ratio": st.integers(1, 4), "inner": st.sampled_from([connectors["mlp"](norm_in="layer_norm", bias=False)])}),
     "query_attention": st.fixed_dictionaries(
         {"queries": st.sampled_from([((1, 3),), ((2, 2), (3, 5)), ((1, 4), (2, 3), (4, 6))]), "heads": st.sampled_from([1, 2, 4])},
         optional={"activation": ACTIVATIONS, "norm_eps": EPS},

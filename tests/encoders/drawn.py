@@ -25,6 +25,7 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "open_clip": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20},
     "clip": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20, "mlp": 64, "positions": "bicubic_antialias"},
+    "intern_vit": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20, "mlp": 64, "positions": "bicubic_antialias"},
     "siglip": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20, "mlp": 64, "positions": "bicubic_antialias"},
     "siglip2": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "image_size": 20, "mlp": 64},
     "siglip_rotary": {"width": 32, "layers": 3, "heads": 4, "patch": 4, "mlp": 64},

@@ -54,11 +54,24 @@ def towers():
 def test_the_catalogue_is_whole():
     assert (
         KINDS
-        == ["aimv2", "clip", "mllama", "open_clip", "patches", "pixtral", "qwen2_vl", "siglip", "siglip2", "siglip_rotary", "timm"]
+        == [
+            "aimv2",
+            "clip",
+            "intern_vit",
+            "mllama",
+            "open_clip",
+            "patches",
+            "pixtral",
+            "qwen2_vl",
+            "siglip",
+            "siglip2",
+            "siglip_rotary",
+            "timm",
+        ]
         == sorted(TINY)
     )
-    assert WITH_BLOCKS == ["aimv2", "clip", "open_clip", "pixtral", "qwen2_vl", "siglip", "siglip2", "siglip_rotary", "timm"]
-    assert WITH_A_TABLE == ["aimv2", "clip", "open_clip", "siglip", "siglip2", "timm"]
+    assert WITH_BLOCKS == ["aimv2", "clip", "intern_vit", "open_clip", "pixtral", "qwen2_vl", "siglip", "siglip2", "siglip_rotary", "timm"]
+    assert WITH_A_TABLE == ["aimv2", "clip", "intern_vit", "open_clip", "siglip", "siglip2", "timm"]
     for kind in KINDS:
         assert encoders[kind].kind == kind
 
@@ -77,6 +90,7 @@ assert not {{"open_clip", "timm", "torchvision", "transformers.models"}} & set(s
     assert printed.splitlines() == [
         "aimv2 14 1024 24x24",
         "clip 14 1024 24x24",
+        "intern_vit 14 3200 32x32",
         "mllama 14 7680 40x40 + 1",
         "open_clip 14 1280 27x27",
         "patches 30 2700 3x4",
@@ -230,7 +244,9 @@ def test_the_final_norm_is_a_choice_and_unused_it_is_not_kept(towers, kind):
     draw(normed)
     missing, unexpected = bare.load_state_dict(normed.state_dict(), strict=False)
     assert not missing
-    norm = next(module for name, module in normed.named_modules() if name in ("ln_post", "post_layernorm", "rms_norm", "vit.norm"))
+    norm = next(
+        module for name, module in normed.named_modules() if name in ("layernorm", "ln_post", "post_layernorm", "rms_norm", "vit.norm")
+    )
     assert len(unexpected) == len(list(norm.parameters())) > 0
     grids = (Grid(1, 3, 4), NATIVE)
     tokens = pixels(kind, grids)

@@ -34,7 +34,7 @@ class Assembled:
     decoder: type[Any]
     """transformers' causal language model."""
     pixels: Callable[[Image.Image], Tensor]
-    """The published preprocessing of the largest model: (3, H, W), normalised."""
+    """The published preprocessing of the largest model: (3, H, W), or several views (V, 3, H, W), normalised."""
     prompt: Callable[[str, str], str]
     """(the image's places, a question) -> the published prompt."""
     answered: Callable[[str, str, str], str]

@@ -16,6 +16,7 @@ from families import (
     maya,
     mistral3,
     mllama,
+    nvlm,
     omnivlm,
     paligemma,
     pixtral,
@@ -45,5 +46,5 @@ SYSTEMS: tuple[System, ...] = (
     *videollama3.SYSTEMS,
 )
 
-BY_PARTS: tuple[System, ...] = (llava_v1.ROW, omnivlm.ROW, prismatic.ROW, yi_vl.ROW)
+BY_PARTS: tuple[System, ...] = (llava_v1.ROW, nvlm.D, omnivlm.ROW, prismatic.ROW, yi_vl.ROW)
 """Systems whose parts have references, and the whole has none."""

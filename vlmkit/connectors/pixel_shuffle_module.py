@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from vlmkit.connectors.blocks import merge_blocks
+from vlmkit.connectors.blocks import merge_blocks, merged_grid
 from vlmkit.connectors.pixel_shuffle import PixelShuffle
 from vlmkit.features import Features
 
@@ -17,9 +17,17 @@ class PixelShuffleModule(nn.Module):
     def __init__(self, spec: PixelShuffle, dim_in: int, dim_out: int) -> None:
         super().__init__()
         self.spec = spec
-        self.linear = nn.Linear(dim_in * spec.ratio**2, dim_out, bias=spec.bias)
+        merged = dim_in * spec.ratio**2
+        if spec.inner is None:
+            self.linear = nn.Linear(merged, dim_out, bias=spec.bias)
+        else:
+            self.inner = spec.inner.build(merged, dim_out)
 
     def forward(self, features: Features) -> Features:
-        """(N, D_v) -> (N / r^2, D_lm)"""
-        grids = tuple(self.spec.grid_out(grid) for grid in features.grids)
-        return Features(self.linear(merge_blocks(features, self.spec.ratio, self.spec.order)), grids)
+        """(N, D_v) -> (N / r^2, D_lm), or what `inner` makes of it"""
+        grids = tuple(merged_grid(self.spec.kind, grid, self.spec.ratio) for grid in features.grids)
+        merged = Features(merge_blocks(features, self.spec.ratio, self.spec.order), grids)
+        if self.spec.inner is None:
+            return merged._replace(tokens=self.linear(merged.tokens))
+        out: Features = self.inner(merged)
+        return out

@@ -15,6 +15,7 @@ encoders: Registry[Encoder] = Registry(
     builtin=(
         "aimv2",
         "clip",
+        "intern_vit",
         "mllama",
         "open_clip",
         "patches",

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """OpenAI's CLIP constants, kept by OpenCLIP: Radford et al. 2021 (arXiv:2103.00020)."""
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of the training images of ImageNet, as torchvision has them: DINOv2 (arXiv:2304.07193), InternViT (arXiv:2404.16821)."""
 HALF = (0.5, 0.5, 0.5)
 """Mean and std that take 0..255 to -1..1: SigLIP (arXiv:2303.15343) and many others."""
 

@@ -17,6 +17,7 @@ layouts: Registry[TokenLayout] = Registry(
         "bracketed_lines",
         "fenced",
         "images_first",
+        "numbered_tiles",
         "opening",
         "rows",
         "rows_first",

@@ -23,6 +23,7 @@ FAMILIES = (
     "maya",
     "mistral3",
     "mllama",
+    "nvlm",
     "omnivlm",
     "paligemma",
     "pixtral",

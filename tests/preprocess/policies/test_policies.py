@@ -58,6 +58,7 @@ FIELDS = {
         {}, optional={"factor": st.integers(1, 64), "min_pixels": st.integers(1, 50_000), "max_aspect_ratio": st.integers(1, 300)}
     ),
     "squash": square(),
+    "tiles": square(least=few, most=st.integers(5, 12), thumbnail=st.booleans()),
 }
 """Drawn fields of every policy; a new policy adds its line here."""
 ROOM = {

@@ -26,5 +26,6 @@ policies: Registry[ImagePolicy] = Registry(
         "resize_crop",
         "smart_resize",
         "squash",
+        "tiles",
     ),
 )
