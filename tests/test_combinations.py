@@ -49,12 +49,12 @@ def fitting(*axes: str) -> list[dict[str, str]]:
 
 EYES, WORDS = fitting("encoder", "connector", "policy"), fitting("layout", "fusion")
 """Whether a tower fits does not depend on the layout, nor the other way round."""
-MERGING = ("bilinear_mlp", "conv_patch_merger", "merged_mlp", "patch_merger", "pixel_shuffle", "sequence_fold")
+MERGING = ("attention_pool", "bilinear_mlp", "conv_patch_merger", "merged_mlp", "patch_merger", "pixel_shuffle", "sequence_fold")
 NEVER: set[Pair] = {
     *(frozenset({("encoder", "mllama"), ("connector", kind)}) for kind in MERGING),
     *(
         frozenset({("encoder", "mllama"), ("policy", kind)})
-        for kind in ("edge_bounds", "edge_cap", "edge_fit", "fit_canvas", "smart_resize")
+        for kind in ("edge_bounds", "edge_cap", "edge_fit", "fit_canvas", "multicrop", "smart_resize")
     ),
     *(frozenset({("layout", kind), ("fusion", "cross_attention")}) for kind in AXES["layout"] if not kind.startswith("seen")),
     *(frozenset({("layout", kind), ("fusion", fusion)}) for kind in ("seen", "seen_fenced") for fusion in ("prefix", "splice")),

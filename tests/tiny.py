@@ -41,6 +41,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "qwen2_vl": {"width": 32, "layers": 2, "heads": 2, "patch": 14, "mlp": 64},
 }
 CONNECTORS: dict[str, dict[str, Any]] = {
+    "attention_pool": {"heads": 2},
     "flamingo_resampler": {"latents": 4, "depth": 2, "heads": 2, "head_dim": 8},
     "perceiver": {"latents": 4, "depth": 2, "heads": 2, "kv_heads": 1, "head_dim": 8},
     "query_attention": {"queries": ((3, 2), (6, 4)), "heads": 2},
@@ -55,6 +56,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "fit_canvas": {"height": 56, "width": 84, "factor": 28},
     "letterbox": {"size": 56},
     "longest_edge_tiles": {"size": 56, "tiles": 2},
+    "multicrop": {"size": 84, "margin": 28, "crops": 4},
     "pad_square": {"size": 56},
     "resize_crop": {"factor": 28, "resize": (56, 60)},
     "smart_resize": {"min_pixels": 4 * 28 * 28, "max_pixels": 8 * 28 * 28},
@@ -73,6 +75,10 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "run": {"template": CHATML, "placeholder": "<|image|>", "after_image": "\n"},
     "seen": {"template": CHATML, "placeholder": "<|image|>"},
     "seen_fenced": {"template": CHATML, "placeholder": "<|image|>", "boundary": "<|image_start|>"},
+    "stitched_rows": {
+        "template": CHATML, "placeholder": "<|image|>", "start": "<|image_start|>", "end": "<|image_end|>",
+        "row_end": "<|image_start|>",
+    },
     "tile_tags": {"template": CHATML, "placeholder": "<|image|>", "boundary": "<|image_start|>"},
     "timestamps": {"template": CHATML, "placeholder": "<|image|>"},
     "unpadded_rows": {"template": CHATML, "placeholder": "<|image|>"},

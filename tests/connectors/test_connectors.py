@@ -16,6 +16,15 @@ NORMS = st.sampled_from(["none", "layer_norm", "rms_norm"])
 ACTIVATIONS = st.sampled_from(["gelu", "gelu_tanh", "silu", "relu"])
 EPS = st.floats(1e-8, 1e-3)
 FIELDS = {
+    "attention_pool": st.fixed_dictionaries(
+        {"heads": st.sampled_from([1, 2, 4])},
+        optional={
+            "ratio": st.integers(1, 3),
+            "width": st.none() | st.sampled_from([4, 8, 12]),
+            "hidden": st.none() | st.integers(1, 20),
+            "activation": ACTIVATIONS,
+        },
+    ),
     "bilinear_mlp": st.fixed_dictionaries(
         {},
         optional={

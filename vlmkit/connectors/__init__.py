@@ -13,6 +13,7 @@ connectors: Registry[Connector] = Registry(
     "connector",
     package=__name__,
     builtin=(
+        "attention_pool",
         "bilinear_mlp",
         "conv_patch_merger",
         "flamingo_resampler",

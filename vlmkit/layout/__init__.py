@@ -24,6 +24,7 @@ layouts: Registry[TokenLayout] = Registry(
         "run",
         "seen",
         "seen_fenced",
+        "stitched_rows",
         "tile_tags",
         "timestamps",
         "unpadded_rows",

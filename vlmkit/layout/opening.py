@@ -20,5 +20,10 @@ class Opening(Run):
     """Images of the first message open the sequence; those of later ones stand where they are."""
 
     def opening(self, turns: Sequence[Turn]) -> tuple[int, ...]:
-        first = next((turn for turn in turns if turn.role == "user"), None)
-        return () if first is None else tuple(part for part in first.content if isinstance(part, int))
+        return images_of_first_message(turns)
+
+
+def images_of_first_message(turns: Sequence[Turn]) -> tuple[int, ...]:
+    """Numbers of the images of the user's first message."""
+    first = next((turn for turn in turns if turn.role == "user"), None)
+    return () if first is None else tuple(part for part in first.content if isinstance(part, int))

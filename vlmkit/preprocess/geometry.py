@@ -115,6 +115,9 @@ class Render:
     enlarged: int | None = None
     """Pixels that the longer side of a tile is enlarged to, a whole number of times, after it was cut: resampling it then sees no pixel of
     its neighbours. None: tiles are seen as they are."""
+    kept: tuple[Box, ...] = ()
+    """Of each tile the part that is its own, where tiles overlap: boxes on the canvas, which together cover it once. Empty: no tile
+    overlaps another one."""
 
     @property
     def views(self) -> tuple[Size, ...]:

@@ -46,6 +46,11 @@ FIELDS = {
     ),
     "letterbox": square(min_side=st.just(1), fill=colours),
     "longest_edge_tiles": square(tiles=few, split=st.booleans()) | square(longest=st.integers(1, 2000), split=st.booleans()),
+    "multicrop": st.integers(1, 800).flatmap(
+        lambda size: st.fixed_dictionaries(
+            {"size": st.just(size), "margin": st.integers(0, (size - 1) // 2)}, optional={"crops": st.integers(1, 12), "fill": colours}
+        )
+    ),
     "pad_square": square(fill=st.just("mean") | colours),
     "resize_crop": st.fixed_dictionaries(
         {"factor": st.integers(1, 40)},
@@ -66,9 +71,10 @@ ROOM = {
     "resize_crop": {"crop": None},
     "smart_resize": {"max_pixels": 10**9},
     "edge_bounds": {"shortest": 10**4, "longest": 10**4},
+    "multicrop": {"margin": 0},
 }
 """Fields that let another field grow."""
-REFUSING = {"center_crop", "edge_bounds", "edge_cap", "fit_canvas", "resize_crop", "smart_resize"}
+REFUSING = {"center_crop", "edge_bounds", "edge_cap", "fit_canvas", "multicrop", "resize_crop", "smart_resize"}
 """Policies that refuse some of the drawn sizes. Which ones, is tested beside each."""
 COMMON = {"resample": st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]), "antialias": st.booleans()}
 
@@ -113,13 +119,18 @@ def test_views_cover_the_canvas_once(policy, size):
             assert all(type(number) is int for number in (tile.top, tile.left, tile.height, tile.width))
             assert 0 <= tile.top < tile.top + tile.height <= render.canvas.height
             assert 0 <= tile.left < tile.left + tile.width <= render.canvas.width
-        covered = sum(tile.size.pixels for tile in render.tiles)
+        # Of tiles that overlap each has a part of its own.
+        parts = render.kept or render.tiles
+        for own, tile in zip(parts, render.tiles, strict=True):
+            assert tile.top <= own.top < own.top + own.height <= tile.top + tile.height
+            assert tile.left <= own.left < own.left + own.width <= tile.left + tile.width
+        covered = sum(own.size.pixels for own in parts)
         assert covered <= render.canvas.pixels if cut_off else covered == render.canvas.pixels
         rows, columns = render.tile_grid
         assert rows * columns == len(render.tiles)
         assert list(render.tiles) == sorted(render.tiles, key=lambda tile: (tile.top, tile.left))
-        for index, one in enumerate(render.tiles):
-            for other in render.tiles[:index]:
+        for index, one in enumerate(parts):
+            for other in parts[:index]:
                 apart = one.top >= other.top + other.height or one.left >= other.left + other.width
                 assert apart or other.left >= one.left + one.width
         # Some of the image is in the frame and on the canvas.

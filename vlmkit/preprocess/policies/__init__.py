@@ -22,6 +22,7 @@ policies: Registry[ImagePolicy] = Registry(
         "fit_canvas",
         "letterbox",
         "longest_edge_tiles",
+        "multicrop",
         "pad_square",
         "resize_crop",
         "smart_resize",
