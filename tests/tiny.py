@@ -76,7 +76,10 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "seen": {"template": CHATML, "placeholder": "<|image|>"},
     "seen_fenced": {"template": CHATML, "placeholder": "<|image|>", "boundary": "<|image_start|>"},
     "stitched_rows": {
-        "template": CHATML, "placeholder": "<|image|>", "start": "<|image_start|>", "end": "<|image_end|>",
+        "template": CHATML,
+        "placeholder": "<|image|>",
+        "start": "<|image_start|>",
+        "end": "<|image_end|>",
         "row_end": "<|image_start|>",
     },
     "tile_tags": {"template": CHATML, "placeholder": "<|image|>", "boundary": "<|image_start|>"},

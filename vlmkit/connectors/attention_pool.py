@@ -1,9 +1,9 @@
 """Attention pooling: r x r neighbouring patches are read once by their own mean, then a gated MLP.
 
 Molmo's connector (Deitke et al. 2024, arXiv:2409.17146), after MolmoVisionBackbone of olmo/model.py (github.com/allenai/molmo): multi-head
-attention in which the mean of a window is the query, its patches keys and values, all projections with biases, no norm and no residual; then
-SwiGLU without biases. Grid (F, H, W) -> (F, H/r, W/r). From two layers of CLIP L/14, 2048 channels, by way of `width` 1024 and `hidden` 18944
-to Qwen2-7B's 3584 it has 114,036,736 parameters. Weights have upstream's names.
+attention in which the mean of a window is the query and its patches are keys and values, all projections with biases, no norm and no
+residual; then SwiGLU without biases. Grid (F, H, W) -> (F, H/r, W/r). From two layers of CLIP L/14, 2048 channels, by way of `width` 1024
+and `hidden` 18944 to Qwen2-7B's 3584 it has 114,036,736 parameters. Weights have upstream's names.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every picture in rows between a start and an end token, crops that overlap laid side by side again (Molmo, arXiv:2409.17146).
 
 Each row is closed by a token of the text. Of crops that see a margin of their neighbours every token is left out that belongs to one of
-these (`Render.kept`). 1 x 2 crops of 3 x 3 tokens with a margin of one, numbered as the connector returns them after the whole image's 0 to 8:
+these (`Render.kept`). 1 x 2 crops of 3 x 3 tokens with a margin of one, numbered as the connector returns them after the whole image's:
 
      9 10 11 | 18 19 20              <start> 0 1 2 <col> 3 4 5 <col> 6 7 8 <col> <end>
     12 13 14 | 21 22 23              <start> 9 10 19 20 <col> 12 13 22 23 <col> 15 16 25 26 <col> <end>

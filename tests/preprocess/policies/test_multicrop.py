@@ -63,10 +63,3 @@ def test_an_image_of_which_nothing_would_be_left_is_refused() -> None:
 def test_a_margin_leaves_something_between() -> None:
     with pytest.raises(SpecError, match=r"multicrop.margin: expected 0 or more pixels, and less than half of the 336 \(size\), got 168"):
         MultiCrop(margin=168)
-
-
-@pytest.mark.parametrize(("margin", "near"), [(50, 56), (20, 28), (160, 140), (13, 28)])
-def test_a_margin_is_named_that_fits(margin: int, near: int) -> None:
-    (problem,) = MultiCrop(margin=margin).problems(28)
-    assert f"Use a margin that is a multiple of 28, such as {near}." in problem
-    assert not MultiCrop(margin=near).problems(28)

@@ -1,13 +1,13 @@
-"""Overlapping crops: the whole image in one square, then squares cut from a larger picture of it such that neighbours see `margin` pixels of
-each other on either side.
+"""Overlapping crops: the whole image in one square, then squares cut from a larger picture of it, of which each sees `margin` pixels of its
+neighbours.
 
 Molmo (Deitke et al. 2024, arXiv:2409.17146), after `overlap-and-resize-c2` of olmo/data/model_preprocessor.py (github.com/allenai/molmo).
 Crops begin every `size - 2 * margin` pixels, their window. Of all grids of up to `crops` windows the one is taken that the image, less the
-margins at its border, has to be enlarged least for; where it has to shrink for each, the one for which it shrinks least; of several the one
-of the fewest crops, then of the fewest rows. The picture keeps its shape, sides rounded down, and stands in the middle of its canvas, the odd
-pixel below or on the right. Scales are float32, as published. For 480 x 640, crops of 336 and a margin of 56 the grid is 2 x 3: the picture
-is 560 x 746 at column 19 of 560 x 784, and crops begin at 0 and 224 down, at 0, 224 and 448 across; the whole is 251 x 336, for 480 times 0.525 is
-just below 252 there.
+margins at its border, has to be enlarged least for; where it has to shrink for each, the one for which it shrinks least; of several the
+one of the fewest crops, then of the fewest rows. The picture keeps its shape, sides rounded down, and stands in the middle of its canvas,
+the odd pixel below or on the right. Scales are float32, as published. For 480 x 640, crops of 336 and a margin of 56 the grid is 2 x 3:
+the picture is 560 x 746 at column 19 of 560 x 784, and crops begin at 0 and 224 down, at 0, 224 and 448 across; the whole is 251 x 336,
+for 480 times 0.525 is just below 252 there.
 
 A point of the picture is shown by up to four crops and belongs to one of them, `Render.kept`: tokens of the others' margins are left out of
 the sequence.
@@ -33,7 +33,8 @@ class MultiCrop(ImagePolicy):
     size: int = 336
     """Side in pixels of a crop, and of the square that the whole image stands in."""
     margin: int = 56
-    """Pixels that a crop sees of its neighbour beyond its own part, on each side: four patches of 14."""
+    """Pixels that a crop sees of its neighbour beyond its own part, on each side: four patches of 14. Where they are no whole number of
+    tokens, a layout has nothing to leave out, and crops are pictures of their own to it."""
     crops: int = 12
     """Crops at most, the whole image not counted."""
     fill: Colour = (0, 0, 0)
@@ -79,24 +80,13 @@ class MultiCrop(ImagePolicy):
         return grids[max(range(len(grids)), key=scales.__getitem__)]
 
     def problems(self, multiple: int) -> list[str]:
-        if self.size % multiple:
-            of, name = f"{self.size}x{self.size} pixels", "size"
-        elif self.margin % multiple:
-            of, name = f"{self.size}x{self.size} pixels that share {self.margin} with each neighbour", "margin"
-        else:
+        if self.size % multiple == 0:
             return []
+        near = max(nearest_multiple(self.size, multiple), multiple * (2 * self.margin // multiple + 1))
         return [
-            f"policy 'multicrop(size={self.size}, margin={self.margin})' gives crops of {of}, which are not a whole number of the "
-            f"{multiple} pixels that patch and merge need. Use a {name} that is a multiple of {multiple}, such as "
-            f"{self._near(name, multiple)}."
+            f"policy 'multicrop(size={self.size})' gives crops of {self.size}x{self.size} pixels, which are not a whole number of the "
+            f"{multiple} pixels that patch and merge need. Use a size that is a multiple of {multiple}, such as {near}."
         ]
-
-    def _near(self, name: str, multiple: int) -> int:
-        """The multiple that is nearest to a field and that the other field allows."""
-        near: int = nearest_multiple(getattr(self, name), multiple)
-        if name == "size":
-            return max(near, multiple * (2 * self.margin // multiple + 1))
-        return near if 2 * near < self.size else (self.size - 1) // 2 // multiple * multiple
 
     def _parts(self, count: int) -> list[tuple[int, int]]:
         """Where the own parts of so many crops side by side begin and end."""
