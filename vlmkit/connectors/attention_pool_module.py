@@ -29,7 +29,7 @@ class AttentionPoolModule(nn.Module):
     def forward(self, features: Features) -> Features:
         """(N, D_v) -> (N / r^2, D_lm)"""
         grids = tuple(self.spec.grid_out(grid) for grid in features.grids)
-        windows = merge_blocks(features, self.spec.ratio, "dh dw c").unflatten(-1, (self.spec.ratio**2, -1))
+        windows = rearrange(merge_blocks(features, self.spec.ratio, "dh dw c"), "t (n c) -> t n c", n=self.spec.ratio**2)
         return Features(self.image_projector(self.image_pooling_2d(windows)), grids)
 
 
