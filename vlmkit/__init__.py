@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vlmkit.config import VLMConfig
     from vlmkit.connectors import connectors
     from vlmkit.conversation import Conversation
+    from vlmkit.data.filters import filters
     from vlmkit.data.formats import formats
     from vlmkit.data.rejections import Rejections
     from vlmkit.data.sample import DataError, Rejected, Sample
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
     list_connectors = connectors.names
     list_encoders = encoders.names
+    list_filters = filters.names
     list_formats = formats.names
     list_fusions = fusions.names
     list_layouts = layouts.names
@@ -89,11 +91,13 @@ __all__ = [
     "build_processor",
     "connectors",
     "encoders",
+    "filters",
     "formats",
     "fusions",
     "layouts",
     "list_connectors",
     "list_encoders",
+    "list_filters",
     "list_formats",
     "list_fusions",
     "list_layouts",
@@ -114,6 +118,7 @@ _PUBLIC = {
     "vlmkit.config": ("VLMConfig",),
     "vlmkit.connectors": ("connectors",),
     "vlmkit.conversation": ("Conversation",),
+    "vlmkit.data.filters": ("filters",),
     "vlmkit.data.formats": ("formats",),
     "vlmkit.data.rejections": ("Rejections",),
     "vlmkit.data.sample": ("DataError", "Rejected", "Sample"),
@@ -140,7 +145,7 @@ _PUBLIC = {
 """Where each public name lives."""
 
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
-_LISTS = {f"list_{registry}": registry for registry in ("connectors", "encoders", "formats", "fusions", "layouts", "policies")}
+_LISTS = {f"list_{registry}": registry for registry in ("connectors", "encoders", "filters", "formats", "fusions", "layouts", "policies")}
 
 
 def __getattr__(name: str) -> Any:

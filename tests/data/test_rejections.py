@@ -84,3 +84,16 @@ def test_examples_are_few_and_short_and_printable():
     assert r"two\nlines\x1b[2J" in report
     assert r"\ud800" in report.encode("utf-8").decode()
     assert Rejections.from_json(rejections.to_json()) == rejections
+
+
+def test_what_a_filter_leaves_out_is_counted_apart_and_stops_nothing():
+    items = [Sample((), ((),), "mine", "0"), Rejected("mine", "1", "it is on the list", "1: it is on the list", meant=True)]
+    rejections = Rejections()
+    assert len(list(rejections.kept(items))) == 1
+    rejections.check(0.0)
+    assert (rejections.total("mine"), rejections.by_reason("mine"), rejections.left_out("mine")) == (0, {}, {"it is on the list": 1})
+    assert "mine: 1 of 2 samples left out by filters" in rejections.report()
+    assert Rejections.from_json(rejections.to_json()) == rejections
+    both = Rejections()
+    both.merge(rejections)
+    assert both == rejections

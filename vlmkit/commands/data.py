@@ -9,7 +9,7 @@ import argparse
 from argparse import ArgumentParser, Namespace
 from importlib import import_module
 
-COMMANDS = ("pack", "stats", "show")
+COMMANDS = ("pack", "mix", "stats", "show")
 """Files data_pack.py and so on beside this one, made like the other commands."""
 
 

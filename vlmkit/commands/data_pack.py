@@ -12,13 +12,14 @@ import os
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.commands import UsageError
 from vlmkit.commands.choice import add_plugin_option, load_plugins
+from vlmkit.data.filters import Filter, filters
 from vlmkit.registry import suggestion
 from vlmkit.spec import SpecError
 from vlmkit.written import read_fields
@@ -39,6 +40,14 @@ def configure(parser: ArgumentParser) -> None:
         required=True,
         help="how the folder is read, such as coco or coco:split=val: 'vlmkit list --formats' knows all",
     )
+    parser.add_argument(
+        "--filter",
+        metavar="NAME[:OPTION=VALUE,...]",
+        dest="filters",
+        action="append",
+        default=[],
+        help="which samples are wanted, such as without:file=toxic.txt: 'vlmkit list --filters' knows all; repeatable",
+    )
     parser.add_argument("--workers", metavar="N", type=_number, help="processes that open images; one a core without it, 0 for none")
     parser.add_argument("--headers-only", action="store_true", help="read sizes from headers and decode no image")
     parser.add_argument(
@@ -51,26 +60,27 @@ def configure(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> None:
     load_plugins(arguments)
 
+    from vlmkit.data.filters import filtered
     from vlmkit.data.formats import formats
     from vlmkit.data.rejections import TooManyRejected
     from vlmkit.data.shards.pack import pack
     from vlmkit.data.shards.places import folder as local_folder
 
-    try:
-        name, options = read_fields(arguments.format)
-    except SpecError as error:
-        raise UsageError(f"--format {arguments.format}: {error}") from None
+    name, options = _read("format", arguments.format)
     reader = formats[name]
-    _check_options(reader, name, options)
+    _check_options("format", list(inspect.signature(reader).parameters.values())[1:], name, options)
+    wanted = [_filter(text) for text in arguments.filters]
     folder, output = Path(arguments.folder), local_folder(arguments.output)
     if name == "webdataset" and Path(os.path.realpath(output)).is_relative_to(os.path.realpath(folder)):
         raise UsageError(f"{output} lies in {folder}, whose tars are read: name a directory beside it")
     # Not the path: shards are passed on, and a data set may be moved.
     job = {"format": name, "options": options, "folder": os.path.basename(os.path.realpath(folder))}
+    if wanted:
+        job["filters"] = arguments.filters
     with _shown(output.name) as watch:
         try:
             done = pack(
-                reader(folder, **options),
+                filtered(reader(folder, **options), wanted),
                 output,
                 job=job,
                 workers=arguments.workers,
@@ -95,14 +105,32 @@ def run(arguments: Namespace) -> None:
     print(f"{output}: {done.samples:,} samples, {done.images:,} images, {done.bytes / 1e6:,.1f} MB")
 
 
-def _check_options(reader: Callable[..., Any], name: str, options: dict[str, Any]) -> None:
-    parameters = list(inspect.signature(reader).parameters.values())[1:]
+def _read(option: str, text: str) -> tuple[str, dict[str, Any]]:
+    try:
+        return read_fields(text)
+    except SpecError as error:
+        raise UsageError(f"--{option} {text}: {error}") from None
+
+
+def _filter(text: str) -> Filter:
+    """Raises RegistryError, UsageError, DataError."""
+    name, options = _read("filter", text)
+    make = filters[name]
+    parameters = list(inspect.signature(make).parameters.values())
+    _check_options("filter", parameters, name, options)
+    missing = [one.name for one in parameters if one.default is inspect.Parameter.empty and one.name not in options]
+    if missing:
+        raise UsageError(f"--filter {text}: {name!r} needs {missing[0]}=...")
+    return make(**options)
+
+
+def _check_options(family: str, parameters: Sequence[inspect.Parameter], name: str, options: dict[str, Any]) -> None:
     # A function is not to be written on a command line.
     known = [one.name for one in parameters if not any(kind in str(one.annotation) for kind in ("Fetch", "Callable"))]
     for option in options:
         if option not in known:
             told = f"{suggestion(option, known)} known: {', '.join(known)}" if known else " it has none"
-            raise UsageError(f"--format {name}: unknown option {option!r};{told}")
+            raise UsageError(f"--{family} {name}: unknown option {option!r};{told}")
 
 
 @contextmanager

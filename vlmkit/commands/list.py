@@ -13,6 +13,7 @@ from typing import Any
 from vlmkit.commands.choice import add_plugin_option, load_plugins, match
 from vlmkit.commands.table import print_table
 from vlmkit.connectors import connectors
+from vlmkit.data.filters import filters
 from vlmkit.data.formats import formats
 from vlmkit.encoders import encoders
 from vlmkit.fusion import fusions
@@ -28,6 +29,7 @@ FAMILIES: dict[str, Catalogue[Any]] = {
     "layouts": layouts,
     "fusions": fusions,
     "formats": formats,
+    "filters": filters,
 }
 
 

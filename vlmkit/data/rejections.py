@@ -31,6 +31,7 @@ class Rejections:
     def __init__(self) -> None:
         self._seen: Counter[str] = Counter()
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._meant: set[tuple[str, str]] = set()
         self._examples: dict[tuple[str, str], list[str]] = {}
 
     def __eq__(self, other: object) -> bool:
@@ -43,7 +44,9 @@ class Rejections:
         self._seen[source] += number
 
     def add(self, rejected: Rejected) -> None:
-        """One of the samples that were seen cannot be used."""
+        """One of the samples that were seen cannot be used, or is not wanted."""
+        if rejected.meant:
+            self._meant.add((rejected.source, rejected.reason))
         self._count(rejected.source, rejected.reason, 1, [rejected.detail])
 
     def kept(self, items: Iterable[Sample | Rejected]) -> Iterator[Sample]:
@@ -58,6 +61,7 @@ class Rejections:
     def merge(self, other: Rejections) -> None:
         """Add what another worker or an earlier run counted."""
         self._seen.update(other._seen)
+        self._meant |= other._meant
         for (source, reason), number in other._counts.items():
             self._count(source, reason, number, other._examples[source, reason])
 
@@ -68,12 +72,19 @@ class Rejections:
 
     def by_reason(self, source: str) -> dict[str, int]:
         """Rejected samples of a source by reason, the most frequent first."""
-        found = {reason: number for (name, reason), number in self._counts.items() if name == source}
+        return self._ordered(source, meant=False)
+
+    def left_out(self, source: str) -> dict[str, int]:
+        """Samples of a source that filters left out, by reason, the most frequent first."""
+        return self._ordered(source, meant=True)
+
+    def _ordered(self, source: str, *, meant: bool) -> dict[str, int]:
+        found = {pair[1]: number for pair, number in self._counts.items() if pair[0] == source and (pair in self._meant) == meant}
         return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
 
     def total(self, source: str | None = None) -> int:
         """Rejected samples of a source, or of all."""
-        return sum(number for (name, _), number in self._counts.items() if source in (None, name))
+        return sum(number for pair, number in self._counts.items() if source in (None, pair[0]) and pair not in self._meant)
 
     def share(self, source: str) -> float:
         """Rejected samples of a source, from 0 to 1 of those seen."""
@@ -97,24 +108,30 @@ class Rejections:
             )
 
     def report(self) -> str:
-        """A table in plain text: a line a source and reason, with examples. Empty where nothing was rejected."""
+        """A table in plain text: a line a source and reason, with examples. Empty where every sample was kept."""
         lines = []
         for source in self.sources:
             rejected = self.total(source)
-            if not rejected:
-                continue
             seen = max(self._seen[source], rejected)
-            lines.append(f"{_one_line(source)}: {rejected:,} of {seen:,} samples rejected ({self.share(source):.2%})")
-            for reason, number in self.by_reason(source).items():
-                lines.append(f"{number:>12,}  {_one_line(reason)}")
-                lines += [f"{'':14}- {example}" for example in self._examples[source, reason]]
+            if rejected:
+                lines.append(f"{_one_line(source)}: {rejected:,} of {seen:,} samples rejected ({self.share(source):.2%})")
+                lines += self._reasons(source, self.by_reason(source))
+            if left_out := self.left_out(source):
+                lines.append(f"{_one_line(source)}: {sum(left_out.values()):,} of {seen:,} samples left out by filters")
+                lines += self._reasons(source, left_out)
         return "\n".join(lines)
+
+    def _reasons(self, source: str, counts: dict[str, int]) -> Iterator[str]:
+        for reason, number in counts.items():
+            yield f"{number:>12,}  {_one_line(reason)}"
+            yield from (f"{'':14}- {example}" for example in self._examples[source, reason])
 
     def to_json(self) -> str:
         """Everything, to be read by from_json and by people."""
         rejected = [
-            {"source": source, "reason": reason, "count": number, "examples": self._examples[source, reason]}
-            for (source, reason), number in sorted(self._counts.items())
+            {"source": pair[0], "reason": pair[1], "count": number, "examples": self._examples[pair]}
+            | ({"meant": True} if pair in self._meant else {})
+            for pair, number in sorted(self._counts.items())
         ]
         return json.dumps({"seen": dict(sorted(self._seen.items())), "rejected": rejected}, indent=2)
 
@@ -127,6 +144,8 @@ class Rejections:
             for source, number in data["seen"].items():
                 new.seen(source, int(number))
             for row in data["rejected"]:
+                if row.get("meant", False):
+                    new._meant.add((row["source"], row["reason"]))
                 new._count(row["source"], row["reason"], int(row["count"]), row["examples"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"not a count of rejections ({type(error).__name__}: {error}), expected what to_json wrote") from None

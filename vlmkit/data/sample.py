@@ -44,3 +44,5 @@ class Rejected:
     """A short stable phrase to count by: 'image is missing'."""
     detail: str
     """One sentence for the report, with file and line or key."""
+    meant: bool = False
+    """Whether a filter left the sample out, as it was asked to: it is counted, and is no fault of the data."""

@@ -206,6 +206,36 @@ def pixmo_points(folder: Path) -> Path:
     return folder
 
 
+def pixmo_count(folder: Path) -> Path:
+    """Points are pixels of the pictures, which are 16 pixels wide and 12 high."""
+    downloaded(folder)
+    counted = [(URLS[0], "cups", [8.0, 2.0], [12.0, 3.0]), (URLS[1], "dogs", [], [])]
+    rows = [
+        {"image_url": url, "image_sha256": "0" * 64, "count": len(x), "points": {"x": x, "y": y}, "label": label}
+        for url, label, x, y in counted
+    ]
+    parquet(folder / "data/train-00000-of-00001.parquet", rows)
+    parquet(folder / "data/test-00000-of-00001.parquet", [{name: row[name] for name in row if name != "points"} for row in rows])
+    return folder
+
+
+def pixmo_clocks(folder: Path) -> Path:
+    pictures(folder, "images/w1_0300.jpg", "images/w2_1015")
+    fields = {
+        "watchface_id": "w",
+        "watchface_name": "Diver",
+        "watch_time": "2024-01-01 03:00:00",
+        "time_format": "12",
+        "shows_seconds": True,
+    }
+    shown = {"hour_visible": 3, "minute_visible": 0, "second_visible": 0}
+    rows = [
+        {"example_id": name, **fields, **shown, "text": text} for name, text in (("w1_0300", "It is 3:00:00."), ("w2_1015", "10:15 PM."))
+    ]
+    parquet(folder / "data/train-00000-of-00001.parquet", rows)
+    return folder
+
+
 def cauldron(folder: Path) -> Path:
     turns = [{"user": "What?", "assistant": "A chart.", "source": "x"}, {"user": "And?", "assistant": "A table.", "source": "x"}]
     rows = [
@@ -265,7 +295,22 @@ def chat(folder: Path) -> Path:
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
     maker.__name__: maker
-    for maker in (cauldron, chat, coco, docvqa, gqa, llava, pixmo_cap, pixmo_points, redcaps, synthtext, textvqa, webdataset)
+    for maker in (
+        cauldron,
+        chat,
+        coco,
+        docvqa,
+        gqa,
+        llava,
+        pixmo_cap,
+        pixmo_clocks,
+        pixmo_count,
+        pixmo_points,
+        redcaps,
+        synthtext,
+        textvqa,
+        webdataset,
+    )
 }
 ANNOTATIONS = {
     "cauldron": "chart2text/train-00000-of-00001.parquet",
@@ -275,6 +320,8 @@ ANNOTATIONS = {
     "gqa": "train_balanced_questions.json",
     "llava": "llava_v1_5_mix665k.json",
     "pixmo_cap": "data/train-00000-of-00001.parquet",
+    "pixmo_clocks": "data/train-00000-of-00001.parquet",
+    "pixmo_count": "data/train-00000-of-00001.parquet",
     "pixmo_points": "data/train-00000-of-00001.parquet",
     "redcaps": "annotations/abandoned_2017.json",
     "synthtext": "gt.mat",

@@ -74,7 +74,7 @@ def with_a_tag(kind: str, folder: Path, tag: str) -> None:
     else:
         import pyarrow.parquet
 
-        field = {"cauldron": "texts", "pixmo_cap": "caption", "pixmo_points": "label"}[kind]
+        field = {"cauldron": "texts", "pixmo_cap": "caption", "pixmo_clocks": "text"}.get(kind, "label")
         rows = pyarrow.parquet.ParquetFile(file).read().to_pylist()
         if kind == "cauldron":
             rows[0][field][0]["user"] += tag
@@ -124,7 +124,7 @@ CHANGES: dict[str, Callable[[str, Path], None]] = {
 
 
 def test_all_formats_are_walked():
-    assert len(MAKERS) == len([kind for kind in vlmkit.list_formats() if vlmkit.formats[kind].__module__.startswith("vlmkit.")]) == 12
+    assert len(MAKERS) == len([kind for kind in vlmkit.list_formats() if vlmkit.formats[kind].__module__.startswith("vlmkit.")]) == 14
 
 
 @pytest.mark.parametrize("kind", sorted(MAKERS))

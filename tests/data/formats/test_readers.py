@@ -6,6 +6,7 @@ import functools
 import gzip
 import importlib
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from published import ANNOTATIONS, MAKERS, URLS, parquet, picture, put, tar
 
 import vlmkit
 from vlmkit.conversation import pictures, read_conversation
-from vlmkit.data.reading.wording import CAPTION, DESCRIPTION, WORDS, agreed
+from vlmkit.data.reading.wording import CAPTION, DESCRIPTION, SPOKEN, TIME, WORDS, agreed
 from vlmkit.data.sample import DataError, Rejected, Sample
 
 
@@ -44,7 +45,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 def test_every_reader_has_a_published_data_set():
     builtin = [kind for kind in vlmkit.list_formats() if vlmkit.formats[kind].__module__.startswith("vlmkit.")]
     assert builtin == sorted(MAKERS) == sorted(ANNOTATIONS)
-    assert len(builtin) == 12
+    assert len(builtin) == 14
 
 
 def test_a_published_data_set_is_read_whole(kind, tmp_path):
@@ -213,6 +214,62 @@ def test_pixmo_cap(tmp_path):
         [[f"<0>{DESCRIPTION}", "A long description of b."]],
     ]
     assert [sample.images[0].suffix for sample in samples] == ["", ".png"]
+    samples, _ = read("pixmo_cap", tmp_path, transcripts=True)
+    assert words(samples[0]) == [[f"<0>{DESCRIPTION}", "A long description of a."], [f"<0>{SPOKEN}", "uh a"]]
+
+
+def test_pixmo_clocks(tmp_path):
+    samples, _ = read("pixmo_clocks", MAKERS["pixmo_clocks"](tmp_path))
+    assert [words(sample) for sample in samples] == [[[f"<0>{TIME}", "It is 3:00:00."]], [[f"<0>{TIME}", "10:15 PM."]]]
+    assert [sample.id for sample in samples] == ["w1_0300", "w2_1015"]
+    (tmp_path / "images/w1_0300.jpg").unlink()
+    _, (rejected,) = read("pixmo_clocks", tmp_path)
+    assert (rejected.reason, "w1_0300" in rejected.detail) == ("image is missing", True)
+    with pytest.raises(DataError, match="split is 'test', expected one of train, validation"):
+        read("pixmo_clocks", tmp_path, split="test")
+
+
+def test_pixmo_counts_are_points_in_pixels_of_their_image(tmp_path):
+    samples, _ = read("pixmo_count", MAKERS["pixmo_count"](tmp_path))
+    both = '<points x1="12.5" y1="25.0" x2="50.0" y2="100.0" alt="cups">cups</points>'
+    assert [words(sample) for sample in samples] == [
+        [["<0>How many cups are there?", f"Counting the {both} shows a total of 2."]],
+        [["<0>How many dogs are there?", "There are none."]],
+    ]
+    samples, _ = read("pixmo_count", tmp_path, answers="points")
+    assert words(samples[0]) == [["<0>Point to: cups", both]]
+    samples, _ = read("pixmo_count", tmp_path, split="test", answers="number")
+    assert [words(sample)[0][1] for sample in samples] == ["2", "0"]
+    _, rejected = read("pixmo_count", tmp_path, split="test")
+    assert [item.reason for item in rejected] == ["row has wrong fields"] * 2
+    wrong = [(1, [17.0], [3.0]), (2, [1.0], [3.0]), (1, [1.0], [float("nan")]), (-1, [], []), (1, ["a"], [0.0])]
+    for count, x, y in wrong:
+        row = {"image_url": URLS[0], "label": "cup", "count": count, "points": {"x": x, "y": y}}
+        parquet(tmp_path / "data/train-00000-of-00001.parquet", [row])
+        samples, (told,) = read("pixmo_count", tmp_path)
+        assert (samples, told.reason) == ([], "row has wrong fields"), row
+    put(tmp_path / "pixmo_images" / sha256(URLS[1].encode()).hexdigest(), b"no picture")
+    parquet(tmp_path / "data/train-00000-of-00001.parquet", [row | {"image_url": URLS[1], "points": {"x": [1.0], "y": [1.0]}}])
+    _, (told,) = read("pixmo_count", tmp_path)
+    assert told.reason == "image cannot be opened"
+
+
+def test_pixmo_points_may_be_counted_and_chosen_by_how_they_were_collected(tmp_path):
+    rows = [
+        {"image_url": url, "label": "cup", "points": points, "collection_method": method}
+        for url, points, method in (
+            (URLS[0], [{"x": 5.0, "y": 1.0}, {"x": 4.0, "y": 2.0}], "counting"),
+            (URLS[1], [], "pointing"),
+        )
+    ]
+    MAKERS["pixmo_points"](tmp_path)
+    parquet(tmp_path / "data/train-00000-of-00001.parquet", rows)
+    samples, rejected = read("pixmo_points", tmp_path, answers="counts", method="counting")
+    assert not rejected
+    answer = 'Counting the <points x1="4.0" y1="2.0" x2="5.0" y2="1.0" alt="cup">cup</points> shows a total of 2.'
+    assert [words(sample) for sample in samples] == [[["<0>How many cup are there?", answer]]]
+    with pytest.raises(DataError, match="method is 'count', expected one of pointing, counting"):
+        read("pixmo_points", tmp_path, method="count")
 
 
 def test_pixmo_points_as_molmo_writes_them(tmp_path):

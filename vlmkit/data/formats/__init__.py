@@ -34,6 +34,8 @@ formats = Formats(
         "gqa",
         "llava",
         "pixmo_cap",
+        "pixmo_clocks",
+        "pixmo_count",
         "pixmo_points",
         "redcaps",
         "synthtext",

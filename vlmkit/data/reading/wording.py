@@ -15,6 +15,9 @@ CAPTION = "Describe the image in one sentence."
 DESCRIPTION = "Describe the image in detail."
 WORDS = "Read all the words in the image."
 POINTS = "Point to: {label}"
+COUNT = "How many {label} are there?"
+TIME = "What time is it?"
+SPOKEN = "Describe the image as you would in speaking."
 
 
 def ask(question: str, answer: str, images: int = 1) -> Conversation:
