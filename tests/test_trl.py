@@ -87,20 +87,30 @@ def test_the_loss_falls_for_every_named_model(name: str, tmp_path: Path) -> None
     assert dpo(name, tmp_path)[-1] < 0.69
 
 
-def dpo(name: str, where: Path) -> list[float]:
+def dpo(name: str, where: Path, what: str = "loss", **columns: Any) -> list[float]:
     from trl import DPOConfig, DPOTrainer
 
     model, processor = made(name)
     processor.trusts_text = True
     arguments = DPOConfig(max_length=None, **options(where))
-    data = rows(prompt=QUESTION, chosen=ANSWER, rejected=OTHER)
-    return logged(DPOTrainer(model=model, ref_model=copy.deepcopy(model), args=arguments, train_dataset=data, processing_class=processor))
+    data = rows(**({"prompt": QUESTION, "chosen": ANSWER, "rejected": OTHER} | columns))
+    trainer = DPOTrainer(model=model, ref_model=copy.deepcopy(model), args=arguments, train_dataset=data, processing_class=processor)
+    return logged(trainer, what)
 
 
 def test_dpo_prefers_what_was_chosen(tmp_path: Path) -> None:
     losses = dpo("llava-1.5-tiny", tmp_path)
     assert losses[0] == pytest.approx(0.6931, abs=1e-3)
     assert losses[-1] < 0.5
+
+
+def test_minimal_edits_are_preferred_as_omnivlm_was_tuned(tmp_path: Path) -> None:
+    """A teacher corrects one word of what the model said (arXiv:2412.11475): what is chosen differs from what is rejected there alone."""
+    said, corrected = "There are three cups and a spoon on the table.", "There are three cups and a knife on the table."
+    pair = {"chosen": [{"role": "assistant", "content": corrected}], "rejected": [{"role": "assistant", "content": said}]}
+    margins = dpo("omnivlm-tiny", tmp_path, "rewards/margins", **pair)
+    assert margins[0] == pytest.approx(0, abs=1e-3)
+    assert margins[-1] > 0.5
 
 
 def test_so_many_models_are_trained() -> None:
