@@ -113,9 +113,8 @@ def test_everything_imported_is_asked_for(folder: str) -> None:
     """By the dependencies; where an import waits until it is needed, by an extra."""
     base = {distribution(requirement) for requirement in PROJECT["dependencies"]}
     extras = PROJECT["optional-dependencies"]
-    optional = {
-        distribution(requirement) for extra in ("train", "qlora", "data", "eval", "video", "flash") for requirement in extras[extra]
-    }
+    late = ("train", "qlora", "liger", "data", "eval", "video", "flash")
+    optional = {distribution(requirement) for extra in late for requirement in extras[extra]}
     homes = packages_distributions()
     # Files of a recipe import each other by their bare names.
     own = {"vlmkit"} if folder == "vlmkit" else {"vlmkit", *(path.stem for path in (ROOT / folder).rglob("*.py"))}

@@ -1,7 +1,8 @@
 """Groups of processes that train: `python -m tests.training.engine_worker`, with a plan as JSON on stdin.
 
 A plan is a list of groups, one after the other: {"world": 2, "runs": [["directory", "engine", "stage", stop], ["copy", "from", "to"]]}.
-A run trains the stage in the directory, from wherever that stands; `stop` sends SIGTERM to the last process in that step, or is null.
+A run trains the stage in the directory, from wherever that stands, "full*5" in five times as many steps; `stop` sends SIGTERM to the last
+process in that step, or is null.
 The processes of a group are forked: what they import takes longer than what they do.
 """
 
@@ -68,6 +69,16 @@ STAGES = {
         adapters={"language_model": Adapter(rank=4, modules=("q_proj", "v_proj", "down_proj"))},
         data=DATA,
     ),
+    "slow-lora": Stage(
+        name="slow-lora",
+        steps=10,
+        batch_size=2,
+        connector=1e-3,
+        language_model=2e-3,
+        warmup=5,
+        adapters={"language_model": Adapter(rank=4, modules=("q_proj", "v_proj", "down_proj"))},
+        data=DATA,
+    ),
     "skip": Stage(
         name="skip", steps=4, batch_size=2, connector=1e-3, language_model=1e-3, schedule="constant", nonfinite="skip", data=DATA
     ),
@@ -130,6 +141,8 @@ def train(processes: Processes, directory: str, kind: str, stage: str, stop: int
         spoilt = stage == "skip" and processes.rank == processes.world - 1 and calls == 2 * (MICRO_BATCHES // processes.world)
         return model_loss(model, batch) * (math.nan if spoilt else 1.0)
 
+    name, _, times = stage.partition("*")
+    trained = STAGES[name].replace(accumulate=MICRO_BATCHES // processes.world, steps=STAGES[name].steps * int(times or 1))
     batches = Mixed(vlmkit.build_processor(small()))
     looks: dict[str, Any] = {}
     if stage == "looked":
@@ -141,7 +154,7 @@ def train(processes: Processes, directory: str, kind: str, stage: str, stop: int
         return {"loss": loss, "letters": len("".join(said)), "said": float(zlib.crc32("".join(said).encode()))}
 
     try:
-        trainer.train(STAGES[stage].replace(accumulate=MICRO_BATCHES // processes.world), batches, loss=loss, **looks)
+        trainer.train(trained, batches, loss=loss, **looks)
     except Interrupted:
         assert stop is not None
     if trainer.log is not None:

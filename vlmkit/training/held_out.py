@@ -19,8 +19,8 @@ from vlmkit.data.shards.places import Place
 from vlmkit.evaluation.tasks import Task, evaluate, task_from_samples
 from vlmkit.layout.laid_out import IGNORE
 from vlmkit.preprocess.geometry import Size
+from vlmkit.training.copies import to_device
 from vlmkit.training.stage import Stage
-from vlmkit.training.update import to_device
 
 if TYPE_CHECKING:
     from vlmkit.data.sample import Image

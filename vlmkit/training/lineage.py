@@ -15,6 +15,7 @@ from vlmkit.training.adapter_files import save_adapters
 from vlmkit.training.adapters import add_adapters, is_adapter, merge_adapters
 from vlmkit.training.blueprint import Blueprint, OfModule
 from vlmkit.training.engines.base import Engine, fill, whole_shares
+from vlmkit.training.kernels import use_liger
 from vlmkit.training.optimizers import adapters_of, prepare_parts, refuse_unclaimed
 from vlmkit.training.stage import Stage
 from vlmkit.training.states import SavedState, StateWeights
@@ -102,6 +103,8 @@ class Lineage:
             learning = learning | {id(value) for value in head.parameters()}
         parts = _parts(model, head)
         refuse_unclaimed(model, parts)
+        if stage.kernels == "liger":
+            use_liger(model, self.engine.processes.device)
         if stage.recompute:
             model.gradient_checkpointing_enable()
         elif any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):

@@ -26,6 +26,7 @@ from vlmkit.files import write_whole
 from vlmkit.training.adapted import scales_of
 from vlmkit.training.ahead import mixed, numbered, working_ahead
 from vlmkit.training.blueprint import Blueprint, OfModule
+from vlmkit.training.copies import Copier
 from vlmkit.training.engines import engine as engine_of
 from vlmkit.training.engines.base import Engine, Loss
 from vlmkit.training.flops import ModelFlops, learning_shares
@@ -165,12 +166,12 @@ class Trainer:
                 seed_everything(self.seed + self.processes.rank)
             if state is not None:
                 state.restore_random(self.processes.rank)
-            counted = CountedBatches(ahead, flops)
+            counted, copier = CountedBatches(ahead, flops), Copier(self.processes.device)
             begun, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
             ended = saved_at
             for step in range(first, stage.steps):
                 rates = set_rates(self.engine.rated, stage, step)
-                update = gradients(self.engine, stage, counted, loss)
+                update = gradients(self.engine, stage, counted, loss, copier)
                 sound = self._is_sound(stage, step, update, rates)
                 self.engine.step() if sound else self.engine.forget()
                 if stage.ema is not None and sound:

@@ -46,7 +46,8 @@ class Source(Spec):
 @dataclass(frozen=True, kw_only=True)
 class Stage(Spec):
     later: ClassVar[frozenset[str]] = frozenset(
-        {"learn", "tokens", "batch_tokens", "timescale", "shift", "cooldown", "ema", "nonfinite", "compile", "adapters", "image_size"}
+        {"learn", "tokens", "batch_tokens", "timescale", "shift", "cooldown", "ema", "nonfinite", "compile", "kernels", "adapters"}
+        | {"image_size"}
     )
 
     name: str
@@ -109,6 +110,8 @@ class Stage(Spec):
     """What follows a loss or gradient that is no number: the end of the run, or the next update. Neither moves a weight by it."""
     compile: bool = False
     """Compile the blocks of tower and language model (torch.compile)."""
+    kernels: Literal["liger"] | None = None
+    """Fused kernels in the language model from this stage on (vlmkit.training.kernels); give them to all stages of a run, or to none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
