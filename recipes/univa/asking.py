@@ -48,7 +48,7 @@ def evaluate(recipe: Recipe, model: vlmkit.VLM, processor: vlmkit.VLMProcessor, 
 def evaluation_tasks(recipe: Recipe, data: Place | None) -> list[Task]:
     """Held-out pictures; for data from a directory the first question about each image of the shards in `eval`."""
     if data is None:
-        from pictures import evaluation_tasks as rendered
+        from vlmkit.drawn.pictures import evaluation_tasks as rendered
 
         return rendered(recipe.evaluation)
     from vlmkit.data.shards import Shards

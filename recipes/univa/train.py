@@ -1,6 +1,6 @@
 """Train UNIVA-VL: `python recipes/univa/train.py` trains the tiny preset on two CPU cores, without any download.
 
-What it does, from top to bottom: data and stages (stages.py, pictures.py), training, evaluation beside its blind twin,
+What it does, from top to bottom: data and stages (stages.py, vlmkit.drawn), training, evaluation beside its blind twin,
 a checkpoint that `vlmkit.load` reads, and a report. Stop it whenever you like; the same command goes on from there.
 """
 
@@ -18,12 +18,12 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import arguments
 import asking
 import playing
-import warm_up
 from requirements import missing
 from stages import Recipe
 
 import vlmkit
 from vlmkit.data.sample import DataError
+from vlmkit.drawn import warm_up
 from vlmkit.plugins import PluginError
 from vlmkit.registry import RegistryError
 from vlmkit.spec import SpecError
@@ -191,8 +191,9 @@ def train(
 
 def rendered(recipe: Recipe, folder: Path, seed: int, console: Console) -> Path:
     """The pictures of the published stages, rendered once into the shards that they are trained from."""
-    import pictures
     from rich.progress import Progress
+
+    from vlmkit.drawn import pictures
 
     wanted = pictures.counts(stage for stage in recipe.stages if stage.name not in pictures.WARM_UP)
     with Progress(console=console, transient=True) as progress:
@@ -209,7 +210,7 @@ def batches(stage: Stage, processor: vlmkit.VLMProcessor, seed: int, shards: Pla
     from vlmkit.training.sources import mixture
 
     if stage.name.startswith("warmup"):
-        import pictures
+        from vlmkit.drawn import pictures
 
         return pictures.PictureBatches(processor, stage, seed, pictures.WARM_UP[stage.name])
     return mixture(stage, processor, shards, seed=seed)

@@ -23,13 +23,14 @@ from PIL import Image
 import vlmkit
 from tests.training.conftest import small
 from vlmkit.data.shards import Shards, ShardWriter
+from vlmkit.drawn import pictures
 from vlmkit.preprocess.policies.smart_resize import SmartResize
 from vlmkit.training.metrics_log import read_metrics
 from vlmkit.training.run import RunDirectory
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "univa"
 sys.path.insert(0, str(FOLDER))
-arguments, pictures, stages, train = (importlib.import_module(name) for name in ("arguments", "pictures", "stages", "train"))
+arguments, stages, train = (importlib.import_module(name) for name in ("arguments", "stages", "train"))
 
 SMALL = small().replace(name="univa-vl-small", policy=SmartResize(min_pixels=12 * 784, max_pixels=20 * 784))
 

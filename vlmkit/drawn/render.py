@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from glyphs import FONTS, SHAPES, letter_mask, shape_mask
-from textures import COUNT, SIDE, textures
-from words import HELD_OUT, LETTERS, training_word
+
+from vlmkit.drawn.glyphs import FONTS, SHAPES, letter_mask, shape_mask
+from vlmkit.drawn.textures import COUNT, SIDE, textures
+from vlmkit.drawn.words import HELD_OUT, LETTERS, training_word
 
 CELL = 28
 WORD_SHIFT = 3.0

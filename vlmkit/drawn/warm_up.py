@@ -1,4 +1,4 @@
-"""What the tiny preset's parts learn before the published stages: what a published tower and language model would know already."""
+"""What small parts learn before the published stages: what a published tower and language model would know already."""
 
 from __future__ import annotations
 

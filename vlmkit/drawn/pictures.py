@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image
-from render import GRIDS, Kind, Picture, Question, picture_at
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -23,6 +22,7 @@ from vlmkit.conversation import Conversation
 from vlmkit.data.sample import Sample
 from vlmkit.data.shards import ShardWriter
 from vlmkit.data.shards.index import INDEX
+from vlmkit.drawn.render import GRIDS, Kind, Picture, Question, picture_at
 from vlmkit.evaluation import tasks
 from vlmkit.features import Grid
 from vlmkit.training.stage import Stage
