@@ -19,6 +19,7 @@ import vlmkit.attention
 from tests.counted import TINY_MODELS
 from tests.tiny import CONVERSATIONS, DECODER, apart, architecture, draw, model
 from vlmkit.attention import BY_SAMPLE, as_mask, attends_by_sample, block_mask, looks_back, no_mask
+from vlmkit.experts_module import Mixture
 from vlmkit.fusion.incoming import FusionError
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.laid_out import IGNORE
@@ -109,7 +110,11 @@ def test_dropout_reaches_every_sample() -> None:
 
 
 def losses_and_gradients(built: VLM, processor: VLMProcessor) -> tuple[tuple[Tensor, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]:
-    """Of samples alone, and of the same ones in rows of several, of one, and of several again, filled up."""
+    """Of samples alone, and of the same ones in rows of several, of one, and of several again, filled up. Without what is of a batch and
+    not of its samples: the balancing loss of experts, and the room that each of them has."""
+    for module in built.modules():
+        if isinstance(module, Mixture):
+            module.capacity = None
     one, words, two, turns = (processor.sample(conversation) for conversation in CONVERSATIONS)
     rows = [[one, words], [turns], [two, one]]
     length = max(sum(len(sample.layouts[0].ids) for sample in row) for row in rows) + 5
@@ -122,7 +127,7 @@ def losses_and_gradients(built: VLM, processor: VLMProcessor) -> tuple[tuple[Ten
         total = torch.zeros(())
         for batch in batches:
             plain = {name: value for name, value in batch.items() if name not in ("segments", "boundaries") or batch is packed}
-            loss = built(**plain, num_items_in_batch=tokens).loss
+            loss = built(**plain, num_items_in_batch=tokens).losses["language_model"]
             loss.backward()
             total += loss.detach()
         found.append((total, {name: each.grad.clone() for name, each in built.named_parameters() if each.grad is not None}))

@@ -205,6 +205,7 @@ def _pretrained(config: Any) -> VLM:
     )
     if differing := sorted({str(key) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info.get(name, ())}):
         raise SpecError(f"{checkpoint} is not the language model of {spec.name}; they differ in {some(differing)}")
+    model.language_model = spec.language_model.with_experts(model.language_model)
     model.fusion = spec.fusion.build(model.language_model, spec.layout)
     return model
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+from vlmkit.experts import Experts
 from vlmkit.hub import refuse_unreachable
 from vlmkit.registry import suggestion
 from vlmkit.spec import Settings, Spec, SpecError
@@ -37,8 +38,10 @@ class LanguageModel(Spec):
     Gemma 2 caps them."""
     revision: str | None = None
     """The commit, branch or tag of the hub's repositories that are named; None: the newest."""
+    experts: Experts | None = None
+    """FFNs that are turned into experts, begun as copies of what the checkpoint has; None: none are."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"plain_head", "revision"})
+    later: ClassVar[frozenset[str]] = frozenset({"plain_head", "revision", "experts"})
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str], *, revision: str | None = None, trust_remote_code: bool = False) -> Self:
@@ -177,9 +180,19 @@ class LanguageModel(Spec):
         return found
 
     def build(self, config: PretrainedConfig) -> PreTrainedModel:
-        """The model with random weights, on the current default device. Raises SpecError as `model_class`."""
+        """The model with random weights, on the current default device. Raises SpecError as `model_class`, and where FFNs cannot become
+        experts."""
         built: PreTrainedModel = self.model_class(config)._from_config(config)
-        return built
+        return self.with_experts(built)
+
+    def with_experts(self, dense: PreTrainedModel) -> PreTrainedModel:
+        """A model of the plain decoder, whose FFNs become what `experts` says, in place."""
+        if self.experts is None:
+            return dense
+        from vlmkit.experts_module import put_experts
+
+        made: PreTrainedModel = put_experts(dense, self.experts)
+        return made
 
     def _refuse_misspelled(self, config_class: Any, settings: dict[str, Any]) -> None:
         """transformers keeps settings that it does not know, and takes its default for the one that was meant."""

@@ -31,16 +31,16 @@ def next_token_loss(logits: Tensor, labels: Tensor, kept: int | Tensor, items: T
     return total / (items if items is not None else (targets != IGNORE).sum().clamp(min=1))
 
 
-def router_loss(outputs: Any, language_model: Any, held: Tensor | None = None) -> Tensor | None:
+def router_loss(outputs: Any, language_model: Any, held: Tensor | None = None, balance: Tensor | None = None) -> Tensor | None:
     """What a mixture of experts adds so that its tokens spread, by its own coefficient; None where its config asks for none
-    (`output_router_logits`), or it has no experts.
+    (`output_router_logits`), or it has no experts. balance: the same of experts that FFNs were turned into.
 
     held: where packed rows (B, S) hold a token. They come without a mask by which the language model could leave padding out, so experts
     are counted anew, by its own function; a language model that has none counts padding as well.
     """
     auxiliary = getattr(outputs, "aux_loss", None)
     if not isinstance(auxiliary, Tensor):
-        return None
+        return balance
     count = getattr(sys.modules[type(language_model).__module__], "load_balancing_loss_func", None)
     if held is not None and count is not None and hasattr(language_model, "num_experts_per_tok"):
         auxiliary = count(outputs.router_logits, language_model.num_experts, language_model.num_experts_per_tok, held)

@@ -20,6 +20,7 @@ from vlmkit.cache_name import CACHE
 from vlmkit.causal_head import decoder_of
 from vlmkit.config import VLMConfig
 from vlmkit.encoders.unused import freeze_unused
+from vlmkit.experts_module import routed
 from vlmkit.features import Features, View
 from vlmkit.fusion.incoming import FusionError, Incoming
 from vlmkit.generation import Generates
@@ -332,6 +333,7 @@ class VLM(Referred, Resizes, Generates, PreTrainedModel, GenerationMixin):  # ty
         if packed:
             refuse_states(model)
         held = incoming.segments >= 0 if packed and incoming.segments is not None else None
+        tokens = held if incoming.attention_mask is None or incoming.attention_mask.dim() != 2 else incoming.attention_mask
         if incoming.cache is not None or not takes_masks(model):
             incoming = incoming._replace(segments=None)
         whole = supervised is not None or (isinstance(logits_to_keep, int) and logits_to_keep == 0)
@@ -353,16 +355,18 @@ class VLM(Referred, Resizes, Generates, PreTrainedModel, GenerationMixin):  # ty
             kwargs.setdefault("output_router_logits", False)
         arguments = {"position_ids": incoming.position_ids} | self.fusion(incoming) | {CACHE: incoming.cache, "return_dict": True} | kwargs
         arguments["use_cache"] = False if packed or labels is not None or headless else use_cache
-        if headless:
-            return self.without_head(decoder_of(model)[1](**arguments), rows)
-        outputs = model(**arguments, logits_to_keep=logits_to_keep if supervised is None else supervised)
+        with routed(model, tokens, heard=labels is not None) as mixtures:
+            if headless:
+                return self.without_head(decoder_of(model)[1](**arguments), rows)
+            outputs = model(**arguments, logits_to_keep=logits_to_keep if supervised is None else supervised)
+            balance = None if mixtures is None else mixtures.loss
         losses = {}
         if labels is not None:
             losses["language_model"] = next_token_loss(
                 outputs.logits, labels, logits_to_keep if supervised is None else supervised, num_items_in_batch
             )
-            if (routed := router_loss(outputs, model, held)) is not None:
-                losses["router"] = routed
+            if (of_router := router_loss(outputs, model, held, balance)) is not None:
+                losses["router"] = of_router
         logits, hidden = None if supervised is not None else outputs.logits, getattr(outputs, "hidden_states", None)
         if told and hidden is not None:
             hidden = tuple(layer.view(rows, -1, layer.shape[-1]) for layer in hidden)

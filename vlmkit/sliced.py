@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from vlmkit.architecture import Architecture
 from vlmkit.build import build, building, check_parts, refuse_other_type, resolve, seeing
 from vlmkit.converted import Converted, refuse
+from vlmkit.experts_module import redraw_routers
+from vlmkit.experts_weights import Copied, routers_of
 from vlmkit.renamed import RENAMED
 from vlmkit.spec import SpecError
 from vlmkit.stored import Stored, files_of, refuse_outside
@@ -127,7 +129,7 @@ class PublishedWeights:
         model = bare_of(self.architecture, dtype)
         self.config = model.config
         self.shapes = shapes_of(model)
-        self.language_model = published(described, model)
+        self.language_model = Copied(published(described, model), model.language_model, self._router)
         self._drawn: HeldWeights | None = None
 
     def names(self) -> tuple[str, ...]:
@@ -156,9 +158,14 @@ class PublishedWeights:
         with torch.random.fork_rng(devices=[]), building(self.config.dtype), torch.device("cpu"):
             torch.default_generator.manual_seed(self.seed)  # the one of torch.random, and none of a GPU
             model = seeing(self.config)
+            redraw_routers(model.language_model)
             # Nothing of a language model that is read from files is drawn, so what comes behind it is drawn as if it had been.
             model.fusion = spec.fusion.build(model.language_model, spec.layout)
-        return {name: value for name, value in model.state_dict().items() if not name.startswith(LANGUAGE_MODEL)}
+            routers = {f"{LANGUAGE_MODEL}{name}" for name in routers_of(model.language_model)}
+        return {name: value for name, value in model.state_dict().items() if not name.startswith(LANGUAGE_MODEL) or name in routers}
+
+    def _router(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        return self.hold().tensors[f"{LANGUAGE_MODEL}{name}"]
 
 
 LANGUAGE_MODEL = "language_model."
@@ -244,6 +251,9 @@ def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
 def published(described: Any, model: VLM) -> WeightSource:
     """The published weights of a language model. Those whose files are not safetensors are loaded whole, and it is said."""
     language_model: Any = model.language_model
+    if described.experts is not None:
+        with torch.device("meta"):
+            language_model = described.replace(experts=None).build(model.config.text_config)
     files = files_of(directory_of(described.checkpoint, described.revision))
     if not files:
         warnings.warn(f"{described.checkpoint} has no safetensors files: every process loads it whole; convert it", stacklevel=3)

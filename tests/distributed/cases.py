@@ -76,6 +76,6 @@ def _cases() -> dict[str, Case]:
 CASES = _cases()
 ZERO3 = {f"small, {pair}": Case(small(), rows, "zero3") for pair, rows in PAIRS.items()} | {
     f"{name}, text beside images": Case(named(name), (ONE, TEXT), "zero3")
-    for name in ("univa-vl-tiny", "llava-1.6-tiny", "paligemma-tiny", "llama-3.2-vision-tiny", "idefics-tiny")
+    for name in ("univa-vl-tiny", "llava-1.6-tiny", "paligemma-tiny", "llama-3.2-vision-tiny", "idefics-tiny", "moe-llava-tiny")
 }
 """What asks for DeepSpeed."""

@@ -16,6 +16,7 @@ from families import (
     maya,
     mistral3,
     mllama,
+    moe_llava,
     nvlm,
     omnivlm,
     paligemma,
@@ -46,5 +47,5 @@ SYSTEMS: tuple[System, ...] = (
     *videollama3.SYSTEMS,
 )
 
-BY_PARTS: tuple[System, ...] = (llava_v1.ROW, nvlm.D, omnivlm.ROW, prismatic.ROW, yi_vl.ROW)
+BY_PARTS: tuple[System, ...] = (llava_v1.ROW, moe_llava.ROW, nvlm.D, omnivlm.ROW, prismatic.ROW, yi_vl.ROW)
 """Systems whose parts have references, and the whole has none."""

@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 import torch
-from families import llava_v1, nvlm, omnivlm, yi_vl
+from families import llava_v1, moe_llava, nvlm, omnivlm, yi_vl
 from families.assembled import Assembled
 from families.record import record
 from families.system import patchify, user
@@ -23,7 +23,8 @@ from vlmkit.preprocess.pixels import render
 from vlmkit.preprocess.policies.pad_square import PadSquare
 from vlmkit.processor import VLMProcessor
 
-every_system = pytest.mark.parametrize("parts", [llava_v1.PARTS, nvlm.PARTS, omnivlm.PARTS, yi_vl.PARTS], ids=lambda parts: parts.row.tiny)
+ASSEMBLED = (llava_v1.PARTS, moe_llava.PARTS, nvlm.PARTS, omnivlm.PARTS, yi_vl.PARTS)
+every_system = pytest.mark.parametrize("parts", ASSEMBLED, ids=lambda parts: parts.row.tiny)
 
 
 @cache

@@ -31,6 +31,7 @@ from torch.utils.data import Dataset
 import vlmkit
 from tests.training.conftest import DATA, small
 from vlmkit.evaluation.tasks import Question, Task, evaluate
+from vlmkit.experts import Experts
 from vlmkit.training.adapter import Adapter
 from vlmkit.training.blueprint import OfArchitecture
 from vlmkit.training.engines import engine
@@ -58,6 +59,14 @@ STAGES = {
         weight_decay=0.1,
         clip=0.5,
         ema=0.9,
+        data=DATA,
+    ),
+    "experts": Stage(
+        name="experts",
+        steps=10,
+        batch_size=2,
+        experts=Experts(count=4, top=2, layers=(1, 2), balance=0.1),
+        learn={"language_model.experts": 1e-3, "language_model.router": 1e-2},
         data=DATA,
     ),
     "lora": Stage(

@@ -59,6 +59,11 @@ def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str
     from vlmkit.checkpoints.agreement import refuse_disagreement
 
     spec, reasons = model.config.spec, {}
+    if spec.language_model.experts is not None:
+        raise SpecError(
+            f"no model class of transformers can express {spec.name}: its language model has experts in the place of FFNs "
+            f"({spec.language_model.experts}); save_pretrained keeps them, and vlmkit.load reads them"
+        )
     for name in dict.fromkeys(FAMILIES.values()):
         known = _family(name)
         try:

@@ -12,10 +12,10 @@ from torch import nn
 
 from vlmkit.architecture import Architecture
 from vlmkit.build import build
-from vlmkit.resolution import Resampled
 from vlmkit.skeleton import skeleton
 from vlmkit.sliced import HeldWeights, WeightSource, fill, weights_of
 from vlmkit.spec import SpecError
+from vlmkit.training.changed import carried
 
 if TYPE_CHECKING:
     from vlmkit.model import VLM
@@ -37,8 +37,8 @@ class Blueprint(Protocol):
     def whole(self) -> nn.Module:
         """The model with its weights, in this process."""
 
-    def at(self, architecture: Architecture) -> Blueprint:
-        """The same model at another resolution (vlmkit.resolution)."""
+    def at(self, architecture: Architecture, seed: int = 0) -> Blueprint:
+        """The same model at another resolution, or with experts (vlmkit.training.changed). seed: of routers."""
 
 
 class OfModule:
@@ -65,8 +65,8 @@ class OfModule:
     def whole(self) -> nn.Module:
         return self.module
 
-    def at(self, architecture: Architecture) -> Blueprint:
-        return Resized(self, architecture, str(getattr(self.module, "dtype", torch.float32)).removeprefix("torch."))
+    def at(self, architecture: Architecture, seed: int = 0) -> Blueprint:
+        return Resized(self, architecture, str(getattr(self.module, "dtype", torch.float32)).removeprefix("torch."), seed)
 
 
 class OfArchitecture:
@@ -109,30 +109,30 @@ class OfArchitecture:
             self._prepared(model)
         return model
 
-    def at(self, architecture: Architecture) -> Blueprint:
-        return Resized(self, architecture, self.dtype)
+    def at(self, architecture: Architecture, seed: int = 0) -> Blueprint:
+        return Resized(self, architecture, self.dtype, seed)
 
 
 class Resized:
-    """A model at another resolution than the one that it was made from."""
+    """A model at another resolution than the one that it was made from, or with experts that it did not have."""
 
-    def __init__(self, before: Blueprint, architecture: Architecture, dtype: str) -> None:
+    def __init__(self, before: Blueprint, architecture: Architecture, dtype: str, seed: int = 0) -> None:
         """Raises SpecError for one that is no VLM."""
         if before.architecture is None:
             raise SpecError("only models of an architecture are made at another resolution; leave image_size out")
         self._before, self._of, self.architecture, self.dtype = before, before.architecture, architecture, dtype
+        self._seed = seed
 
     def skeleton(self) -> nn.Module:
         return skeleton(self.architecture, dtype=self.dtype)
 
     def weights(self) -> WeightSource:
-        shapes = {name: tuple(value.shape) for name, value in self.skeleton().named_parameters()}
-        return Resampled(self._before.weights(), self._of, self.architecture, shapes)
+        return carried(self._before.weights(), self._of, self.architecture, self.skeleton(), self._seed)
 
     def whole(self) -> nn.Module:
         model = self.skeleton()
         fill(model, self.weights())
         return model
 
-    def at(self, architecture: Architecture) -> Blueprint:
-        return Resized(self, architecture, self.dtype)
+    def at(self, architecture: Architecture, seed: int = 0) -> Blueprint:
+        return Resized(self, architecture, self.dtype, seed)

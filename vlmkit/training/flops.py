@@ -28,6 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vlmkit.architecture import Architecture
+from vlmkit.experts_module import Mixture
 from vlmkit.features import Features, Grid, GridError
 from vlmkit.fusion.cross_layer import CrossAttentionHeads
 from vlmkit.layout.laid_out import IGNORE
@@ -200,14 +201,16 @@ def matrices(model: nn.Module, without: Tensor) -> float:
     config: Any = model.config
     experts = next((value for name in _EXPERTS if (value := getattr(config, name, None))), 1)
     met = next((value for name in _MET if (value := getattr(config, name, None))), experts) / experts
+    ours = {f"{path}.": module.share for path, module in model.named_modules() if isinstance(module, Mixture)}
     total = 0.0
     for path, module in model.named_modules():
         if isinstance(module, nn.Embedding):
             continue
         among = ".experts." in f".{path}."
+        share = next((share for mixture, share in ours.items() if path.startswith(mixture)), met)
         for weight in module.parameters(recurse=False):
             if weight.dim() >= 2 and weight is not without:
-                total += weight.numel() * (met if among else 1)
+                total += weight.numel() * (share if among else 1)
     return total
 
 

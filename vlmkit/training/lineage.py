@@ -8,12 +8,12 @@ from typing import Any
 from torch import nn
 
 from vlmkit.architecture import PARTS, Architecture
-from vlmkit.resolution import Resampled, at_resolution
 from vlmkit.sliced import HeldWeights, WeightSource, values_of
 from vlmkit.training.adapted import NewAdapters, weights_of
 from vlmkit.training.adapter_files import save_adapters
 from vlmkit.training.adapters import add_adapters, is_adapter, merge_adapters
 from vlmkit.training.blueprint import Blueprint, OfModule
+from vlmkit.training.changed import carried, changed
 from vlmkit.training.engines.base import Engine, fill, whole_shares
 from vlmkit.training.kernels import use_liger
 from vlmkit.training.optimizers import adapters_of, prepare_parts, refuse_unclaimed
@@ -41,8 +41,8 @@ class Lineage:
 
     def place(self, stage: Stage, head: nn.Module | None) -> SavedState | None:
         """Put the model of a stage on the engine; returns the state from before it or within it that the run goes on from, if any."""
-        if stage.image_size is not None and self._blueprint.architecture is not None:
-            self._resize(at_resolution(self._blueprint.architecture, stage.image_size))
+        if self._blueprint.architecture is not None:
+            self._resize(changed(self._blueprint.architecture, stage))
         state, self._state = self._state, None
         self.model = self.engine.place(
             self._blueprint, lambda model: self._weights(stage, model, state), lambda model: self._prepare(stage, model, head)
@@ -71,10 +71,10 @@ class Lineage:
         fill(self.model, whole_shares(self.model), weights_of(state))
 
     def _resize(self, architecture: Architecture) -> None:
-        """Go on with the model at the resolution of the architecture, where that is another one."""
+        """Go on with the model at the resolution and with the experts of the architecture, where these are others."""
         if architecture == self._blueprint.architecture:
             return
-        self._blueprint = self._blueprint.at(architecture)
+        self._blueprint = self._blueprint.at(architecture, self.seed)
         if not self.engine.spread:
             self._hold(self._blueprint)
 
@@ -89,7 +89,7 @@ class Lineage:
         else:
             before, then, now = weights_of(state), _architecture(state), self._blueprint.architecture
             if then is not None and now is not None and then != now:
-                before = Resampled(before, then, now, {name: tuple(value.shape) for name, value in model.named_parameters()})
+                before = carried(before, then, now, model, self.seed)
         return NewAdapters(before, model, self.seed) if stage.adapters else before
 
     def _prepare(self, stage: Stage, model: Any, head: nn.Module | None) -> None:

@@ -39,6 +39,7 @@ from vlmkit.training.processes import Processes
 from vlmkit.training.progress import StageProgress
 from vlmkit.training.run import RunDirectory
 from vlmkit.training.signals import StopSignals
+from vlmkit.training.spread import spread_of
 from vlmkit.training.stage import Stage
 from vlmkit.training.states import SavedState, Saver, StateError
 from vlmkit.training.update import Update, gradients, model_loss
@@ -180,7 +181,7 @@ class Trainer:
                 self.updates += 1
                 self.seconds = now - begun
                 counts, stopping, saving = self._agree(counted.take(), stop.number, now - saved_at >= self.save_seconds)
-                measured = meters.step(counts, now - ended)
+                measured = meters.step(counts, now - ended) | spread_of(self.model, self.processes)
                 progress.update(step + 1, update.loss, meters.recent())
                 looks = evaluate is not None and evaluate_every and ((step + 1) % evaluate_every == 0 or step + 1 == stage.steps)
                 scores = self._look(evaluate) if looks and evaluate is not None else {}

@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Self
 
 from vlmkit.architecture import PARTS
+from vlmkit.experts import Experts
 from vlmkit.frozen_mapping import FrozenMapping
 from vlmkit.registry import suggestion
 from vlmkit.spec import Spec, SpecError
@@ -47,7 +48,7 @@ class Source(Spec):
 class Stage(Spec):
     later: ClassVar[frozenset[str]] = frozenset(
         {"learn", "tokens", "batch_tokens", "timescale", "shift", "cooldown", "ema", "nonfinite", "compile", "kernels", "adapters"}
-        | {"image_size"}
+        | {"image_size", "experts"}
     )
 
     name: str
@@ -102,6 +103,8 @@ class Stage(Spec):
     """Longest conversation in tokens, and the length of packed rows; a longer one loses its last turns, with the images of these."""
     image_size: int | None = None
     """Side in pixels of the square images from this stage on: the tower's table of positions is resampled. None leaves it as it is."""
+    experts: Experts | None = None
+    """FFNs of the language model that are turned into experts from this stage on, begun as copies of what was learnt before."""
     recompute: bool = False
     """Recompute activations in the backward pass (gradient checkpointing): a third more work, far less memory."""
     ema: float | None = None

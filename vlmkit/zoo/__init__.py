@@ -23,6 +23,7 @@ FAMILIES = (
     "maya",
     "mistral3",
     "mllama",
+    "moe_llava",
     "nvlm",
     "omnivlm",
     "paligemma",
