@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vlmkit.data.rejections import Rejections
     from vlmkit.data.sample import DataError, Rejected, Sample
     from vlmkit.encoders import encoders
+    from vlmkit.evaluation.benchmarks import tasks
     from vlmkit.features import Features, Grid, GridError
     from vlmkit.fusion import fusions
     from vlmkit.fusion.incoming import FusionError
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     list_fusions = fusions.names
     list_layouts = layouts.names
     list_policies = policies.names
+    list_tasks = tasks.names
 
 __version__ = "0.1.0"
 
@@ -103,6 +105,7 @@ __all__ = [
     "list_layouts",
     "list_models",
     "list_policies",
+    "list_tasks",
     "load",
     "load_plugin",
     "open_image",
@@ -110,6 +113,7 @@ __all__ = [
     "policies",
     "register_model",
     "stage_beam_search",
+    "tasks",
 ]
 
 _PUBLIC = {
@@ -123,6 +127,7 @@ _PUBLIC = {
     "vlmkit.data.rejections": ("Rejections",),
     "vlmkit.data.sample": ("DataError", "Rejected", "Sample"),
     "vlmkit.encoders": ("encoders",),
+    "vlmkit.evaluation.benchmarks": ("tasks",),
     "vlmkit.features": ("Features", "Grid", "GridError"),
     "vlmkit.fusion": ("fusions",),
     "vlmkit.fusion.base": ("FusionError",),
@@ -145,7 +150,8 @@ _PUBLIC = {
 """Where each public name lives."""
 
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
-_LISTS = {f"list_{registry}": registry for registry in ("connectors", "encoders", "filters", "formats", "fusions", "layouts", "policies")}
+_LISTED = ("connectors", "encoders", "filters", "formats", "fusions", "layouts", "policies", "tasks")
+_LISTS = {f"list_{registry}": registry for registry in _LISTED}
 
 
 def __getattr__(name: str) -> Any:

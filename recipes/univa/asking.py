@@ -76,6 +76,7 @@ def table(results: list[TaskResult]) -> Any:
     for column in ("task", "right", "right with images swapped", "character errors", "questions"):
         table.add_column(column, justify="left" if column == "task" else "right")
     for result in results:
-        sighted, blind = result.sighted, result.blind
-        table.add_row(result.name, f"{sighted.exact:.3f}", f"{blind.exact:.3f}", f"{sighted.characters:.3f}", str(len(result.answers)))
+        sighted, blind = result.values(), result.values(blind=True)
+        scores = (f"{score:.3f}" for score in (sighted["exact"], blind["exact"], sighted["characters"]))
+        table.add_row(result.name, *scores, str(len(result.answers)))
     return table

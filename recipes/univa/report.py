@@ -125,13 +125,14 @@ def _summary(recipe: Recipe, architecture: Architecture, metrics: dict[str, list
 
 
 def _card(result: TaskResult) -> str:
-    sighted, blind = result.sighted, result.blind
+    right, errors = (100 * result.values()[name] for name in ("exact", "characters"))
+    guessed, errors_blind = (100 * result.values(blind=True)[name] for name in ("exact", "characters"))
     return f"""<div class="card"><h3>{_title(result)}</h3>
-<div class="big">{100 * sighted.exact:.1f}<small>%</small></div>
-<div class="bar"><i style="width:{100 * sighted.exact:.1f}%"></i></div>
-<div class="bar blind"><i style="width:{100 * blind.exact:.1f}%"></i></div>
-<p><b>{100 * blind.exact:.1f}%</b> with images swapped<br>
-character errors {100 * sighted.characters:.1f}% (swapped {100 * blind.characters:.1f}%)<br>{len(result.answers)} questions</p></div>"""
+<div class="big">{right:.1f}<small>%</small></div>
+<div class="bar"><i style="width:{right:.1f}%"></i></div>
+<div class="bar blind"><i style="width:{guessed:.1f}%"></i></div>
+<p><b>{guessed:.1f}%</b> with images swapped<br>
+character errors {errors:.1f}% (swapped {errors_blind:.1f}%)<br>{len(result.answers)} questions</p></div>"""
 
 
 def _title(result: TaskResult) -> str:
@@ -163,6 +164,8 @@ def _spread(answers: Sequence[Answer], count: int) -> list[Answer]:
 
 
 def _sample(result: TaskResult, answer: Answer) -> str:
+    assert answer.blind is not None, "a recipe asks blind too"
+    assert answer.swapped is not None
     images = result.task.images
     mark = "right" if answer.right else "wrong"
     truth = "" if answer.right else f"<div class='truth'>right would be: {escape(answer.question.answer)}</div>"

@@ -246,7 +246,9 @@ def finish(
         model, _ = vlmkit.load(run.path / "checkpoint", device=trainer.processes.device)
     results = asking.evaluate(recipe, model.eval(), processor, data, console)
     scores: dict[str, Any] = {
-        result.name: {"sighted": vars(result.sighted), "blind": vars(result.blind), "questions": len(result.answers)} for result in results
+        result.name: {"sighted": result.values(), "blind": result.values(blind=True), "questions": len(result.answers)}
+        for result in results
+        for result in results
     }
     for name, both in scores.items():
         log.scores(trainer.updates, {f"{name}/exact": both["sighted"]["exact"], f"{name}/exact blind": both["blind"]["exact"]})

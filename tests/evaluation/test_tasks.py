@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ class Oracle:
     """Answers with the grey level that it sees, so that an answer tells which image was shown."""
 
     device = "cpu"
+    generation_config = SimpleNamespace(eos_token_id=None)
 
     def __init__(self, processor: vlmkit.VLMProcessor) -> None:
         self.processor = processor
@@ -65,9 +67,11 @@ def test_sighted_sees_the_own_image_and_blind_the_swapped_one(processor, batch_s
     assert [answer.question for answer in result.answers] == list(questions)
     assert all(answer.right and not answer.right_blind for answer in result.answers)
     assert all(answer.blind == str(10 + answer.swapped) != answer.question.answer for answer in result.answers)
-    assert (result.sighted.exact, result.blind.exact) == (1, 0)
+    assert (result.sighted["exact"].value, result.blind["exact"].value) == (1, 0)
     assert sum(counts) == 2 * len(questions)
-    assert oracle.encoded == 2 * len(images)
+    assert max(counts) == min(batch_size, 14)
+    if batch_size == 100:
+        assert oracle.encoded == len(images), "sighted and blind questions about an image share it"
 
 
 def test_the_model_answers(processor):

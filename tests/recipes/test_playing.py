@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlmkit.evaluation.tasks import Answer, Question, Scores, Task, TaskResult
+from vlmkit.evaluation.scoring import Score
+from vlmkit.evaluation.tasks import Answer, Question, Task, TaskResult
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes" / "univa"))
 playing, report = (importlib.import_module(name) for name in ("playing", "report"))
-NOBODY = Scores(0.0, 1.0, 1.0)
+NOBODY = {"exact": Score(0.0), "characters": Score(1.0), "words": Score(1.0)}
 
 
 class Reader:

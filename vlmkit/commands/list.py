@@ -16,6 +16,7 @@ from vlmkit.connectors import connectors
 from vlmkit.data.filters import filters
 from vlmkit.data.formats import formats
 from vlmkit.encoders import encoders
+from vlmkit.evaluation.benchmarks import tasks
 from vlmkit.fusion import fusions
 from vlmkit.layout import layouts
 from vlmkit.preprocess.policies import policies
@@ -30,6 +31,7 @@ FAMILIES: dict[str, Catalogue[Any]] = {
     "fusions": fusions,
     "formats": formats,
     "filters": filters,
+    "tasks": tasks,
 }
 
 

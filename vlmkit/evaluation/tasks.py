@@ -5,21 +5,27 @@ What a model scores with a wrong picture it did not get from the picture: the bl
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from vlmkit.batch.sample import PreparedSample, RenderedImage
 from vlmkit.conversation import read_conversation
 from vlmkit.data.sample import Sample
-from vlmkit.evaluation.metrics import character_error_rate, exact_match, word_error_rate
+from vlmkit.evaluation import answer_files
+from vlmkit.evaluation.answer_files import AnswerFile, Key
+from vlmkit.evaluation.metrics import exact_match
+from vlmkit.evaluation.scoring import CHARACTER_ERRORS, EXACT, WORD_ERRORS, Metric, Score, each, measure
 
 if TYPE_CHECKING:
+    from vlmkit.evaluation.asking import Ask
     from vlmkit.model import VLM
     from vlmkit.processor import VLMProcessor
+    from vlmkit.training.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,19 @@ class Question:
     image: int
     question: str
     answer: str
+    answers: tuple[str, ...] = ()
+    """All that are right, or what each of several people said; empty where there is only the one."""
+    id: str = ""
+    """The data set's own."""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return self.answers or (self.answer,)
+
+
+def plain(text: str) -> str:
+    """An answer as it is, without white space around."""
+    return text.strip()
 
 
 @dataclass(frozen=True)
@@ -39,16 +58,35 @@ class Task:
     images: tuple[Any, ...]
     """Whatever the processor opens: a path, a PIL image, an array."""
     questions: tuple[Question, ...]
+    prompt: str = "{question}"
+    """What a model is asked; {question} stands for the question."""
+    read: Callable[[str], str] = plain
+    """What counts of what a model says."""
+    metrics: tuple[Metric, ...] = (EXACT, CHARACTER_ERRORS, WORD_ERRORS)
+    """The one that is named first leads."""
+    max_new_tokens: int = 64
+
+    def limited(self, count: int) -> Task:
+        """At most so many questions, about as many images as can be: the first about each image, then the second, and so on."""
+        seen: dict[int, int] = {}
+        turns = []
+        for number, question in enumerate(self.questions):
+            turns.append((seen.setdefault(question.image, 0), number))
+            seen[question.image] += 1
+        kept = [self.questions[number] for number in sorted(number for _, number in sorted(turns)[:count])]
+        places = {image: place for place, image in enumerate(sorted({question.image for question in kept}))}
+        questions = tuple(replace(question, image=places[question.image]) for question in kept)
+        return replace(self, images=tuple(self.images[image] for image in places), questions=questions)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said: with the right image, and with image number `swapped` instead."""
+    """What the model said: with the right image, and with image number `swapped` instead, where it was asked so."""
 
     question: Question
     sighted: str
-    blind: str
-    swapped: int
+    blind: str | None = None
+    swapped: int | None = None
 
     @property
     def right(self) -> bool:
@@ -56,29 +94,26 @@ class Answer:
 
     @property
     def right_blind(self) -> bool:
-        return exact_match(self.blind, self.question.answer) == 1
-
-
-@dataclass(frozen=True)
-class Scores:
-    exact: float
-    """Share of answers that are right word for word (metrics.exact_match)."""
-    characters: float
-    """Character error rate."""
-    words: float
-    """Word error rate."""
+        return self.blind is not None and exact_match(self.blind, self.question.answer) == 1
 
 
 @dataclass(frozen=True)
 class TaskResult:
     task: Task
-    sighted: Scores
-    blind: Scores
+    sighted: Mapping[str, Score]
+    """By the names of the task's metrics."""
+    blind: Mapping[str, Score] | None
     answers: tuple[Answer, ...]
+    each: tuple[float, ...] = ()
+    """The first metric of every answer alone."""
 
     @property
     def name(self) -> str:
         return self.task.name
+
+    def values(self, *, blind: bool = False) -> dict[str, float]:
+        """Scores without their intervals; none where nothing was asked blind."""
+        return {name: score.value for name, score in ((self.blind or {}) if blind else self.sighted).items()}
 
 
 def evaluate(
@@ -88,21 +123,73 @@ def evaluate(
     *,
     seed: int = 0,
     batch_size: int = 64,
-    max_new_tokens: int = 64,
+    max_new_tokens: int | None = None,
+    blind: bool = True,
+    folder: Path | None = None,
+    identity: Mapping[str, Any] | None = None,
+    processes: Processes | None = None,
     on_batch: Callable[[int], None] = lambda questions: None,
 ) -> TaskResult:
-    """Greedy answers to every question, sighted and blind. `on_batch` is told how many answers were given just now."""
-    order = derangement(len(task.images), random.Random(seed))
-    rendered = [processor.render_image(image) for image in task.images]
-    own = list(range(len(task.images)))
-    sighted = _answers(model, processor, task, rendered, own, batch_size, max_new_tokens, on_batch)
-    blind = _answers(model, processor, task, rendered, order, batch_size, max_new_tokens, on_batch)
+    """Greedy answers to every question, sighted and blind, and their scores. Answers depend neither on `batch_size` nor on the number of
+    processes, up to what rounding does where two tokens are equally likely.
+
+    seed: of the swapped images and of the intervals. max_new_tokens: the task's own without. folder: where answers are kept as they come
+    (vlmkit.evaluation.answer_files); an evaluation that was stopped goes on from there. identity: what besides the questions has to be the
+    same for that, such as the checkpoint. processes: those that share the work, each with the whole model; all of them get the result.
+    `on_batch` is told how many answers this process got just now; those of `folder` first.
+
+    Raises EvaluationError where `folder` holds another evaluation, and ValueError for blind questions about a single image.
+    """
+    # A task is read without torch; to ask it takes torch.
+    from vlmkit.evaluation.asking import ask
+    from vlmkit.training.processes import Processes
+
+    together = processes or Processes()
+    length = task.max_new_tokens if max_new_tokens is None else max_new_tokens
+    order = derangement(len(task.images), random.Random(seed)) if blind else None
+    asks = _asks(task, order)
+    known: dict[Key, str] = {}
+    if folder is not None:
+        configuration = {"task": task.name, "questions": _fingerprint(task), "seed": seed, "max_new_tokens": length} | dict(identity or {})
+        with together.main_first():
+            known = answer_files.begin(folder, configuration)
+        on_batch(sum((one.question, one.blind) in known for one in asks) // together.world)
+    # All questions about an image go to one process, which encodes it once.
+    mine = [one for one in asks if (one.question, one.blind) not in known and one.image % together.world == together.rank]
+    prompts = [task.prompt.replace("{question}", question.question) for question in task.questions]
+    answered: dict[Key, str] = {}
+    with AnswerFile(folder, together.rank) if folder is not None else nullcontext() as file:
+        for batch in ask(model, processor, task.images, prompts, mine, batch_size=batch_size, max_new_tokens=length):
+            given = [((one.question, one.blind), text) for one, text in batch]
+            if file is not None:
+                file.add(given)
+            answered |= dict(given)
+            on_batch(len(given))
+    for found in together.gather(answered):
+        known |= found
+    return result_of(task, known, order, seed=seed)
+
+
+def result_of(task: Task, said: Mapping[Key, str], order: Sequence[int] | None, *, seed: int = 0) -> TaskResult:
+    """Scores of answers that were given: by number of the question and whether it was asked blind. order: the image that was shown in
+    place of each."""
     answers = tuple(
-        Answer(question, seen, guessed, order[question.image])
-        for question, seen, guessed in zip(task.questions, sighted, blind, strict=True)
+        Answer(question, said[number, False])
+        if order is None
+        else Answer(question, said[number, False], said[number, True], order[question.image])
+        for number, question in enumerate(task.questions)
     )
-    references = [question.answer for question in task.questions]
-    return TaskResult(task, score(sighted, references), score(blind, references), answers)
+    references = [question.references for question in task.questions]
+    images = [question.image for question in task.questions]
+
+    def scores(texts: Iterable[str | None]) -> dict[str, Score]:
+        read = [task.read(text or "") for text in texts]
+        return {metric.name: measure(metric, read, references, images, seed=seed) for metric in task.metrics}
+
+    sighted = scores(answer.sighted for answer in answers)
+    blind = None if order is None else scores(answer.blind for answer in answers)
+    alone = each(task.metrics[0], [task.read(answer.sighted) for answer in answers], references)
+    return TaskResult(task, sighted, blind, answers, tuple(alone))
 
 
 def task_from_samples(name: str, samples: Sequence[Sample], limit: int = 0) -> Task:
@@ -111,19 +198,20 @@ def task_from_samples(name: str, samples: Sequence[Sample], limit: int = 0) -> T
     images: list[Any] = []
     questions = []
     for sample in (samples[number] for number in range(min(limit or len(samples), len(samples)))):
-        turns, _ = read_conversation(sample.conversations[0])
-        turns = tuple(turn for turn in turns if turn.role != "system")
-        if len(sample.images) != 1 or [turn.role for turn in turns[:2]] != ["user", "assistant"]:
-            raise ValueError(f"{name}, sample {sample.id}: an evaluation takes a question about one image, and its answer")
-        asked, answer = ("".join(part for part in turn.content if isinstance(part, str)) for turn in turns[:2])
+        asked, answer = question_and_answer(name, sample, 0)
         questions.append(Question(len(images), asked, answer))
         images.append(sample.images[0])
     return Task(name, tuple(images), tuple(questions))
 
 
-def score(answers: Sequence[str], references: Sequence[str]) -> Scores:
-    exact = sum(map(exact_match, answers, references)) / max(1, len(references))
-    return Scores(exact, character_error_rate(answers, references), word_error_rate(answers, references))
+def question_and_answer(name: str, sample: Sample, conversation: int) -> tuple[str, str]:
+    """The first turns of a conversation. Raises ValueError for a sample of another form."""
+    turns, _ = read_conversation(sample.conversations[conversation])
+    turns = tuple(turn for turn in turns if turn.role != "system")
+    if len(sample.images) != 1 or [turn.role for turn in turns[:2]] != ["user", "assistant"]:
+        raise ValueError(f"{name}, sample {sample.id}: an evaluation takes a question about one image, and its answer")
+    asked, answer = ("".join(part for part in turn.content if isinstance(part, str)) for turn in turns[:2])
+    return asked, answer
 
 
 def derangement(count: int, rng: random.Random) -> list[int]:
@@ -140,52 +228,20 @@ def derangement(count: int, rng: random.Random) -> list[int]:
     return order
 
 
-@torch.no_grad()
-def _answers(
-    model: VLM,
-    processor: VLMProcessor,
-    task: Task,
-    images: Sequence[RenderedImage],
-    order: Sequence[int],
-    batch_size: int,
-    max_new_tokens: int,
-    on_batch: Callable[[int], None],
-) -> list[str]:
-    """Answers where a question about image i is asked about image order[i]."""
-    model.eval()
-    answers = [""] * len(task.questions)
-    for group in _groups(task.questions, batch_size):
-        samples = []
-        for image, numbers in group.items():
-            shown = images[order[image]]
-            layouts = [processor.lay_out(_ask(task.questions[number].question), (shown,), add_generation_prompt=True) for number in numbers]
-            samples.append(PreparedSample((shown,), tuple(layouts)))
-        batch = processor.collate(samples, padding_side="left").to(model.device)
-        del batch["labels"]
-        ids = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
-        texts = processor.tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-        for number, text in zip((number for numbers in group.values() for number in numbers), texts, strict=True):
-            answers[number] = text.strip()
-        on_batch(len(texts))
-    return answers
+def _asks(task: Task, order: Sequence[int] | None) -> list[Ask]:
+    from vlmkit.evaluation.asking import Ask
+
+    sighted = [Ask(number, question.image) for number, question in enumerate(task.questions)]
+    if order is None:
+        return sighted
+    return sighted + [Ask(number, order[question.image], blind=True) for number, question in enumerate(task.questions)]
 
 
-def _groups(questions: Sequence[Question], size: int) -> Iterator[dict[int, list[int]]]:
-    """Numbers of questions by image, in batches of at least `size` questions: an image is encoded once."""
-    by_image: dict[int, list[int]] = {}
-    for number, question in enumerate(questions):
-        by_image.setdefault(question.image, []).append(number)
-    group: dict[int, list[int]] = {}
-    count = 0
-    for image, numbers in by_image.items():
-        group[image] = numbers
-        count += len(numbers)
-        if count >= size:
-            yield group
-            group, count = {}, 0
-    if group:
-        yield group
-
-
-def _ask(question: str) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": [{"type": "image", "image": 0}, {"type": "text", "text": question}]}]
+def _fingerprint(task: Task) -> str:
+    """Of what is asked and of the images' names, or their bytes where they have none."""
+    digest = hashlib.sha256()
+    for image in task.images:
+        digest.update(image.name.encode() if isinstance(image, Path) else image if isinstance(image, bytes) else b"?")
+    asked = [[question.image, question.question, *question.references] for question in task.questions]
+    digest.update(json.dumps([task.prompt, asked]).encode())
+    return digest.hexdigest()[:16]

@@ -102,7 +102,7 @@ def answered(model: Any, processor: VLMProcessor, tasks: list[Task], *, new_toke
     scores: dict[str, float] = {}
     for task in tasks:
         result = evaluate(model, processor, task, max_new_tokens=new_tokens)
-        scores |= {f"{task.name}/exact": result.sighted.exact, f"{task.name}/exact blind": result.blind.exact}
+        scores |= {f"{task.name}/exact": result.values()["exact"], f"{task.name}/exact blind": result.values(blind=True)["exact"]}
     return scores
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from vlmkit.data.formats import formats
 from vlmkit.data.reading.grouped import by_image
 from vlmkit.data.reading.places import first_there, one_file
-from vlmkit.data.reading.rows import AnnotationRow, Unusable, json_rows
+from vlmkit.data.reading.rows import AnnotationRow, Rows, Unusable, json_rows
 from vlmkit.data.reading.wording import agreed
 from vlmkit.data.sample import Rejected, Sample
 
@@ -22,15 +22,18 @@ from vlmkit.data.sample import Rejected, Sample
 @formats.register("docvqa")
 def read(folder: Path, *, split: str = "train") -> Iterator[Sample | Rejected]:
     """split: "train" or "val"; "test" has no answers."""
-    source = folder.name
+    yield from by_image(folder.name, rows(folder, split), _question, lambda name: page(folder, split, name))
+
+
+def rows(folder: Path, split: str) -> Rows:
+    """Questions as they are published: questionId, image, question, answers."""
     names = (f"{split}_v*_withQT.json", f"{split}_v*.json")
     patterns = (f"{place}{name}" for name in names for place in ("", "spdocvqa_qas/", f"{split}/"))
-    file = one_file(folder, *patterns, way_out="Name the split, such as split='val'")
+    return json_rows(folder.name, one_file(folder, *patterns, way_out="Name the split, such as split='val'"), "data")
 
-    def page(name: str) -> Path:
-        return first_there(folder / name, folder / split / name, folder / "spdocvqa_images" / Path(name).name)
 
-    yield from by_image(source, json_rows(source, file, "data"), _question, page)
+def page(folder: Path, split: str, name: str) -> Path:
+    return first_there(folder / name, folder / split / name, folder / "spdocvqa_images" / Path(name).name)
 
 
 def _question(row: AnnotationRow) -> tuple[str, str, str]:

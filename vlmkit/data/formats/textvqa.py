@@ -13,7 +13,7 @@ from pathlib import Path
 from vlmkit.data.formats import formats
 from vlmkit.data.reading.grouped import by_image
 from vlmkit.data.reading.places import one_file
-from vlmkit.data.reading.rows import AnnotationRow, Unusable, json_rows
+from vlmkit.data.reading.rows import AnnotationRow, Rows, Unusable, json_rows
 from vlmkit.data.reading.wording import agreed
 from vlmkit.data.sample import Rejected, Sample
 
@@ -21,10 +21,17 @@ from vlmkit.data.sample import Rejected, Sample
 @formats.register("textvqa")
 def read(folder: Path, *, split: str = "train") -> Iterator[Sample | Rejected]:
     """split: "train" or "val"."""
-    source = folder.name
+    yield from by_image(folder.name, rows(folder, split), _question, lambda name: image(folder, split, name))
+
+
+def rows(folder: Path, split: str) -> Rows:
+    """Questions as they are published: question_id, image_id, question, answers."""
     file = one_file(folder, f"TextVQA_*_{split}.json", way_out="Name the split, such as split='val'; of two releases keep one")
-    pictures = folder / ("test_images" if split == "test" else "train_images")
-    yield from by_image(source, json_rows(source, file, "data"), _question, lambda name: pictures / f"{name}.jpg")
+    return json_rows(folder.name, file, "data")
+
+
+def image(folder: Path, split: str, name: str) -> Path:
+    return folder / ("test_images" if split == "test" else "train_images") / f"{name}.jpg"
 
 
 def _question(row: AnnotationRow) -> tuple[str, str, str]:
