@@ -1,6 +1,6 @@
 """What others' metrics say to the drawn inputs: python tests/evaluation/golden.py writes tests/evaluation/golden.json.
 
-Run it in an environment with the packages below, such as that of tests/evaluation/harness_environment.sh; nothing of vlmkit is imported.
+Run it in an environment with the packages below, such as that of tests/evaluation/harness/environment.sh; nothing of vlmkit is imported.
 The caption tokenizer of pycocoevalcap takes a Java machine.
 
     lmms-eval 0.7.3       VQA accuracy (textvqa), the answers' normal form, exact match as GQA's task asks for it, ANLS
