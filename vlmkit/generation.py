@@ -48,11 +48,15 @@ class Generates(GenerationMixin):  # type: ignore[misc]
         images = [] if image is None else list(image) if isinstance(image, list | tuple) else [image]
         return About(self, processor, images, before)
 
+    def stop_ids(self, processor: ProcessorMixin) -> list[int]:
+        """Ids of tokens that end an answer: the processor's end of a turn, and those of the generation config."""
+        return sorted({*processor.stop_token_ids, *token_ids(self.generation_config.eos_token_id)})
+
     def answers(self, processor: ProcessorMixin, batch: Mapping[str, Any], **generate: Any) -> list[str]:
         """The words generated behind each row of a batch whose rows end where an answer begins: greedy and of 256 tokens at most, unless
         `generate`, transformers' arguments, says otherwise."""
-        stops = {*processor.stop_token_ids, *token_ids(self.generation_config.eos_token_id)}
-        ids = self.generate(**batch, **({"max_new_tokens": 256, "do_sample": False, "eos_token_id": sorted(stops)} | generate))
+        stops = self.stop_ids(processor)
+        ids = self.generate(**batch, **({"max_new_tokens": 256, "do_sample": False, "eos_token_id": stops} | generate))
         ids = ids if isinstance(ids, Tensor) else ids.sequences
         rows = ids[:, batch["input_ids"].shape[1] :].tolist()
         said = [[token for token in row if token not in stops] for row in rows]
