@@ -45,6 +45,7 @@ CONNECTORS: dict[str, dict[str, Any]] = {
     "flamingo_resampler": {"latents": 4, "depth": 2, "heads": 2, "head_dim": 8},
     "perceiver": {"latents": 4, "depth": 2, "heads": 2, "kv_heads": 1, "head_dim": 8},
     "query_attention": {"queries": ((3, 2), (6, 4)), "heads": 2},
+    "resampler": {"side": 2, "heads": 2},
 }
 POLICIES: dict[str, dict[str, Any]] = {
     "anyres": {"size": 56},

@@ -104,6 +104,9 @@ FIELDS = {
         {"queries": st.sampled_from([((1, 3),), ((2, 2), (3, 5)), ((1, 4), (2, 3), (4, 6))]), "heads": st.sampled_from([1, 2, 4])},
         optional={"activation": ACTIVATIONS, "norm_eps": EPS},
     ),
+    "resampler": st.fixed_dictionaries(
+        {"side": st.integers(1, 3), "heads": st.sampled_from([1, 2, 4])}, optional={"norm_eps": EPS}
+    ),
     "sequence_fold": st.fixed_dictionaries(
         {}, optional={"fold": st.integers(1, 4), "hidden": st.none() | st.integers(1, 20), "activation": ACTIVATIONS}
     ),
@@ -111,8 +114,10 @@ FIELDS = {
 """Drawn fields of every connector; a new connector adds its line here."""
 TOKEN_WISE = ("joined", "linear", "mlp")
 """They take every grid and pass a kept class token."""
-RESAMPLERS = ("flamingo_resampler", "perceiver", "query_attention")
-"""They take every grid, a kept class token too, and give tokens of one row."""
+RESAMPLERS = ("flamingo_resampler", "perceiver", "query_attention", "resampler")
+"""They take every grid, a kept class token too, and give as many tokens as they have queries, in one row."""
+SQUARE = ("resampler",)
+"""Of these, those whose queries stand on a grid of their own."""
 
 FOLDING = ("sequence_fold",)
 """They merge along rows alone."""
@@ -165,7 +170,8 @@ def test_grid_out_is_what_the_module_returns(data):
     assert out.tokens.shape == (sum(grid.tokens for grid in out.grids), DIM_OUT)
     for grid, merged in zip(features.grids, out.grids, strict=True):
         if connector.kind in RESAMPLERS:
-            assert (merged.frames, merged.rows, merged.prefix) == (grid.frames, 1, 0)
+            rows = merged.columns if connector.kind in SQUARE else 1
+            assert (merged.frames, merged.rows, merged.prefix) == (grid.frames, rows, 0)
             continue
         merge = merge_of(connector, grid)
         rows = merged.rows if connector.kind in FOLDING else merged.rows * merge

@@ -25,6 +25,7 @@ connectors: Registry[Connector] = Registry(
         "perceiver",
         "pixel_shuffle",
         "query_attention",
+        "resampler",
         "sequence_fold",
     ),
 )

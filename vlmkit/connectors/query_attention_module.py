@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vlmkit.activations import activation
+from vlmkit.connectors.layers import MultiheadAttention
 from vlmkit.connectors.perceiver_module import frames, padded
 from vlmkit.connectors.query_attention import QueryAttention
 from vlmkit.features import Features
@@ -58,31 +57,6 @@ class CrossAttention(nn.Module):
         """Queries (V, q, D) attend to context (V, n, D) where the mask (V, 1, 1, n) lets them -> (V, q, D)."""
         queries, context = self.layer_norm(queries), self.layer_norm_kv(context)
         out: Tensor = self.linear(self.multihead_attn(self.q_proj(queries), self.k_proj(context), self.v_proj(context), mask))
-        return out
-
-
-class MultiheadAttention(nn.Module):
-    """The weights of torch's module of the same name. That one reads the weights of its `out_proj` without calling it, and ZeRO-3 would not
-    bring them."""
-
-    def __init__(self, heads: int, dim: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
-        self.out_proj = nn.Linear(dim, dim)
-        nn.init.xavier_uniform_(self.in_proj_weight)
-        nn.init.zeros_(self.out_proj.bias)
-
-    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """Queries (V, q, D), keys and values (V, n, D), what may be attended to (V, 1, 1, n) -> (V, q, D)."""
-        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-        queries, keys, values = (
-            rearrange(functional.linear(one, weight, bias), "v n (heads d) -> v heads n d", heads=self.heads)
-            for one, weight, bias in zip((queries, keys, values), weights, biases, strict=True)
-        )
-        attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-        out: Tensor = self.out_proj(rearrange(attended, "v heads n d -> v n (heads d)"))
         return out
 
 

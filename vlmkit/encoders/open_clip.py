@@ -48,7 +48,8 @@ class OpenClip(ViT):
     """First value of a learned gain on each branch (arXiv:2103.17239); None for no gain."""
     norm_eps: float = 1e-5
     final_norm: bool = True
-    class_token: Literal["drop", "keep"] = "drop"
+    class_token: Literal["drop", "keep", "none"] = "drop"
+    """Of 'none' there is neither the token nor its position (Qwen-VL)."""
     positions: Positions = "bicubic_antialias"
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD

@@ -26,13 +26,12 @@ def build(spec: OpenClip) -> OpenClipTower:
 class OpenClipTower(PackedTower):
     """open_clip's VisionTransformer, taken apart so that its table of positions can be resampled and views of all sizes run together."""
 
-    prefix = 1
-
     def __init__(self, spec: OpenClip) -> None:
         from open_clip.transformer import LayerNorm, QuickGELU, VisionTransformer
 
         super().__init__(spec)
-        self.prefix_dropped = 1 - spec.prefix_kept
+        self.prefix = 0 if spec.class_token == "none" else 1
+        self.prefix_dropped = self.prefix - spec.prefix_kept
         vit = VisionTransformer(
             image_size=spec.image_size,
             patch_size=spec.patch,
@@ -47,8 +46,9 @@ class OpenClipTower(PackedTower):
             output_dim=1,
         )
         self.conv1 = vit.conv1
-        self.class_embedding = vit.class_embedding
-        self.positional_embedding = vit.positional_embedding
+        self.class_embedding = vit.class_embedding if self.prefix else None
+        table = vit.positional_embedding
+        self.positional_embedding = table if self.prefix else nn.Parameter(table.detach()[1:].clone())
         self.ln_pre = vit.ln_pre
         self.transformer = nn.ModuleDict({"resblocks": nn.ModuleList(Block(block) for block in vit.transformer.resblocks)})
         self.ln_post = vit.ln_post if spec.final_norm else None
@@ -63,11 +63,11 @@ class OpenClipTower(PackedTower):
         return project(self.conv1, patches)
 
     def prefix_tokens(self) -> Tensor:
-        token: Tensor = self.class_embedding[None]
-        return token
+        assert self.class_embedding is not None
+        return self.class_embedding[None]
 
     def positions(self, grid: Grid) -> Tensor:
-        return resample(self.positional_embedding, replace(self.spec.native_grid, prefix=1), grid, self.spec.positions)
+        return resample(self.positional_embedding, replace(self.spec.native_grid, prefix=self.prefix), grid, self.spec.positions)
 
     def before(self, tokens: Tensor) -> Tensor:
         normed: Tensor = self.ln_pre(tokens)

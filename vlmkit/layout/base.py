@@ -78,6 +78,10 @@ class TokenLayout(Spec):
         """Template text before and after an image that is the first or the last thing of its message, or neither."""
         return "", self.after_image
 
+    def before_image(self, number: int) -> str:
+        """Template text before the image of this number, of those of the conversation, from 0."""
+        return ""
+
     def begins_behind(self, turns: Sequence[Turn]) -> int | None:
         """Number of the image behind which the template's beginning stands; None: before everything."""
         return None

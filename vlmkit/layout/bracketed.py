@@ -21,7 +21,14 @@ class Bracketed(TokenLayout):
     video_placeholder: str | None = None
     """The reserved token that fills the places of a film's visual tokens; None: the placeholder, as of a picture."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"video_placeholder"})
+    label: str = ""
+    """Template text before an image, in which {} stands for its number in the conversation, from 1: "Picture {}: " of Qwen-VL-Chat. A
+    template in Jinja writes its own."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"video_placeholder", "label"})
+
+    def before_image(self, number: int) -> str:
+        return self.label.replace("{}", str(number + 1))
 
     def image_pieces(self, image: ImageTokens) -> tuple[Piece, ...]:
         return (Trusted(self.start), Visual(0, image.count, self.video_placeholder if image.is_film else None), Trusted(self.end))

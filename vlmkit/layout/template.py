@@ -86,7 +86,9 @@ class Template(Spec):
             raise LayoutError(f"the conversation refers to images {used}, but {len(images)} image(s) were given")
         if opening := layout.opening(turns):
             for number in opening:
-                writer.image(number, images[number], layout.pieces(images[number]), *layout.around_image(True, False))
+                before_image, after_image = layout.around_image(True, False)
+                before_image += layout.before_image(number)
+                writer.image(number, images[number], layout.pieces(images[number]), before_image, after_image)
             turns = [turn._replace(content=tuple(part for part in turn.content if part not in opening)) for turn in turns]
         open_turn = len(turns) - 1 if continue_final_message else -1
         for turn, (role, content, _) in enumerate(turns):
@@ -105,6 +107,7 @@ class Template(Spec):
                     writer.plain(part)
                 else:
                     before_image, after_image = layout.around_image(number == 0, number == last)
+                    before_image += layout.before_image(part)
                     writer.image(part, images[part], layout.pieces(images[part]), before_image, after_image)
                     if part == begins_behind:
                         self._begin(writer)

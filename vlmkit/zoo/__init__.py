@@ -30,6 +30,7 @@ FAMILIES = (
     "pixtral",
     "prismatic",
     "qwen2_vl",
+    "qwen_vl",
     "smolvlm",
     "univa",
     "videollama3",
