@@ -90,7 +90,7 @@ def test_an_architecture_without_a_class_is_refused_with_every_reason(
     capsys.readouterr()
     assert main(["export", str(tmp_path / "univa"), "out"]) == 1
     said = capsys.readouterr()
-    assert said.err.startswith("vlmkit export: no model class of transformers can express univa-vl-tiny:\n")
+    assert said.err.startswith("vlmkit export: no published model class can express univa-vl-tiny:\n")
     first, *others = said.err.splitlines()[1:]
     assert first == "LlavaForConditionalGeneration has a plain 2-layer mlp, but the connector is 'conv_patch_merger'"
     assert "FuyuForCausalLM has raw patches" in said.err, "the nearest class comes first, and then the others"
@@ -124,7 +124,7 @@ def test_the_class_that_comes_nearest_is_named_first_and_fields_where_they_decid
     tmp_path: Path, name: str, changes: dict[str, Any], reason: str
 ) -> None:
     spec = vlmkit.architecture(name).replace(**changes)
-    with pytest.raises(vlmkit.SpecError, match=rf"^no model class of transformers can express {name}:\n{reason}"):
+    with pytest.raises(vlmkit.SpecError, match=rf"^no published model class can express {name}:\n{reason}"):
         export(vlmkit.build(spec, seed=0), vlmkit.build_processor(spec), tmp_path / "out")
 
 

@@ -6,6 +6,7 @@ at. That was run against such kept files, and never against a hub: there was no 
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from pathlib import Path
@@ -13,8 +14,10 @@ from pathlib import Path
 from vlmkit.hub import refuse_unreachable
 from vlmkit.registry import suggestion
 
-FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
+FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 """What of a repository is fetched: configs, weights and the tokenizer, and no code."""
+OLDER = ("*.bin",)
+"""Weights where a repository has none of safetensors. They are read without running what a pickle may hold."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -68,13 +71,10 @@ def _of_hub(name: str, revision: str | None, subfolder: str | None, token: str |
     prefix = f"{subfolder.strip('/')}/" if subfolder else ""
     try:
         refuse_unreachable(name, f"{prefix}config.json", revision, token)
-        kept = snapshot_download(
-            name,
-            revision=revision,
-            token=token,
-            allow_patterns=[prefix + pattern for pattern in FILES],
-            ignore_patterns=[f"{prefix}*/*"],
-        )
+        fetch = functools.partial(snapshot_download, name, revision=revision, token=token, ignore_patterns=[f"{prefix}*/*"])
+        kept = fetch(allow_patterns=[prefix + pattern for pattern in FILES])
+        if not any(Path(kept, prefix).glob("*.safetensors")):
+            kept = fetch(allow_patterns=[prefix + pattern for pattern in FILES + OLDER])
     except (OSError, ValueError) as error:  # huggingface_hub's are of these
         at = "" if revision is None else f", revision {revision!r},"
         reason = " ".join(str(error).split())

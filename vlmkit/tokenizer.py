@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import secrets
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -154,6 +155,8 @@ def load_tokenizer(name: str, required: Iterable[str] = (), *, revision: str | N
     at = {} if revision is None else {"revision": revision}
     try:
         refuse_unreachable(name, "tokenizer_config.json", revision)
+        if (ranked := _of_ranks(name, at)) is not None:
+            return ranked
         found = AutoTokenizer.from_pretrained(name, **at)
         if getattr(found, "is_fast", False):
             return found
@@ -161,6 +164,19 @@ def load_tokenizer(name: str, required: Iterable[str] = (), *, revision: str | N
         return AutoTokenizer.from_pretrained(name, mistral_format=False, **at)
     except (OSError, ValueError) as error:
         raise SpecError(f"tokenizer {name!r} cannot be loaded ({first_line(error)}); pass tokenizer= with one that you have") from None
+
+
+def _of_ranks(name: str, at: dict[str, str]) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a directory or hub name whose class only code beside it has; None where transformers has the class."""
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+    from transformers.utils import cached_file
+
+    from vlmkit.tiktoken_files import BY_CLASS
+
+    published = BY_CLASS.get(get_tokenizer_config(name, **at).get("tokenizer_class"))
+    if published is None:
+        return None
+    return published.read(os.path.dirname(str(cached_file(name, published.file, **at))))
 
 
 def first_line(error: Exception) -> str:

@@ -23,6 +23,7 @@ from families import (
     pixtral,
     prismatic,
     qwen2_vl,
+    qwen_vl,
     videollama3,
     yi_vl,
 )
@@ -47,5 +48,5 @@ SYSTEMS: tuple[System, ...] = (
     *videollama3.SYSTEMS,
 )
 
-BY_PARTS: tuple[System, ...] = (llava_v1.ROW, moe_llava.ROW, nvlm.D, omnivlm.ROW, prismatic.ROW, yi_vl.ROW)
+BY_PARTS: tuple[System, ...] = (llava_v1.ROW, moe_llava.ROW, nvlm.D, omnivlm.ROW, prismatic.ROW, qwen_vl.ROW, yi_vl.ROW)
 """Systems whose parts have references, and the whole has none."""

@@ -11,7 +11,7 @@ from vlmkit.spec import SpecError
 
 if TYPE_CHECKING:
     from vlmkit.architecture import Architecture
-    from vlmkit.checkpoints.family import Family
+    from vlmkit.checkpoints.published import Published
     from vlmkit.model import VLM
     from vlmkit.processor import VLMProcessor
 
@@ -33,15 +33,19 @@ FAMILIES = {
 }
 """transformers' `model_type` -> the file of this folder that reads and writes it."""
 
+WITH_CODE = {"qwen": "qwen_vl"}
+"""The same of models whose class lies as code beside the weights and not in transformers. It is not run: files are read and written here."""
+
 MODELS = {"llava": ("llava", "aimv2", "maya", "pixtral")}
 """Such a file -> those of the zoo with named models of its class, where it is not the one of the same name alone."""
 
 
-def family_of(model_type: str) -> Family:
-    """The family of a transformers model type. Raises LookupError with those that are known."""
-    if model_type not in FAMILIES:
-        raise LookupError(f"vlmkit reads no checkpoints of model type {model_type!r}; it reads {', '.join(sorted(FAMILIES))} and its own")
-    return _family(FAMILIES[model_type])
+def family_of(model_type: str) -> Published:
+    """The family of a published model type. Raises LookupError with those that are known."""
+    known = FAMILIES | WITH_CODE
+    if model_type not in known:
+        raise LookupError(f"vlmkit reads no checkpoints of model type {model_type!r}; it reads {', '.join(sorted(known))} and its own")
+    return _family(known[model_type])
 
 
 def model_type_of(directory: str) -> str:
@@ -51,7 +55,7 @@ def model_type_of(directory: str) -> str:
 
 
 def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str]) -> None:
-    """Write a directory that a model class of transformers loads, so that transformers, vLLM and SGLang can serve it.
+    """Write a directory that a published model class loads, so that transformers, vLLM and SGLang can serve it.
 
     Raises SpecError with each family's reason where none can express the architecture, the nearest first; nothing is written
     then.
@@ -61,10 +65,10 @@ def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str
     spec, reasons = model.config.spec, {}
     if spec.language_model.experts is not None:
         raise SpecError(
-            f"no model class of transformers can express {spec.name}: its language model has experts in the place of FFNs "
+            f"no published model class can express {spec.name}: its language model has experts in the place of FFNs "
             f"({spec.language_model.experts}); save_pretrained keeps them, and vlmkit.load reads them"
         )
-    for name in dict.fromkeys(FAMILIES.values()):
+    for name in dict.fromkeys((FAMILIES | WITH_CODE).values()):
         known = _family(name)
         try:
             config = known.config(spec, processor)
@@ -78,7 +82,7 @@ def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str
         return
     nearest = sorted(reasons, key=lambda name: max(len(_parts(spec) & _parts(named)) for named in _named(name)), reverse=True)
     lines = dict.fromkeys(_in_short(reasons[name], spec, name) for name in nearest)
-    raise SpecError("\n".join([f"no model class of transformers can express {spec.name}:", *lines]))
+    raise SpecError("\n".join([f"no published model class can express {spec.name}:", *lines]))
 
 
 def _in_short(reason: str, spec: Architecture, name: str) -> str:
@@ -100,6 +104,6 @@ def _named(name: str) -> list[Architecture]:
     return [model for file in MODELS.get(name, (name,)) for model in importlib.import_module(f"vlmkit.zoo.{file}").MODELS]
 
 
-def _family(name: str) -> Family:
-    found: Family = importlib.import_module(f"{__name__}.{name}").FAMILY
+def _family(name: str) -> Published:
+    found: Published = importlib.import_module(f"{__name__}.{name}").FAMILY
     return found
