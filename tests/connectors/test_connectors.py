@@ -104,9 +104,7 @@ FIELDS = {
         {"queries": st.sampled_from([((1, 3),), ((2, 2), (3, 5)), ((1, 4), (2, 3), (4, 6))]), "heads": st.sampled_from([1, 2, 4])},
         optional={"activation": ACTIVATIONS, "norm_eps": EPS},
     ),
-    "resampler": st.fixed_dictionaries(
-        {"side": st.integers(1, 3), "heads": st.sampled_from([1, 2, 4])}, optional={"norm_eps": EPS}
-    ),
+    "resampler": st.fixed_dictionaries({"side": st.integers(1, 3), "heads": st.sampled_from([1, 2, 4])}, optional={"norm_eps": EPS}),
     "sequence_fold": st.fixed_dictionaries(
         {}, optional={"fold": st.integers(1, 4), "hidden": st.none() | st.integers(1, 20), "activation": ACTIVATIONS}
     ),

@@ -86,7 +86,11 @@ def shapes() -> dict[str, tuple[int, ...]]:
     pool = {"query": (256, 256), "kv_proj.weight": (256, 48), "attn.in_proj_weight": (768, 256), "attn.in_proj_bias": (768,)}
     pool |= {"attn.out_proj.weight": (256, 256), "attn.out_proj.bias": (256,)}
     pool |= {f"{norm}.{kind}": (256,) for norm in ("ln_q", "ln_kv") for kind in ("weight", "bias")}
-    found: dict[str, tuple[int, ...]] = {"lm_head.weight": (512, 256), "transformer.wte.weight": (512, 256), "transformer.ln_f.weight": (256,)}
+    found: dict[str, tuple[int, ...]] = {
+        "lm_head.weight": (512, 256),
+        "transformer.wte.weight": (512, 256),
+        "transformer.ln_f.weight": (256,),
+    }
     found |= {f"transformer.h.{number}.{name}": shape for number in range(2) for name, shape in layer.items()}
     found |= {f"{visual}transformer.resblocks.{number}.{name}": shape for number in range(2) for name, shape in block.items()}
     found |= {f"{visual}attn_pool.{name}": shape for name, shape in pool.items()}

@@ -34,7 +34,8 @@ FAMILIES = {
 """transformers' `model_type` -> the file of this folder that reads and writes it."""
 
 WITH_CODE = {"qwen": "qwen_vl"}
-"""The same of models whose class lies as code beside the weights and not in transformers. It is not run: files are read and written here."""
+"""The same of models whose class lies as code beside the weights, and not in transformers. It is not run: files are read and written
+here."""
 
 MODELS = {"llava": ("llava", "aimv2", "maya", "pixtral")}
 """Such a file -> those of the zoo with named models of its class, where it is not the one of the same name alone."""

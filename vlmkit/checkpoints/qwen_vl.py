@@ -28,7 +28,7 @@ from vlmkit.encoders.open_clip import OpenClip
 from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.preprocess.policies.squash import Squash
-from vlmkit.spec import Settings, SpecError
+from vlmkit.spec import SpecError
 from vlmkit.tiktoken_files import QWEN
 from vlmkit.zoo.qwen_vl import BIGG_448, QWEN_7B, QWEN_VL, QWEN_VL_CHAT
 
@@ -54,11 +54,16 @@ FIXED: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 """What a config has to say of what is built."""
-READ = ("hidden_size", "intermediate_size", "kv_channels", "layer_norm_epsilon", "num_attention_heads", "num_hidden_layers")
-READ += ("rotary_emb_base", "seq_length", "visual", "vocab_size")
-FREE = (*READ, "_name_or_path", "architectures", "auto_map", "bf16", "dtype", "fp16", "fp32", "initializer_range", "max_position_embeddings")
-FREE += ("model_type", "onnx_safe", "tokenizer_type", "torch_dtype", "transformers_version", "use_cache", "use_cache_kernel")
-FREE += ("use_cache_quantization", "use_dynamic_ntk", "use_flash_attn", "use_logn_attn", "softmax_in_fp32")
+READ = frozenset(
+    "hidden_size intermediate_size kv_channels layer_norm_epsilon num_attention_heads num_hidden_layers rotary_emb_base seq_length visual "
+    "vocab_size".split()
+)
+"""What it has to say besides."""
+FREE = READ | frozenset(
+    "_name_or_path architectures auto_map bf16 dtype fp16 fp32 initializer_range max_position_embeddings model_type onnx_safe "
+    "softmax_in_fp32 tokenizer_type torch_dtype transformers_version use_cache use_cache_kernel use_cache_quantization use_dynamic_ntk "
+    "use_flash_attn use_logn_attn".split()
+)
 """What it may say."""
 NO_MATTER = ("pad_token_id", "bos_token_id", "eos_token_id", "dtype", "initializer_range", "use_cache", "max_window_layers", "layer_types")
 """Of the language model's config, what the published one does not tell, or tells elsewhere."""
@@ -175,8 +180,8 @@ def architecture_of(config: dict[str, Any], form: str, tokenizer: Any) -> Archit
     width, heads = config["hidden_size"], config["num_attention_heads"]
     if config["kv_channels"] * heads != width or visual["output_dim"] != width or visual["width"] == width:
         raise SpecError(
-            f"config.json: {heads} heads of {config['kv_channels']} channels and a visual.output_dim of {visual['output_dim']} have to be the "
-            f"hidden_size of {width}, and visual.width another number, which is {visual['width']}"
+            f"config.json: {heads} heads of {config['kv_channels']} channels and a visual.output_dim of {visual['output_dim']} have to be "
+            f"the hidden_size of {width}, and visual.width another number, which is {visual['width']}"
         )
     start = tokenizer.convert_tokens_to_ids("<img>")
     if visual["image_start_id"] != start:
@@ -295,7 +300,8 @@ def to_ours(weights: dict[str, Tensor], architecture: Architecture) -> dict[str,
             continue  # what older versions of the code kept beside the weights
         ours = translate(THEIRS.sub(lambda match: f"{match[1]}.{BACK[match[2]]}.", name), REVERSED, to_ours=True)
         if turned := TURNED.fullmatch(ours):
-            found[f"{turned[1]}_{turned[2]}"] = rearrange(tensor, "(heads three d) ... -> (three heads d) ...", heads=encoder.heads, three=3)
+            name = f"{turned[1]}_{turned[2]}"
+            found[name] = rearrange(tensor, "(heads three d) ... -> (three heads d) ...", heads=encoder.heads, three=3)
         elif fused := FUSED.fullmatch(ours):
             parts = zip(SPLIT, tensor.chunk(3), strict=True)
             found |= {f"{fused[1]}.{part}.{fused[3]}": piece.clone() for part, piece in parts}

@@ -64,7 +64,8 @@ class OpenClipTower(PackedTower):
 
     def prefix_tokens(self) -> Tensor:
         assert self.class_embedding is not None
-        return self.class_embedding[None]
+        token: Tensor = self.class_embedding[None]
+        return token
 
     def positions(self, grid: Grid) -> Tensor:
         return resample(self.positional_embedding, replace(self.spec.native_grid, prefix=self.prefix), grid, self.spec.positions)

@@ -81,9 +81,7 @@ QWEN_VL = Architecture(
 
 QWEN_VL_CHAT = QWEN_VL.replace(
     name="qwen-vl-chat-9.6b",
-    layout=Bracketed(
-        template=QWEN_CHAT, placeholder="<imgpad>", start="<img>", end="</img>", label="Picture {}: ", after_image="\n"
-    ),
+    layout=Bracketed(template=QWEN_CHAT, placeholder="<imgpad>", start="<img>", end="</img>", label="Picture {}: ", after_image="\n"),
     language_model=QWEN_7B.replace(tokenizer="Qwen/Qwen-VL-Chat", config=QWEN_7B.config | {"eos_token_id": [151645, 151644]}),
 )
 
