@@ -55,14 +55,19 @@ FIXED: dict[str, Any] = {
 }
 """What a config has to say of what is built."""
 READ = frozenset(
-    "hidden_size intermediate_size kv_channels layer_norm_epsilon num_attention_heads num_hidden_layers rotary_emb_base seq_length visual "
-    "vocab_size".split()
+    {
+        *("hidden_size", "intermediate_size", "kv_channels", "layer_norm_epsilon", "num_attention_heads"),
+        *("num_hidden_layers", "rotary_emb_base", "seq_length", "visual", "vocab_size"),
+    }
 )
 """What it has to say besides."""
 FREE = READ | frozenset(
-    "_name_or_path architectures auto_map bf16 dtype fp16 fp32 initializer_range max_position_embeddings model_type onnx_safe "
-    "softmax_in_fp32 tokenizer_type torch_dtype transformers_version use_cache use_cache_kernel use_cache_quantization use_dynamic_ntk "
-    "use_flash_attn use_logn_attn".split()
+    {
+        *("_name_or_path", "architectures", "auto_map", "bf16", "dtype", "fp16", "fp32", "initializer_range"),
+        *("max_position_embeddings", "model_type", "onnx_safe", "softmax_in_fp32", "tokenizer_type", "torch_dtype"),
+        *("transformers_version", "use_cache", "use_cache_kernel", "use_cache_quantization", "use_dynamic_ntk"),
+        *("use_flash_attn", "use_logn_attn"),
+    }
 )
 """What it may say."""
 NO_MATTER = ("pad_token_id", "bos_token_id", "eos_token_id", "dtype", "initializer_range", "use_cache", "max_window_layers", "layer_types")
