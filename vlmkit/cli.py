@@ -73,6 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"vlmkit {__version__}")
+    # DeepSpeed's launcher puts it before all else; the environment says it too.
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Command)
     for name in COMMANDS:
         module = import_module(f"vlmkit.commands.{name}")

@@ -19,10 +19,12 @@ from vlmkit.training.stage import Stage
 
 def parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train.py", description=description)
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # of DeepSpeed's launcher; the environment says it too
     parser.add_argument(
         "--preset", choices=sorted(RECIPES, reverse=True), default="tiny", help="laptop or cluster; %(default)s unless given"
     )
-    parser.add_argument("--run", type=Path, metavar="DIR", help="directory of the run; runs/<model> unless given")
+    # torchrun takes --run for short of one of its own options where nothing keeps its words from ours.
+    parser.add_argument("--run", "--run-dir", type=Path, metavar="DIR", help="directory of the run; runs/<model> unless given")
     parser.add_argument("--fresh", action="store_true", help="remove the run in that directory and start anew")
     parser.add_argument("--seed", type=int, default=0, help="of weights and data; %(default)s unless given")
     parser.add_argument(

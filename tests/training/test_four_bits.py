@@ -6,10 +6,15 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.multiprocessing import start_processes
+from torch.utils.data import Dataset
 
 import vlmkit
 from tests.tiny import CONVERSATIONS, architecture, language_model, model
@@ -20,10 +25,14 @@ from vlmkit.training.adapted import scales_of, weights_of
 from vlmkit.training.adapter import Adapter
 from vlmkit.training.adapter_files import load_adapters, merged_state, save_adapters
 from vlmkit.training.adapters import adapted_layers, add_adapters, is_adapter, merge_adapters, weight_of
+from vlmkit.training.engines import engine
 from vlmkit.training.engines.base import fill, whole_shares
 from vlmkit.training.engines.whole import Single
+from vlmkit.training.loop import Trainer
+from vlmkit.training.metrics_log import read_metrics
 from vlmkit.training.optimizers import adapters_of, prepare_parts
 from vlmkit.training.processes import Processes
+from vlmkit.training.run import RunDirectory
 from vlmkit.training.stage import Source, Stage
 from vlmkit.training.states import SavedState, Saver, StateWeights
 
@@ -135,6 +144,46 @@ def test_a_stage_trains_the_adapters_over_four_bits() -> None:
     prepare_parts(stage, {part: getattr(made, part) for part in PARTS}, adapters_of(made))
     assert {name for name, value in made.named_parameters() if value.requires_grad} == own
     assert len(own) == 60
+
+
+class Drawn(Dataset[dict[str, torch.Tensor]]):
+    """Micro-batch n is a picture and a number drawn from n."""
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        picture = np.random.default_rng(number).integers(0, 255, (56, 56, 3), dtype=np.uint8)
+        asked = {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": f"{number}?"}]}
+        return dict(vlmkit.build_processor(ARCHITECTURE)([[asked, {"role": "assistant", "content": "yes" * (1 + number % 3)}]]))
+
+
+def ran(rank: int, world: int, directory: str) -> None:
+    """Four updates of two micro-batches, whoever makes them."""
+    torch.set_num_threads(1)
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{directory}/meet", rank=rank, world_size=world)
+    processes = Processes(rank, world)
+    run = RunDirectory(Path(directory) / "run")
+    if rank == 0:
+        run.begin({"test": 1})
+    processes.wait()
+    rates: dict[str, Any] = {"connector": 1e-3, "language_model": 1e-3, "adapters": ADAPTERS}
+    stage = Stage(name="qlora", steps=4, batch_size=1, accumulate=2 // world, data=(Source(name="any"),), **rates)
+    trainer = Trainer(run, model(ARCHITECTURE, 0), engine=engine(None, processes), console=Console(quiet=True), workers=0)
+    trainer.train(stage, Drawn())
+    if trainer.log is not None:
+        trainer.log.close()
+
+
+def test_two_processes_of_ddp_are_one(tmp_path: Path) -> None:
+    """Measured: the same losses and norms bit for bit; allowed 2e-6."""
+    for world in (1, 2):
+        (tmp_path / str(world)).mkdir()
+        start_processes(ran, (world, str(tmp_path / str(world))), nprocs=world, start_method="fork")
+    one, two = ([(record["loss"], record["norm"]) for record in read_metrics(tmp_path / str(world) / "run")] for world in (1, 2))
+    assert len(one) == 4
+    assert one[3][0] < one[0][0]
+    assert max(abs(first[0] - second[0]) for first, second in zip(one, two, strict=True)) < 2e-6
+    states = [SavedState.newest(tmp_path / str(world) / "run" / "state") for world in (1, 2)]
+    assert all(state is not None and state.position["done"] == ["qlora"] for state in states)
 
 
 def test_a_scale_of_another_shape_is_refused() -> None:

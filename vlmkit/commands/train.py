@@ -1,7 +1,7 @@
 """Train a model through the stages of a file, on one process or on many.
 
     vlmkit train univa-vl-tiny --stages stages.yaml --data shards --run runs/mine
-    torchrun --nproc-per-node 8 -m vlmkit train univa-vl --weights pretrained --stages stages.yaml --data shards --engine fsdp2
+    torchrun --nproc-per-node 8 -m -- vlmkit train univa-vl --weights pretrained --stages stages.yaml --data shards --engine fsdp2
 
 The same command goes on from where a run was stopped.
 """
@@ -32,7 +32,10 @@ def configure(parser: ArgumentParser) -> None:
         metavar="DIR_OR_ADDRESS",
         help="a folder of shards for each source that the stages name, in a directory or such as s3://bucket/folder",
     )
-    parser.add_argument("--run", type=Path, dest="directory", metavar="DIR", help="directory of the run; runs/<model> unless given")
+    # torchrun takes --run for short of one of its own options where nothing keeps its words from ours.
+    parser.add_argument(
+        "--run", "--run-dir", type=Path, dest="directory", metavar="DIR", help="directory of the run; runs/<model> unless given"
+    )
     parser.add_argument("--fresh", action="store_true", help="remove the run in that directory and start anew")
     add_engine_options(parser)
     parser.add_argument(

@@ -2,7 +2,7 @@
 
 Blocks of 64 weights share one float32 scale: 4.5 bits a weight. The scales are not quantized a second time (0.37 bits a weight): their mean
 would lie in no tensor, and a state could not be continued from by filling tensors in place. Runs on CPU and was tested there; the kernels
-for GPUs, and weights of four bits under FSDP2 or ZeRO-3, were never run.
+for GPUs were never run. Engines that spread weights over processes refuse them (docs/adapters.md says why).
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def quantize(linear: Any, name: str) -> nn.Module:
     if weight.is_meta or is_sharded(linear):
         where = "on the meta device" if weight.is_meta else "spread over processes"
         raise SpecError(
-            f"{name}: nf4 is made of weights that are whole, and these are {where}; load the model before its adapters are added"
+            f"{name}: nf4 is made of weights that are whole, and these are {where}; train on engine single or ddp, or load the "
+            "model before its adapters are added"
         )
     if weight.device.type == "cpu" and linear.in_features % BLOCK:
         # bitsandbytes 0.50.2: of (32, 32) values come back up to 0.87 of a block's largest away, where 0.152 is the most that NF4 can be.
