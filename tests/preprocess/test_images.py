@@ -442,9 +442,10 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     refused(path, "Permission denied")
 
 
-@pytest.mark.parametrize("format", ["PPM", "ICO", "PCX", "TGA", "EPS", "PDF", "JPEG2000", "AVIF", "DDS"])
+@pytest.mark.parametrize("format", ["PCX", "EPS", "PDF", "DDS", "SGI", "JPEG XL"])
 def test_other_formats_are_not_reached(format):
-    refused(encoded(Image.new("RGB", (16, 16)), format), "cannot be read")
+    data = b"\xff\x0a" + bytes(40) if format == "JPEG XL" else encoded(Image.new("RGB", (16, 16)), format)
+    refused(data, "cannot be read: no picture begins with")
 
 
 @pytest.mark.parametrize("format", ["PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG"])

@@ -13,6 +13,7 @@ from PIL import Image, ImageCms, ImageOps
 from tests.photos import NAMES, difference, encoded, picture
 from vlmkit.preprocess import ImageError, jpeg, open_image
 from vlmkit.preprocess.images import MAX_PIXELS, decode
+from vlmkit.preprocess.jpeg_scans import scans_of
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -114,7 +115,7 @@ def test_a_scan_bomb_is_refused():
     last = data.rindex(b"\xff\xda")
     # A decoder walks the picture once for each of these; garbage before a marker does not hide it.
     bomb = data[:-2] + (b"garbage" + data[last:-2]) * 200 + data[-2:]
-    assert jpeg.count_scans(data) <= 10
+    assert scans_of(data).count <= 10
     for read in (open_image, decode):
         with pytest.raises(ImageError, match="more than 50 scans"):
             read(bomb)

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageChops, ImageCms
 
-_MAX_PROFILE = 1 << 23
-"""Bytes of a colour profile that is still looked at; those of printing presses have about three million."""
+from vlmkit.preprocess.bounds import MAX_PROFILE
+
+_BLOCK = 1 << 21
+"""Pixels that are converted at once: what is needed on the way stays small."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,17 +37,51 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     raw_mode = _raw_mode(image)
     image.load()
-    picture, alpha = _split_alpha(image, raw_mode)
-    picture = _to_srgb(picture, image.info.get("icc_profile"))
-    if alpha is not None:
-        picture.paste((255, 255, 255), mask=ImageChops.invert(alpha))
-    turn = _TURNS.get(_orientation(image))
-    if turn is not None:
-        picture = picture.transpose(turn)
+    turn = _orientation(image)
+    span = _span(image) if image.mode in ("I", "F") else None
+    width, height = image.size
+    rows = max(1, _BLOCK // width)
+    if height <= rows:
+        picture = _block_to_rgb(image, raw_mode, span)
+        picture = picture.transpose(_TURNS[turn]) if turn in _TURNS else picture
+    elif image.mode == "RGB" and not image.has_transparency_data and turn not in _TURNS and _transform(image) is None:
+        return image
+    else:
+        picture = Image.new("RGB", (height, width) if turn > 4 else (width, height))
+        for top in range(0, height, rows):
+            block = _block_to_rgb(image.crop((0, top, width, min(top + rows, height))), raw_mode, span)
+            # Where rows go from the bottom, or columns from the right, the first block is the last.
+            place = height - top - block.height if turn in (3, 4, 6, 7) else top
+            block = block.transpose(_TURNS[turn]) if turn in _TURNS else block
+            picture.paste(block, (place, 0) if turn > 4 else (0, place))
     if picture is not image:
         # What was applied must not be applied again by whoever opens the result.
         picture.info = {}
         picture.getexif().clear()
+    return picture
+
+
+def to_array(image: Image.Image) -> NDArray[np.uint8]:
+    """A picture of mode RGB as (H, W, 3); a few rows at a time, since Pillow makes two copies on the way."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _BLOCK // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        pixels[top:bottom] = np.asarray(image if height <= rows else image.crop((0, top, width, bottom)))
+    return pixels
+
+
+def _block_to_rgb(image: Image.Image, raw_mode: str, span: tuple[float, float] | None) -> Image.Image:
+    """Some rows of a picture, not yet upright; `image` itself where nothing is to be done."""
+    picture, alpha = _split_alpha(image, raw_mode, span)
+    transform = _transform(image, picture.mode)
+    if transform is not None:
+        picture = ImageCms.applyTransform(picture, transform) or picture
+    elif picture.mode != "RGB":
+        picture = picture.convert("RGB")
+    if alpha is not None:
+        picture.paste((255, 255, 255), mask=ImageChops.invert(alpha))
     return picture
 
 
@@ -56,7 +92,7 @@ def _raw_mode(image: Image.Image) -> str:
     return arguments if isinstance(arguments, str) else ""
 
 
-def _split_alpha(image: Image.Image, raw_mode: str) -> tuple[Image.Image, Image.Image | None]:
+def _split_alpha(image: Image.Image, raw_mode: str, span: tuple[float, float] | None) -> tuple[Image.Image, Image.Image | None]:
     """The picture without transparency, in mode L, RGB or CMYK, and its opacity (L) if it is not opaque everywhere.
 
     A picture that comes with an opacity is never `image` itself.
@@ -65,7 +101,7 @@ def _split_alpha(image: Image.Image, raw_mode: str) -> tuple[Image.Image, Image.
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)
         alpha = Image.fromarray(np.where(values == transparent, np.uint8(0), np.uint8(255))) if isinstance(transparent, int) else None
-        return Image.fromarray(_narrow(values)), alpha
+        return Image.fromarray(narrow16(values) if span is None else _narrow(values, span)), alpha
     if image.has_transparency_data:
         if raw_mode.startswith("RGB;16") and isinstance(transparent, tuple):
             image = image.copy()
@@ -88,26 +124,33 @@ def narrow16(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
     return table[values]
 
 
-def _narrow(values: NDArray[Any]) -> NDArray[np.uint8]:
-    if values.dtype.kind == "u":
-        return narrow16(values)
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite([low, high]).all():
+def _span(image: Image.Image) -> tuple[float, float]:
+    """What becomes black and what white in a picture of 32-bit or floating samples."""
+    width, height = image.size
+    rows = max(1, _BLOCK // width)
+    blocks = (np.asarray(image.crop((0, top, width, min(top + rows, height)))) for top in range(0, height, rows))
+    ends = [(float(block.min()), float(block.max())) for block in blocks]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    if not np.isfinite(ends).all():
         raise ValueError("not finite")
-    usual = (1.0, 255.0) if values.dtype.kind == "f" else (255.0, 65535.0)
-    black, white = next(((0.0, bound) for bound in usual if low >= 0 and high <= bound), (low, high))
-    narrow = np.empty(values.shape, np.uint8)
-    for row, wide in enumerate(values):  # a row at a time, so that the wide copy stays small
-        narrow[row] = np.rint((wide.astype(np.float64) - black) * 255 / ((white - black) or 1.0))
-    return narrow
+    usual = (1.0, 255.0) if image.mode == "F" else (255.0, 65535.0)
+    return next(((0.0, bound) for bound in usual if low >= 0 and high <= bound), (low, high))
 
 
-def _to_srgb(image: Image.Image, profile: Any) -> Image.Image:
-    if isinstance(profile, bytes) and 0 < len(profile) <= _MAX_PROFILE:
-        transform = srgb_transform(profile, image.mode)
-        if transform is not None:
-            return ImageCms.applyTransform(image, transform) or image
-    return image if image.mode == "RGB" else image.convert("RGB")
+def _narrow(values: NDArray[Any], span: tuple[float, float]) -> NDArray[np.uint8]:
+    black, white = span
+    scaled = values.astype(np.float64)
+    scaled -= black
+    scaled *= 255
+    scaled /= (white - black) or 1.0
+    return np.rint(scaled, out=scaled).astype(np.uint8)
+
+
+def _transform(image: Image.Image, mode: str = "RGB") -> ImageCms.ImageCmsTransform | None:
+    profile = image.info.get("icc_profile")
+    if isinstance(profile, bytes) and 0 < len(profile) <= MAX_PROFILE:
+        return srgb_transform(profile, mode)
+    return None
 
 
 @lru_cache(maxsize=16)

@@ -16,6 +16,10 @@ class ImageError(ValueError):
     """Something that cannot be opened as a picture: what it is, what was expected, the way out."""
 
 
+class Flaw(Exception):  # noqa: N818 (a state of the file)
+    """What is wrong with an encoded picture, to be said of it: "it ends in its header"."""
+
+
 @contextmanager
 def errors_of(name: str, expected: str, kind: type[ImageError] = ImageError) -> Iterator[None]:
     """Whatever a decoder raises on bad bytes (nearly anything) as an error of ours, in our own words."""
@@ -23,6 +27,8 @@ def errors_of(name: str, expected: str, kind: type[ImageError] = ImageError) -> 
         yield
     except ImageError:
         raise
+    except Flaw as flaw:
+        raise kind(f"{name} cannot be read: {flaw}; expected {expected}") from None
     except Image.DecompressionBombError:
         raise kind(f"{name} is larger than Pillow's own limit of {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels; make it smaller") from None
     except MemoryError:

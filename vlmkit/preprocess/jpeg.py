@@ -12,19 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmkit.preprocess.bounds import MAX_PIXELS
 from vlmkit.preprocess.colour import srgb_transform
+from vlmkit.preprocess.image_errors import Flaw
+from vlmkit.preprocess.jpeg_scans import MAX_SCANS, MAX_SEGMENTS, scans_of, weight_of
 
 try:
     import simplejpeg
 except ImportError:  # no wheel for this platform: the careful path reads everything, more slowly
     simplejpeg = None
 
-MAX_SCANS = 50
-"""Bound on the passes over a progressive JPEG, each of which walks the whole picture; an ordinary one has about 10."""
-
-_BASELINE, _EXTENDED, _PROGRESSIVE, _SOS, _EOI, _APP1, _APP2 = 0xC0, 0xC1, 0xC2, 0xDA, 0xD9, 0xE1, 0xE2
+_BASELINE, _EXTENDED, _PROGRESSIVE, _SOS, _APP1, _APP2 = 0xC0, 0xC1, 0xC2, 0xDA, 0xE1, 0xE2
 _PLAIN = frozenset((0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)))
-_NEXT_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+_PADDING = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Header:
     orientation: int
     """As EXIF numbers it, 1 to 8; 0 where there is none."""
     one_scan: bool
+    frame: bytes
 
 
 def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
@@ -43,27 +44,32 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
     if simplejpeg is None:
         return None
     header = read_header(data)
-    if header is None or header.height * header.width > max_pixels:
+    if header is None:
         return None
-    if not header.one_scan and count_scans(data) > MAX_SCANS:
+    scans = None if header.one_scan else scans_of(data)
+    if scans is not None and (scans.lacking or scans.count > MAX_SCANS):
+        return None
+    weight = weight_of(header.frame, 1 if scans is None else max(2, scans.count))
+    pixels = header.height * header.width
+    if pixels > max_pixels or pixels * weight > max(MAX_PIXELS, max_pixels):
         return None
     try:
-        # strict: a warning of the decoder, such as an early end that it fills with grey, is an error.
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", strict=True)
-    except ValueError:
+        array = strictly(data, "RGB")
+    except Flaw:
         return None
-    if pixels.shape != (header.height, header.width, 3):
+    if array.shape != (header.height, header.width, 3):
         return None
-    return _upright(pixels, header.orientation)
+    return _upright(array, header.orientation)
 
 
 def read_header(data: bytes) -> Header | None:
     """None where the file is not a plain JPEG."""
     if not data.startswith(b"\xff\xd8\xff"):
         return None
-    at, marker, frame, exif, xmp, progressive = 2, 0, b"", b"", b"", False
+    at, marker, frame, exif, progressive = 2, 0, b"", b"", False
     profile: list[bytes] = []
-    while True:
+    turned = False
+    for _ in range(MAX_SEGMENTS):
         if at + 4 > len(data) or data[at] != 0xFF:
             return None
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
@@ -83,31 +89,50 @@ def read_header(data: bytes) -> Header | None:
                 return None
             exif = body
         elif marker == _APP1:
-            xmp += body
+            turned = turned or b"tiff:Orientation" in body
         elif marker == _APP2 and body.startswith(b"ICC_PROFILE\0"):
             profile.append(body)
         at += 2 + length
-    if not frame or frame[0] != 8 or frame[5] not in (1, 3):
+    if marker != _SOS or not frame or frame[0] != 8 or frame[5] not in (1, 3):
         return None
     if profile and (frame[5] != 3 or srgb_transform(b"".join(chunk[14:] for chunk in sorted(profile)), "RGB") is not None):
         return None
     orientation = _orientation(exif[6:])
-    if orientation is None or (orientation == 0 and b"tiff:Orientation" in xmp):
+    if orientation is None or (orientation == 0 and turned):
         return None
     height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
-    return Header(height, width, orientation, one_scan=not progressive and body[:1] == frame[5:6])
+    return Header(height, width, orientation, not progressive and body[:1] == frame[5:6], frame)
 
 
-def count_scans(data: bytes) -> int:
-    """Scans of a JPEG, found by walking its markers as a decoder does; counting stops beyond MAX_SCANS."""
-    scans, at = 0, 2
-    while scans <= MAX_SCANS and (found := _NEXT_MARKER.search(data, at)):
-        marker, at = data[found.start() + 1], found.end()
-        if marker == _EOI:
-            break
-        scans += marker == _SOS
-        at += int.from_bytes(data[at : at + 2], "big")
-    return scans
+def is_there() -> bool:
+    """Whether there is a decoder that says what it filled in."""
+    return simplejpeg is not None
+
+
+def strictly(data: bytes, colours: str) -> NDArray[np.uint8]:
+    """(H, W, bands) of a picture of which nothing was missing or broken; colours: "RGB", "GRAY" or "CMYK". Raises Flaw."""
+    for attempt in (0, 1):
+        try:
+            # strict: a warning of the decoder, such as an early end that it fills with grey, is an error.
+            pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colours, strict=True)
+            return pixels
+        except ValueError as error:
+            whole = _without_padding(data, str(error)) if attempt == 0 else None
+            if whole is None:
+                problem = re.sub(r"0x[0-9a-f]+", "of the file", str(error))
+                raise Flaw(f"its decoder says: {problem}") from None
+            data = whole
+    raise AssertionError
+
+
+def _without_padding(data: bytes, problem: str) -> bytes | None:
+    """The file without the zeros that some cameras put before the end mark, if that is all that its decoder said."""
+    found = _PADDING.fullmatch(problem)
+    if found is None:
+        return None
+    end = scans_of(data).end
+    start = end - int(found[1])
+    return None if data[start:end].strip(b"\0") else data[:start] + data[end:]
 
 
 def _orientation(exif: bytes) -> int | None:

@@ -1,0 +1,86 @@
+"""JPEG (ISO 10918): segments are walked, scans counted; a decoder that fills in what is missing says so, and that is an error.
+
+libjpeg fills the rest of a picture with grey where its data ends, and goes on behind broken codes; it says so in warnings, which
+Pillow does not hand on and simplejpeg does. Where simplejpeg is not installed such files are not noticed.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from PIL import Image
+
+from vlmkit.preprocess import jpeg, jpeg_scans
+from vlmkit.preprocess.bounds import LAYERED, MAX_EXIF, MAX_PROFILE
+from vlmkit.preprocess.encoded.surveys import Survey
+from vlmkit.preprocess.encoded.whole import loaded, opened
+from vlmkit.preprocess.image_errors import Flaw
+
+_ARITHMETIC, _ARITHMETIC_WEIGHT = frozenset((0xC9, 0xCA)), 8.0
+_APP0, _APP1, _APP2, _APP14, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
+_BANDS = {1: "GRAY", 3: "RGB"}
+
+
+def accepts(data: bytes) -> bool:
+    return data.startswith(b"\xff\xd8")
+
+
+def survey(data: bytes) -> Survey:
+    frame, lean = _header(data)
+    scans = jpeg_scans.scans_of(data)
+    if scans.count > jpeg_scans.MAX_SCANS:
+        raise Flaw(f"it is a JPEG of more than {jpeg_scans.MAX_SCANS} scans, where about 10 are usual; save it again as a baseline JPEG")
+    height, width = int.from_bytes(frame[2:4], "big"), int.from_bytes(frame[4:6], "big")
+    weight = jpeg_scans.weight_of(frame[1:], scans.count)
+    return Survey(
+        format="JPEG",
+        height=height,
+        width=width,
+        weight=max(weight, _ARITHMETIC_WEIGHT if frame[0] in _ARITHMETIC else 0, LAYERED if frame[6] == 4 else 0),
+        header=functools.partial(opened, "JPEG", lean),
+        load=functools.partial(_loaded, data, lean, (width, height), scans.lacking),
+    )
+
+
+def _header(data: bytes) -> tuple[bytes, bytes]:
+    """The frame header behind its marker's number, and the file with the segments that make the picture."""
+    frame, kept, exif, profile = b"", [b"\xff\xd8"], [], 0
+    for marker, segment in jpeg_scans.segments(data):
+        body = segment[4:]
+        if marker == jpeg_scans.SOS:
+            break
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if frame or len(body) < 6 + 3 * body[5]:
+                raise Flaw("it has a broken frame header")
+            frame = bytes([marker]) + body
+        if marker == _APP1 and body.startswith(b"Exif\0\0"):
+            exif.append(len(body))
+        profile += len(body) if marker == _APP2 and body.startswith(b"ICC_PROFILE\0") else 0
+        wanted = marker in (_APP0, _APP1, _APP14) or (marker == _APP2 and body.startswith(b"ICC_PROFILE\0") and profile <= MAX_PROFILE)
+        if wanted or not (0xE0 <= marker <= 0xEF or marker == _COMMENT):
+            kept.append(segment)
+    if not frame:
+        raise Flaw("it has no frame header")
+    if sum(exif) > MAX_EXIF:
+        raise Flaw(f"it has {sum(exif)} bytes of Exif in {len(exif)} segments, expected at most {MAX_EXIF}")
+    at = jpeg_scans.start_of_scan(data)
+    return frame, b"".join([*kept, data[at:]])
+
+
+def _loaded(data: bytes, lean: bytes, size: tuple[int, int], lacking: str) -> Image.Image:
+    if lacking:
+        raise Flaw(lacking)
+    image = opened("JPEG", lean)
+    bands = len(image.getbands())
+    if not jpeg.is_there():
+        return loaded("JPEG", lean, size)
+    pixels = jpeg.strictly(data, _BANDS.get(bands, "CMYK"))
+    if pixels.shape[1::-1] != size:
+        raise Flaw(f"it states {size[1]}x{size[0]} pixels in one place and {pixels.shape[0]}x{pixels.shape[1]} in another")
+    if bands not in _BANDS:
+        del pixels  # Adobe turned the values around, of which Pillow knows
+        return loaded("JPEG", lean, size)
+    decoded = Image.fromarray(np.squeeze(pixels, 2) if bands == 1 else pixels)
+    decoded.info.update(image.info)
+    return decoded
