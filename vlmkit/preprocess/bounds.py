@@ -20,7 +20,7 @@ MAX_TEXT = 1 << 20
 """Bytes of XMP, of which the orientation is read."""
 
 # Weights that several formats share. Decoded by Pillow: 4 bytes a pixel, then 4 of the picture in RGB, or 3 of an array.
-PLAIN, LAYERED, WIDE, NUMBERS = 1.25, 2.0, 2.5, 4.0
+PLAIN, LAYERED, WIDE, NUMBERS = 1.5, 2.0, 2.5, 4.0
 """8-bit grey, palette or RGB; with opacity or in CMYK; more than 8 bits a sample; 32-bit and floating samples."""
 
 

@@ -21,7 +21,7 @@ _NEXT_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 
 ONE_SCAN = 1.05
 """Weight of a pixel (`encoded.surveys`): an array of 3 bytes and Pillow's copy of 4."""
-_BYTES, _SCANS = 6.7, 12
+_BYTES, _SCANS = 6.7, 8
 """A pixel of the weight 1 may take so many bytes, and be gone over so many times."""
 
 
@@ -55,14 +55,12 @@ def segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     raise Flaw(f"it has more than {MAX_SEGMENTS} segments before its first scan")
 
 
-def start_of_scan(data: bytes) -> int:
-    """Where the first scan's segment begins. Raises Flaw."""
+def end_of_head(data: bytes) -> int:
+    """Where the first scan's coded data begin. Raises Flaw."""
     at = 2
-    for marker, segment in segments(data):
+    for _, segment in segments(data):
         while data[at : at + 2] == b"\xff\xff":
             at += 1
-        if marker == SOS:
-            break
         at += len(segment)
     return at
 

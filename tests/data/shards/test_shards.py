@@ -101,18 +101,19 @@ def test_other_tools_read_the_shards(tmp_path):
 
 def picture_as(format: str) -> bytes:
     file = io.BytesIO()
-    picture("chelsea", (30, 40)).save(file, format)
+    sizes = {"sizes": [(40, 30)]} if format == "ICO" else {}
+    picture("chelsea", (30, 40)).save(file, format.replace(" ", ""), **sizes)
     return file.getvalue()
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [format for format in FORMATS if format != "HEIC"])
 def test_every_format_has_its_ending_and_its_size_in_both_ways(format):
     data = picture_as(format)
     assert image_size(data) == Size(30, 40)
     for whole in (True, False):
         made = to_members(Sample((data,), (conversation(0),), "a", "1"), "k", whole=whole)
         assert made.sizes == (Size(30, 40),)
-        expected = {"JPEG": "jpg"}.get(format, format.lower())
+        expected = {"JPEG": "jpg", "JPEG 2000": "jp2"}.get(format, format.lower())
         assert made.pictures.startswith(f"k.0.{expected}\0".encode())
 
 

@@ -25,9 +25,9 @@ from vlmkit.data.reading.tars import TarMembers, groups
 from vlmkit.data.reading.turns import conversation, named_by
 from vlmkit.data.reading.wording import CAPTION, ask
 from vlmkit.data.sample import DataError, Rejected, Sample
+from vlmkit.preprocess.endings import ENDINGS
 
 TARS = ("*.tar", "*.tar.gz", "*.tgz")
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 
 
 @formats.register("webdataset")
@@ -54,7 +54,7 @@ def read(folder: Path) -> Iterator[Sample | Rejected]:
 def _sample(source: str, name: str, members: TarMembers) -> Sample:
     if unread := next((ending for ending in members if ending.rpartition(".")[2] in UNREAD_ENDINGS), None):
         raise other_media(f"it has a member {brief(unread)}")
-    pictures = {ending: data for ending, data in members.items() if ending.rpartition(".")[2] in PICTURES}
+    pictures = {ending: data for ending, data in members.items() if ending.rpartition(".")[2] in ENDINGS}
     return Sample(tuple(pictures.values()), tuple(_conversations(members, list(pictures))), source, name)
 
 

@@ -28,7 +28,7 @@ FILM_ITEMS = ("video", "video_url", "audio", "audio_url", "input_audio")
 UNREAD_ENDINGS = (
     *("mp4", "webm", "mkv", "mov", "avi", "mpg", "mpeg"),
     *("wav", "mp3", "flac", "ogg", "opus", "m4a"),
-    *("avif", "heic", "heif", "jp2", "jxl"),
+    "jxl",
 )
 """Files that are media, and that no sample holds."""
 

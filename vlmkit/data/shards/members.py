@@ -20,23 +20,15 @@ from typing import Any
 from vlmkit.conversation import pictures, read_conversation
 from vlmkit.data.sample import DataError, Image, Rejected, Sample
 from vlmkit.layout.laid_out import LayoutError
+from vlmkit.preprocess.encoded import format_of
 from vlmkit.preprocess.geometry import Size
+from vlmkit.preprocess.image_errors import Flaw
 from vlmkit.preprocess.images import ImageError, decode, image_size
 
 Buffer = bytes | memoryview
 BLOCK = tarfile.BLOCKSIZE
 MAX_BYTES = 1 << 32
 """Bound on the text and on the images of one sample, each."""
-_ENDINGS = (
-    (b"\xff\xd8", "jpg"),
-    (b"\x89PNG", "png"),
-    (b"GIF8", "gif"),
-    (b"BM", "bmp"),
-    (b"II*\0", "tiff"),
-    (b"MM\0*", "tiff"),
-    (b"II+\0", "tiff"),
-    (b"MM\0+", "tiff"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +122,10 @@ def _contents(data: Buffer) -> Iterator[bytes]:
 
 def ending(image: bytes) -> str:
     """What a file of this content is called. Raises ImageError where it is none that `open_image` reads."""
-    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
-        return "webp"
-    found = next((ending for start, ending in _ENDINGS if image.startswith(start)), None)
-    if found is None:
-        raise ImageError(f"bytes that begin with {image[:4]!r} are no picture")
-    return found
+    try:
+        return format_of(image)
+    except Flaw as flaw:
+        raise ImageError(f"bytes of length {len(image)} cannot be read: {flaw}") from None
 
 
 class _Unusable(ValueError):  # noqa: N818 (a sample's state)

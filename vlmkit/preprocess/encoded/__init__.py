@@ -9,7 +9,7 @@ format, from the structure of the file alone:
 """
 
 from vlmkit.preprocess.bounds import MAX_PIXELS, MAX_SIDE
-from vlmkit.preprocess.encoded.formats import ENDINGS, FORMATS, format_of, survey
+from vlmkit.preprocess.encoded.formats import FORMATS, format_of, survey
 from vlmkit.preprocess.encoded.surveys import Survey
 
-__all__ = ["ENDINGS", "FORMATS", "MAX_PIXELS", "MAX_SIDE", "Survey", "format_of", "survey"]
+__all__ = ["FORMATS", "MAX_PIXELS", "MAX_SIDE", "Survey", "format_of", "survey"]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from vlmkit.preprocess.encoded import bmp, boxes, gif, ico, jpeg, jpeg2000, netpbm, png, tga, tiff, webp
 from vlmkit.preprocess.encoded.surveys import Survey
+from vlmkit.preprocess.endings import BY_FORMAT
 from vlmkit.preprocess.image_errors import Flaw
 
 
@@ -15,29 +16,25 @@ class Format(NamedTuple):
     accepts: Callable[[bytes], bool]
     survey: Callable[[bytes], Survey]
     """Raises Flaw for what is not this format or lacks a part."""
-    endings: tuple[str, ...]
-    """Of file names, the usual one first."""
 
 
 _ALL = (
-    Format("JPEG", jpeg.accepts, jpeg.survey, ("jpg", "jpeg", "jfif", "jpe")),
-    Format("PNG", png.accepts, png.survey, ("png", "apng")),
-    Format("WEBP", webp.accepts, webp.survey, ("webp",)),
-    Format("GIF", gif.accepts, gif.survey, ("gif",)),
-    Format("BMP", bmp.accepts, bmp.survey, ("bmp", "dib")),
-    Format("TIFF", tiff.accepts, tiff.survey, ("tiff", "tif")),
-    Format("AVIF", boxes.accepts_avif, boxes.survey_avif, ("avif",)),
-    Format("HEIC", boxes.accepts_heic, boxes.survey_heic, ("heic", "heif", "hif")),
-    Format("JPEG 2000", jpeg2000.accepts, jpeg2000.survey, ("jp2", "j2k", "jpx", "jpf", "jpc", "j2c")),
-    Format("PPM", netpbm.accepts, netpbm.survey, ("ppm", "pgm", "pbm", "pnm")),
-    Format("ICO", ico.accepts, ico.survey, ("ico",)),
+    Format("JPEG", jpeg.accepts, jpeg.survey),
+    Format("PNG", png.accepts, png.survey),
+    Format("WEBP", webp.accepts, webp.survey),
+    Format("GIF", gif.accepts, gif.survey),
+    Format("BMP", bmp.accepts, bmp.survey),
+    Format("TIFF", tiff.accepts, tiff.survey),
+    Format("AVIF", boxes.accepts_avif, boxes.survey_avif),
+    Format("HEIC", boxes.accepts_heic, boxes.survey_heic),
+    Format("JPEG 2000", jpeg2000.accepts, jpeg2000.survey),
+    Format("PPM", netpbm.accepts, netpbm.survey),
+    Format("ICO", ico.accepts, ico.survey),
     # Last: it has no sign of its own, only a header that has to make sense.
-    Format("TGA", tga.accepts, tga.survey, ("tga",)),
+    Format("TGA", tga.accepts, tga.survey),
 )
 FORMATS = tuple(format.name for format in _ALL)
 """What is read; HEIC where pillow-heif is installed. Other decoders of Pillow are never reached."""
-ENDINGS = tuple(ending for format in _ALL for ending in format.endings)
-"""Of files that may be pictures."""
 
 
 def survey(data: bytes) -> Survey:
@@ -47,7 +44,7 @@ def survey(data: bytes) -> Survey:
 
 def format_of(data: bytes) -> str:
     """How a file of this content ends its name, by how it begins: 'jpg'. Raises Flaw where it is none that is read."""
-    return _format(data).endings[0]
+    return BY_FORMAT[_format(data).name][0]
 
 
 def _format(data: bytes) -> Format:

@@ -27,7 +27,7 @@ def accepts(data: bytes) -> bool:
 
 
 def survey(data: bytes) -> Survey:
-    frame, lean = _header(data)
+    frame, head = _header(data)
     scans = jpeg_scans.scans_of(data)
     if scans.count > jpeg_scans.MAX_SCANS:
         raise Flaw(f"it is a JPEG of more than {jpeg_scans.MAX_SCANS} scans, where about 10 are usual; save it again as a baseline JPEG")
@@ -38,18 +38,16 @@ def survey(data: bytes) -> Survey:
         height=height,
         width=width,
         weight=max(weight, _ARITHMETIC_WEIGHT if frame[0] in _ARITHMETIC else 0, LAYERED if frame[6] == 4 else 0),
-        header=functools.partial(opened, "JPEG", lean),
-        load=functools.partial(_loaded, data, lean, (width, height), scans.lacking),
+        header=functools.partial(opened, "JPEG", head),
+        load=functools.partial(_loaded, data, head, (width, height), scans.lacking),
     )
 
 
 def _header(data: bytes) -> tuple[bytes, bytes]:
-    """The frame header behind its marker's number, and the file with the segments that make the picture."""
+    """The frame header behind its marker's number, and the segments that make the picture up to the first scan's."""
     frame, kept, exif, profile = b"", [b"\xff\xd8"], [], 0
     for marker, segment in jpeg_scans.segments(data):
         body = segment[4:]
-        if marker == jpeg_scans.SOS:
-            break
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             if frame or len(body) < 6 + 3 * body[5]:
                 raise Flaw("it has a broken frame header")
@@ -64,23 +62,21 @@ def _header(data: bytes) -> tuple[bytes, bytes]:
         raise Flaw("it has no frame header")
     if sum(exif) > MAX_EXIF:
         raise Flaw(f"it has {sum(exif)} bytes of Exif in {len(exif)} segments, expected at most {MAX_EXIF}")
-    at = jpeg_scans.start_of_scan(data)
-    return frame, b"".join([*kept, data[at:]])
+    return frame, b"".join(kept)
 
 
-def _loaded(data: bytes, lean: bytes, size: tuple[int, int], lacking: str) -> Image.Image:
+def _loaded(data: bytes, head: bytes, size: tuple[int, int], lacking: str) -> Image.Image:
     if lacking:
         raise Flaw(lacking)
-    image = opened("JPEG", lean)
+    image = opened("JPEG", head)
     bands = len(image.getbands())
-    if not jpeg.is_there():
-        return loaded("JPEG", lean, size)
-    pixels = jpeg.strictly(data, _BANDS.get(bands, "CMYK"))
-    if pixels.shape[1::-1] != size:
+    pixels = jpeg.strictly(data, _BANDS.get(bands, "CMYK")) if jpeg.is_there() else None
+    if pixels is not None and pixels.shape[1::-1] != size:
         raise Flaw(f"it states {size[1]}x{size[0]} pixels in one place and {pixels.shape[0]}x{pixels.shape[1]} in another")
-    if bands not in _BANDS:
-        del pixels  # Adobe turned the values around, of which Pillow knows
-        return loaded("JPEG", lean, size)
+    if pixels is None or bands not in _BANDS:
+        # Adobe turned the values of CMYK around, of which Pillow knows.
+        del pixels
+        return loaded("JPEG", b"".join((head, data[jpeg_scans.end_of_head(data) :])), size)
     decoded = Image.fromarray(np.squeeze(pixels, 2) if bands == 1 else pixels)
     decoded.info.update(image.info)
     return decoded

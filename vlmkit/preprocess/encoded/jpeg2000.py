@@ -15,8 +15,8 @@ from vlmkit.preprocess.image_errors import Flaw
 
 _STREAM, _FILE = b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n"
 _COD, _COC, _SOT, _EOC = 0xFF52, 0xFF53, 0xFF90, 0xFFD9
-_WEIGHT = 8.0
-_MOST_CODED = 12 << 20
+_WEIGHT = 10.0
+_MOST_CODED = 8 << 20
 MAX_TILES = 4096
 MAX_PARTS = 1 << 16
 """Of tiles, each with a header of its own."""

@@ -65,7 +65,7 @@ def survey(data: bytes) -> Survey:
         height=height,
         width=width,
         # By bytes of a row, which have to be inflated and filtered, and by what becomes of them.
-        weight=max(LAYERED if layered else PLAIN, WIDE * wide / 6 if depth == 16 else 0, 1.25 if interlaced else 0),
+        weight=max(LAYERED if layered else PLAIN, WIDE * wide / 6 if depth == 16 else 0),
         header=functools.partial(_opened, lean, profile),
         load=functools.partial(_loaded, lean, profile, (width, height), bool(interlaced), depth == 16),
     )
