@@ -9,6 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+class Json:
+    """An ASGI application that sends an object."""
+
+    def __init__(self, content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> None:
+        self._body, self._status = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"), status
+        given = {"content-type": "application/json", "content-length": str(len(self._body))} | (headers or {})
+        self._headers = [(name.encode(), value.encode()) for name, value in given.items()]
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
+        await send({"type": "http.response.body", "body": self._body})
+
+
 @dataclass(frozen=True)
 class Reply:
     """One completion, whole or in chunks that share its id."""
