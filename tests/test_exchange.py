@@ -116,7 +116,7 @@ def test_every_layout_follows(kind: str, words: Path, quiet: None) -> None:
     and what a user spells stays text."""
     layout = part(vlmkit.layouts, kind)
     strange = {name: f"<|strange_{name}|>" for name in special_fields(layout)}
-    fusion = "cross_attention" if layout.looked_at else "splice"
+    fusion = {(True, False): "splice", (False, True): "cross_attention", (True, True): "hybrid"}[layout.placed, layout.looked_at]
     before = architecture(layout=layout.replace(**strange), fusion=fusion)
     mixed = before.replace(language_model=str(words)).validate()
     chosen = special_fields(mixed.layout)

@@ -54,8 +54,10 @@ def drawn() -> list[Draw]:
     for _ in range(COUNT):
         kinds = {family: chance.choice(registry.names()) for family, registry in PARTS.items()}
         if chance.random() < 0.9:  # or else most of what cross-attention is drawn with would be refused for its layout
-            looks = vlmkit.fusions[kinds["fusion"]].needs_visible
-            kinds["layout"] = chance.choice([kind for kind in vlmkit.layouts.names() if vlmkit.layouts[kind].looked_at == looks])
+            fusion = vlmkit.fusions[kinds["fusion"]]
+            wanted = fusion.places_visual, fusion.needs_visible
+            layouts = [(kind, vlmkit.layouts[kind]) for kind in vlmkit.layouts.names()]
+            kinds["layout"] = chance.choice([kind for kind, layout in layouts if (layout.placed, layout.looked_at) == wanted])
         kinds["language"] = chance.choice(sorted(LANGUAGE_MODELS))
         parts = {
             family: part(registry, kinds[family], **changes(registry[kinds[family]], family, chance)) for family, registry in PARTS.items()

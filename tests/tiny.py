@@ -76,6 +76,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "run": {"template": CHATML, "placeholder": "<|image|>", "after_image": "\n"},
     "seen": {"template": CHATML, "placeholder": "<|image|>"},
     "seen_fenced": {"template": CHATML, "placeholder": "<|image|>", "boundary": "<|image_start|>"},
+    "seen_tiles": {"template": CHATML, "placeholder": "<|image|>"},
+    "seen_tiles_beside": {"template": CHATML, "placeholder": "<|image|>"},
     "stitched_rows": {
         "template": CHATML,
         "placeholder": "<|image|>",

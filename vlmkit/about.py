@@ -17,6 +17,7 @@ from vlmkit.batch.sample import PreparedSample
 from vlmkit.cache_name import CACHE
 from vlmkit.conversation import Conversation, Message, read_conversation
 from vlmkit.features import Features
+from vlmkit.views import BESIDE_VISUAL, is_pixels
 
 if TYPE_CHECKING:
     from vlmkit.model import VLM
@@ -94,7 +95,7 @@ class About:
         """Encode the images, and compute what stands before any question."""
         model, layouts = self.model, [self._lay_out(probe) for probe in PROBES]
         batch = dict(self.processor.collate([PreparedSample(self._images, (layouts[0],))]).to(model.device))
-        pixels = {name: batch[name] for name in batch if name.startswith(("pixel_values", "grids", "places"))}
+        pixels = {name: batch[name] for name in batch if is_pixels(name)}
         if pixels:
             self.visual = model.get_image_features(**pixels)
         shared = min(_agree(layouts[0].ids, layouts[1].ids), len(layouts[0].ids) - 1)
@@ -106,7 +107,7 @@ class About:
             if name in ROWS
         }
         if self.visual is not None:
-            begun |= {"visual": self.visual} | {name: pixels[name] for name in ("grids", "places") if name in pixels}
+            begun |= {"visual": self.visual} | {name: pixels[name] for name in BESIDE_VISUAL if name in pixels}
         from transformers import DynamicCache
 
         # Made without a config, a cache keeps all keys of layers with a sliding window too, and masks say what is seen of them.

@@ -14,7 +14,7 @@ from transformers import GenerationMixin, ProcessorMixin
 from vlmkit.batch.portable import CODES, whole
 from vlmkit.cache_name import CACHE
 from vlmkit.fusion.incoming import FusionError
-from vlmkit.views import is_pixels, take_pixels
+from vlmkit.views import BESIDE_VISUAL, is_pixels, take_pixels
 
 if TYPE_CHECKING:
     from vlmkit.about import About
@@ -104,7 +104,7 @@ class Generates(GenerationMixin):  # type: ignore[misc]
         if visual is not None and begin and self.fusion.keeps_visual:
             inputs["visual"] = visual
         elif refers and visual is not None:  # in place of pixels, by a caller who has encoded them already
-            inputs |= {name: pixels[name] for name in ("grids", "places") if name in pixels}
+            inputs |= {name: pixels[name] for name in BESIDE_VISUAL if name in pixels}
             inputs |= {"visual": visual, "visual_index": places}
         elif refers and pixels.get("pixel_values") is not None:
             inputs |= pixels | {"visual_index": places}

@@ -191,6 +191,16 @@ class VLM(Referred, Resizes, Generates, PreTrainedModel, GenerationMixin):  # ty
         patches = tuple(torch.zeros(grid.tokens, values, dtype=torch.uint8, device=self.device) for grid, values in blank)
         return self.see(patches, tuple((View(grid),) for grid, _ in blank))
 
+    def embed_tags(self, pixels: dict[str, Any], features: Features | None) -> tuple[Tensor, Tensor] | None:
+        """Embeddings (V, L, D_lm) of the text of each view, and which of them are there (V, L). For a blank view, and for visual tokens
+        of which no views are stated, one that is not there, so that each rank calls the same modules."""
+        tags = pixels.get("tags")
+        if features is None or (tags is None and pixels["grids"] is not None):
+            return None
+        device = features.tokens.device
+        tags = torch.full((1, 1), -1, device=device) if tags is None else tags.to(device, non_blocking=True)
+        return self.get_input_embeddings()(tags.clamp(min=0)), tags >= 0
+
     def look(
         self,
         pixels: dict[str, Any],
@@ -281,6 +291,7 @@ class VLM(Referred, Resizes, Generates, PreTrainedModel, GenerationMixin):  # ty
         features, views = self.look(pixels, visual_index, visible, visual, made_here, cached)
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
+        tags = self.embed_tags(pixels, features) if self.spec.fusion.reads_tags else None
         if labels is None or not self.training:
             supervised = None
         elif supervised is None:
@@ -300,6 +311,7 @@ class VLM(Referred, Resizes, Generates, PreTrainedModel, GenerationMixin):  # ty
                 cache,
                 token_type_ids,
                 views,
+                tags,
             ),
             labels,
             supervised,

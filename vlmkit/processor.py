@@ -18,6 +18,7 @@ from vlmkit.batch.collate import Entries, packed, padded
 from vlmkit.batch.image_processor import ImageProcessor
 from vlmkit.batch.portable import listed, portable
 from vlmkit.batch.sample import Pixels, PreparedSample, RenderedImage, limited
+from vlmkit.batch.tags import Tags
 from vlmkit.config import VLMConfig
 from vlmkit.conversation import Conversation, Film, Medium, read_conversation
 from vlmkit.layout.laid_out import IGNORE, Layout, Turn
@@ -62,6 +63,7 @@ class VLMProcessor(Referred, ProcessorMixin):  # type: ignore[misc]
             places=any(tower.encoder.reads_places for tower in self.spec.towers),
             visible=fusion.needs_visible,
             neighbours_together=layout.neighbours_together,
+            tags=Tags(layout, self.plain_tokenizer) if fusion.reads_tags and layout.tags_views else None,
             three=self.spec.language_model.positions == "three",
         )
 
@@ -297,7 +299,8 @@ class VLMProcessor(Referred, ProcessorMixin):  # type: ignore[misc]
         rows = ["attention_mask", *self.entries.blank(1, 1)]
         further = [f"{name}_{number}" for number in range(1, len(self.spec.cutters)) for name in ("pixel_values", "grids")]
         places = ["places"] if self.entries.places else []
-        return [name for name in rows if name != "labels"] + ["pixel_values", "grids", *places, *further]
+        tags = ["tags"] if self.entries.tags is not None else []
+        return [name for name in rows if name != "labels"] + ["pixel_values", "grids", *places, *tags, *further]
 
 
 def _cut(picture: Any, tower: VisionTower, plan: ImagePlan, out: Tensor | None = None) -> Pixels:

@@ -22,7 +22,7 @@ from transformers import StoppingCriteria
 
 from vlmkit.conversation import Conversation
 from vlmkit.generation import continued, extended
-from vlmkit.views import take_pixels
+from vlmkit.views import BESIDE_VISUAL, take_pixels
 
 if TYPE_CHECKING:
     from vlmkit.model import VLM
@@ -74,7 +74,7 @@ def stage_beam_search(
     """
     batch = processor([conversation], add_generation_prompt=True).to(model.device)
     pixels = take_pixels(batch.data)
-    seen = {name: value for name, value in pixels.items() if name in ("grids", "places")}
+    seen = {name: value for name, value in pixels.items() if name in BESIDE_VISUAL}
     if pixels:
         seen["visual"] = model.get_image_features(**pixels)
     with torch.random.fork_rng(enabled=seed is not None):

@@ -9,8 +9,11 @@ from vlmkit.features import Grid, View
 if TYPE_CHECKING:
     from torch import Tensor
 
-PIXELS = ("pixel_values", "grids", "image_grid_thw", "places")
+PIXELS = ("pixel_values", "grids", "image_grid_thw", "places", "tags")
 """What a batch holds once for all of its rows, whatever their number; of further towers with a number behind the name."""
+
+BESIDE_VISUAL = ("grids", "places", "tags")
+"""What of it still says something where visual tokens are given in place of pixels."""
 
 
 def views_of(grids: Tensor, places: Tensor | None = None) -> tuple[View, ...]:
@@ -32,7 +35,7 @@ def is_pixels(name: str) -> bool:
 
 def is_whole_numbers(name: str) -> bool:
     """Whether 'grids', 'places_1', 'boundaries', ...: what is read once a forward, and best stays on the CPU."""
-    return name == "boundaries" or (is_pixels(name) and not name.startswith("pixel_values"))
+    return name == "boundaries" or (is_pixels(name) and not name.startswith(("pixel_values", "tags")))
 
 
 def take_pixels(entries: dict[str, Any]) -> dict[str, Any]:

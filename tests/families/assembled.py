@@ -3,7 +3,7 @@ equations, the prompt of the published code. What the rows of the table share th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -59,8 +59,9 @@ class Assembled:
         assert all("head." in name for name in missing), missing
         return theirs
 
-    def logits(self, vision: VLM, views: Tensor, ids: Tensor) -> tuple[Tensor, Any, Tensor]:
-        """Of normalised views (n, 3, S, S) and one conversation's ids: logits, the decoder and its embeddings."""
+    def logits(self, vision: VLM, views: Tensor, ids: Tensor, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, Any, Tensor]:
+        """Of normalised views (n, 3, S, S) and one conversation's ids: logits, the decoder and its embeddings. sizes: height and width of
+        each image, for references that have to know whose view is whose."""
         spec = vision.config.spec
         decoder = self.decoder(spec.language_model.transformers_config()).eval()
         decoder.load_state_dict(vision.language_model.state_dict())

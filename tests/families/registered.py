@@ -48,5 +48,15 @@ SYSTEMS: tuple[System, ...] = (
     *videollama3.SYSTEMS,
 )
 
-BY_PARTS: tuple[System, ...] = (llava_v1.ROW, moe_llava.ROW, nvlm.D, omnivlm.ROW, prismatic.ROW, qwen_vl.ROW, yi_vl.ROW)
+BY_PARTS: tuple[System, ...] = (
+    llava_v1.ROW,
+    moe_llava.ROW,
+    nvlm.D,
+    nvlm.X,
+    nvlm.H,
+    omnivlm.ROW,
+    prismatic.ROW,
+    qwen_vl.ROW,
+    yi_vl.ROW,
+)
 """Systems whose parts have references, and the whole has none."""

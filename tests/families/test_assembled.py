@@ -23,7 +23,7 @@ from vlmkit.preprocess.pixels import render
 from vlmkit.preprocess.policies.pad_square import PadSquare
 from vlmkit.processor import VLMProcessor
 
-ASSEMBLED = (llava_v1.PARTS, moe_llava.PARTS, nvlm.PARTS, omnivlm.PARTS, yi_vl.PARTS)
+ASSEMBLED = (llava_v1.PARTS, moe_llava.PARTS, nvlm.PARTS, nvlm.X_PARTS, nvlm.H_PARTS, omnivlm.PARTS, yi_vl.PARTS)
 every_system = pytest.mark.parametrize("parts", ASSEMBLED, ids=lambda parts: parts.row.tiny)
 
 
@@ -47,7 +47,9 @@ def test_logits_and_the_greedy_answer_are_those_of_the_parts_put_together(parts:
     worst = 0.0
     for images in ([picture(40, 52)], [picture(64, 33, 1), picture(28, 28, 2)]):
         batch = processor([[user("What is this?", *images)]], add_generation_prompt=True)
-        wanted, decoder, embeddings = parts.logits(model, views_of(model, batch), batch["input_ids"][0])
+        wanted, decoder, embeddings = parts.logits(
+            model, views_of(model, batch), batch["input_ids"][0], [image.shape[:2] for image in images]
+        )
         with torch.no_grad():
             worst = max(worst, apart(model(**batch).logits[0], wanted))
         limit = {"max_new_tokens": 8, "do_sample": False}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vlmkit.batch.batch import Batch, Contents, Shown
 from vlmkit.batch.sample import Pixels, PreparedSample, RenderedImage
+from vlmkit.batch.tags import Tags
 from vlmkit.layout.laid_out import IGNORE, Layout, LayoutError
 from vlmkit.layout.pieces import ImageTokens
 from vlmkit.layout.positions import three_positions
@@ -33,6 +34,8 @@ class Entries:
     visible: bool = False
     neighbours_together: bool = False
     """Whether several images that are seen one right behind the other are all looked at."""
+    tags: Tags | None = None
+    """Text that views have of their own, where a fusion reads it."""
     three: bool = False
     """Whether a token has three positions, by time, row and column."""
 
@@ -90,14 +93,15 @@ class RowOfTokens:
         """From its mark on an image is looked at, until another one's mark; with `together` also beyond marks right behind its own.
         Before the first mark it is the other way round: the one behind the last token of all images, and the first."""
         if self.layout.seen:
-            shown = [self.images[image] for _, image in self.layout.seen]
+            shown = [self.images[mark.image] for mark in self.layout.seen]
             visible[:] = max(end for _, end in shown), min(first for first, _ in shown)
         begin = -1
         before = -1
-        for place, image in self.layout.seen:
+        for place, image, start, length in self.layout.seen:
+            first = self.images[image][0] + start
             if not (together and place == before + 1 and begin >= 0):
-                begin = self.images[image][0]
-            visible[place:] = begin, self.images[image][1]
+                begin = first
+            visible[place:] = (begin, first + length) if length else (max(end for _, end in shown), min(first for first, _ in shown))
             before = place
 
 
@@ -169,6 +173,8 @@ def finished(rows: dict[str, NDArray[Any]], samples: Sequence[PreparedSample], e
         batch["grids"] = torch.cat([image.grids for image in images])
         if entries.places:
             batch["places"] = torch.tensor([place for number, image in enumerate(images) for place in _places(number, image)])
+        if entries.tags is not None:
+            batch["tags"] = entries.tags.rows([image.tokens for image in images])
         for number in range(len(images[0].beside)):
             batch[f"pixel_values_{number + 1}"] = joined([image.beside[number].pixel_values for image in images])
             batch[f"grids_{number + 1}"] = torch.cat([image.beside[number].grids for image in images])

@@ -5,7 +5,8 @@ with zeros (transformers' pipelines) or carries only what transformers' own mode
 stands by itself, zero means nothing everywhere, and every entry has a name that transformers knows:
 
     input_ids, attention_mask    as always
-    mm_token_type_ids (B, S)     k > 0: visual token k - 1 of those of this row's images, or where it is looked at, the first of an image
+    mm_token_type_ids (B, S)     k > 0: visual token k - 1 of those of this row's images
+                                 k + n * 2^32: from here on n - 1 visual tokens are looked at, of which k - 1 is the first
                                  0: nothing but text, and padding
                                  -1: text of the prefix that is seen in both directions
                                  -1 - k: learned embedding k - 1
@@ -14,6 +15,7 @@ stands by itself, zero means nothing everywhere, and every entry has a name that
                                  differ, and of clips their frames
     visual_counts (B,)           visual tokens of each row's images, only where neither codes nor images say how many they are
     places (V, 4)                of the image's number there is left whether it begins here: 1 or 0
+    tags (V, L)                  as always
 
 `whole` makes of it what the model reads. No position is stated: they follow from the mask, those of three axes from the grids.
 """
@@ -40,6 +42,7 @@ from vlmkit.views import views_of
 
 CODES = "mm_token_type_ids"
 PREFIX = -1
+MARK = 1 << 32
 Numbers = NDArray[np.int64]
 
 
@@ -57,8 +60,9 @@ def portable(batch: Batch, layouts: Sequence[Layout], side: str, spec: Architect
     for row, layout in enumerate(layouts):
         moved = codes.shape[1] - len(layout.ids) if side == "left" else 0
         first = old.rows[row][0]
-        for place, image in layout.seen:
-            codes[row, moved + place] = old.tokens_before(first + image) - starts[row] + 1
+        for place, image, begin, length in layout.seen:
+            if place < len(layout.ids):
+                codes[row, moved + place] = old.tokens_before(first + image) - starts[row] + begin + 1 + (length + 1) * MARK
     found = {name: batch[name] for name in ("input_ids", "attention_mask", "labels") if name in batch}
     found[CODES] = codes
     images = list(old.images)
@@ -74,7 +78,7 @@ def portable(batch: Batch, layouts: Sequence[Layout], side: str, spec: Architect
             begins = torch.ones(len(value), dtype=value.dtype)
             begins[1:] = value[1:, 0] != value[:-1, 0]
             found["places"] = torch.cat([begins[:, None], value[:, 1:]], dim=1)
-        elif name.startswith(("pixel_values", "grids_")):
+        elif name.startswith(("pixel_values", "grids_", "tags")):
             found[name] = value
     return Batch(found, contents=Contents(tuple(images), old.rows))
 
@@ -132,10 +136,12 @@ def whole(batch: dict[str, Any], spec: Architecture) -> dict[str, Any]:
     images = iter(views)
     rows = _rows(codes, None if counts_given is None else counts_given.tolist(), [tuple(islice(images, size)) for size in sizes])
     starts = np.array([row.start for row in rows])[:, None]
-    found: dict[str, Numbers] = {"segments": held.astype(np.int64) - 1, "visual_index": np.where(codes > 0, codes - 1 + starts, -1)}
+    found: dict[str, Numbers] = {
+        "segments": held.astype(np.int64) - 1,
+        "visual_index": np.where((codes > 0) & (codes < MARK), codes - 1 + starts, -1),
+    }
     if spec.fusion.needs_visible:
         found["visible"] = np.where(held[..., None], _visible(codes, rows, spec.layout.neighbours_together), 0)
-        found["visual_index"] = np.full_like(codes, -1)
     if spec.layout.learned:
         found["learned_index"] = np.where(codes < PREFIX, PREFIX - 1 - codes, -1)
     if spec.fusion.needs_prefix:
@@ -149,7 +155,7 @@ def whole(batch: dict[str, Any], spec: Architecture) -> dict[str, Any]:
         places[:, 0] = places[:, 0].cumsum(0) - 1
         batch["places"] = places
     entries = {name: torch.from_numpy(value) for name, value in found.items()}
-    if views and not spec.fusion.needs_visible:
+    if views:
         check_places(views, entries["visual_index"], whole=not spec.layout.partial)
     return batch | {name: value.to(device) for name, value in entries.items()}
 
@@ -175,6 +181,8 @@ def _views(batch: dict[str, Any], spec: Architecture) -> tuple[Grid, ...]:
         sets.append([view.grid for view in views_of(grids)])
     if batch.get("places") is None and any(tower.encoder.reads_places for tower in spec.towers):
         raise FusionError("the batch has lost 'places', which say what tile of which image a view is")
+    if batch.get("tags") is None and spec.fusion.reads_tags and spec.layout.tags_views:
+        raise FusionError("the batch has lost 'tags', the text of views that are looked at")
     return spec.grids_out(*sets)
 
 
@@ -185,7 +193,7 @@ def _rows(codes: Numbers, counts: list[int] | None, images: Sequence[tuple[Grid,
     rows: list[Row] = []
     start = first = 0
     for number, row in enumerate(codes):
-        named = int(row.max(initial=0))
+        named = int((row[row > 0] % MARK).max(initial=0))
         wanted, last, tokens = named if counts is None else counts[number], first, 0
         while tokens < wanted and last < len(images):
             tokens += sizes[last]
@@ -205,20 +213,20 @@ def _rows(codes: Numbers, counts: list[int] | None, images: Sequence[tuple[Grid,
 
 
 def _visible(codes: Numbers, rows: Sequence[Row], together: bool) -> Numbers:
-    """(B, S, 2): what each token looks at: from its mark on an image, until another one's."""
+    """(B, S, 2): what each token looks at: from a mark on the range that it states, until the next mark."""
     visible = np.zeros((*codes.shape, 2), np.int64)
     for number, row in enumerate(codes):
-        places = (row > 0).nonzero()[0].tolist()
+        places = (row >= MARK).nonzero()[0].tolist()
         if not places:
             continue
-        begins = [rows[number].start + int(row[place]) - 1 for place in places]
-        ordered = [*sorted(set(begins)), rows[number].start + rows[number].tokens]
-        visible[number] = ordered[-1], ordered[0]
+        marks = [(rows[number].start + int(row[place]) % MARK - 1, int(row[place]) // MARK - 1) for place in places]
+        nothing = rows[number].start + rows[number].tokens, min(begin for begin, _ in marks)
+        visible[number] = nothing
         shown, before = -1, -1
-        for place, begin in zip(places, begins, strict=True):
+        for place, (begin, length) in zip(places, marks, strict=True):
             if not (together and place == before + 1 and shown >= 0):
                 shown = begin
-            visible[number, place:] = shown, ordered[ordered.index(begin) + 1]
+            visible[number, place:] = (shown, begin + length) if length else nothing
             before = place
     return visible
 
@@ -229,7 +237,7 @@ def _three(codes: Numbers, held: NDArray[np.bool_], rows: Sequence[Row]) -> Numb
     for number, row in enumerate(rows):
         of_row = codes[number, held[number]]
         spans: list[Span] = []
-        for place in (of_row > 0).nonzero()[0].tolist():
+        for place in ((of_row > 0) & (of_row < MARK)).nonzero()[0].tolist():
             offset, last = int(of_row[place]) - 1, spans[-1] if spans else None
             if last is not None and last.start + last.length == place and last.offset + last.length == offset:
                 spans[-1] = last._replace(length=last.length + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from vlmkit.fusion import fusions
 from vlmkit.fusion.incoming import FusionError as FusionError
@@ -17,6 +17,25 @@ if TYPE_CHECKING:
     from vlmkit.layout.base import TokenLayout
 
 
+class _Way(NamedTuple):
+    """One of the ways in which visual tokens meet words."""
+
+    places: str
+    """What a layout gives them."""
+    does: str
+    """What a fusion does with them."""
+    fusion: str
+    layout: str
+
+
+_WAYS = {
+    (True, False): _Way("1 place each", "puts each of them in 1", "splice", "run"),
+    (False, True): _Way("0 places, for they are looked at", "looks at visual tokens that take 0 places", "cross_attention", "seen"),
+    (True, True): _Way("1 place each, or 0 where they are looked at", "does both, with 1 place and with 0", "hybrid", "seen_tiles_beside"),
+}
+"""By whether they are placed, and whether they are looked at."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fusion(Spec):
     """Base of fusions."""
@@ -25,21 +44,21 @@ class Fusion(Spec):
 
     needs_prefix: ClassVar[bool] = False
     """Whether a batch has to say which tokens are the prefix (token_type_ids)."""
+    places_visual: ClassVar[bool] = True
+    """Whether visual tokens take places in the sequence, those that a batch's visual_index names."""
     needs_visible: ClassVar[bool] = False
-    """Whether a batch has to say which visual tokens each token may look at (visible), which then take no places in the sequence."""
+    """Whether a batch has to say which visual tokens each token may look at (visible). Such tokens take no places in the sequence."""
+    reads_tags: ClassVar[bool] = False
+    """Whether text that a layout gives a view that is looked at is looked at with it."""
 
     def problems(self, layout: TokenLayout) -> list[str]:
         """Why the fusion cannot go with this layout; empty if it can."""
-        if layout.looked_at == self.needs_visible:
+        ours, theirs = _WAYS[self.places_visual, self.needs_visible], _WAYS[layout.placed, layout.looked_at]
+        if ours == theirs:
             return []
-        if layout.looked_at:
-            return [
-                f"layout {layout.kind!r} gives visual tokens 0 places, for they are looked at, but fusion {self.kind!r} puts each of them "
-                "in 1; use fusion 'cross_attention', or a layout such as 'run'"
-            ]
         return [
-            f"fusion {self.kind!r} looks at visual tokens that take 0 places, but layout {layout.kind!r} gives each of them 1; use a "
-            "layout such as 'seen'"
+            f"layout {layout.kind!r} gives visual tokens {theirs.places}, but fusion {self.kind!r} {ours.does}; use fusion "
+            f"{theirs.fusion!r}, or a layout such as {ours.layout!r}"
         ]
 
     def dim_visual(self, dim: int) -> int:

@@ -57,6 +57,7 @@ class CrossAttention(Fusion):
     feeds: Literal["all", "seeing"] = "all"
     """Which tokens pass the MLP: all, or those that look at an image."""
 
+    places_visual: ClassVar[bool] = False
     needs_visible: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vlmkit.cache_name import CACHE
+from vlmkit.features import Features
 from vlmkit.fusion.cross_attention import CrossAttention
 from vlmkit.fusion.cross_layer import CrossLayer, Form, KeysValues
 from vlmkit.fusion.incoming import FusionError, Incoming
@@ -66,7 +67,7 @@ class CrossAttentionModule(FusionModule):
 
     def forward(self, incoming: Incoming) -> dict[str, Any]:
         """Raises FusionError for visual tokens beside a batch that does not say who looks at them."""
-        embeddings = self.embeddings(incoming._replace(visual=None))
+        embeddings = self.embeddings(incoming if self.spec.places_visual else incoming._replace(visual=None))
         arguments: dict[str, Any] = {"inputs_embeds": embeddings, "attention_mask": causal_masks(self.config, embeddings, incoming)}
         sight = self.sight(incoming)
         return arguments if sight is None else arguments | {SIGHT: sight}
@@ -79,13 +80,11 @@ class CrossAttentionModule(FusionModule):
         visual, visible, memory = incoming.visual, incoming.visible, memory_of(incoming.cache)
         if visible is None:
             if visual is not None and incoming.views:
-                raise FusionError("fusion 'cross_attention' needs visible, what each token may look at: pass the processor's whole batch")
+                raise FusionError(f"fusion {self.spec.kind!r} needs visible, what each token may look at: pass the processor's whole batch")
             visible = torch.zeros(*incoming.embeddings.shape[:2], 2, dtype=torch.long, device=incoming.embeddings.device)
         tokens, owners = None, None if memory is None else memory.owners
         if visual is not None and len(visual.tokens):
-            tokens, owners = visual.tokens, owners_of(visual.grids, incoming.views, visible.device)
-            if self.spec.looks_at_none == "nothing":
-                tokens, owners = tokens[: owners.referred], owners._replace(tokens=owners.tokens[: owners.referred])
+            tokens, owners = self.seen_by_words(incoming, visual)
         elif memory is None and self.spec.feeds == "seeing":
             return None
         looks = sees(visible)
@@ -97,6 +96,13 @@ class CrossAttentionModule(FusionModule):
             owners=owners,
             standing=Standing(dict(zip(self.places, self.layers, strict=True))),
         )
+
+    def seen_by_words(self, incoming: Incoming, visual: Features) -> tuple[Tensor, Owners]:
+        """What can be looked at (T, D), and of which picture each of it is."""
+        tokens, owners = visual.tokens, owners_of(visual.grids, incoming.views, visual.tokens.device)
+        if self.spec.looks_at_none == "nothing":
+            return tokens[: owners.referred], owners._replace(tokens=owners.tokens[: owners.referred])
+        return tokens, owners
 
 
 SIGHT = "sight"

@@ -42,5 +42,8 @@ class Incoming(NamedTuple):
     """(B, S): 0 in the prefix, 1 from the assistant's first word on; None unless the fusion asks for it."""
     views: tuple[View, ...] = ()
     """What the batch states of each view of the first tower; of none where it has no images."""
+    tags: tuple[Tensor, Tensor] | None = None
+    """Embeddings (V, L, D_lm) of the text of each view that is looked at with it, and which of them are there (V, L); None unless the
+    fusion asks for it."""
     maskless: bool = False
     """Whether attention is told where samples begin (see vlmkit.attention), and wants no mask."""

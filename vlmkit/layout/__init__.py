@@ -24,6 +24,8 @@ layouts: Registry[TokenLayout] = Registry(
         "run",
         "seen",
         "seen_fenced",
+        "seen_tiles",
+        "seen_tiles_beside",
         "stitched_rows",
         "tile_tags",
         "timestamps",

@@ -42,8 +42,12 @@ class TokenLayout(Spec):
     """Whether visual tokens may be left out (those over padding, say)."""
     films: ClassVar[bool] = False
     """Whether `image_pieces` takes films whose frames are pictures to the encoder; else they are laid out frame by frame."""
+    placed: ClassVar[bool] = True
+    """Whether visual tokens take places in the sequence, all of them or some."""
     looked_at: ClassVar[bool] = False
-    """Whether images are looked at by cross-attention: their visual tokens take no places."""
+    """Whether visual tokens are looked at by cross-attention, all of them or some. Each is placed or looked at."""
+    tags_views: ClassVar[bool] = False
+    """Whether views that are looked at have text of their own (`tags`), which is looked at with them."""
     neighbours_together: ClassVar[bool] = False
     """Whether words see all of several images that are `Seen` one right behind the other, and not the last of them alone."""
 
@@ -74,6 +78,15 @@ class TokenLayout(Spec):
             start += frame.count
         return tuple(found)
 
+    def tags(self, image: ImageTokens) -> tuple[str, ...]:
+        """Where `tags_views`: for each view of an image the text that is looked at with its visual tokens; "" for none."""
+        return ()
+
+    @property
+    def some_tags(self) -> tuple[str, ...]:
+        """Some of those texts, the longest that are usual among them: a batch has room for as many tokens as the longest takes."""
+        return ()
+
     def around_image(self, first: bool, last: bool) -> tuple[str, str]:
         """Template text before and after an image that is the first or the last thing of its message, or neither."""
         return "", self.after_image
@@ -92,9 +105,13 @@ class TokenLayout(Spec):
 
     def places(self, image: ImageTokens) -> int:
         """Places that an image takes in the sequence, its visual tokens and learned embeddings, without the text around; or, where it is
-        looked at, as many visual tokens as that is."""
+        looked at, all of it or in part, as many visual tokens as it has."""
         if self.looked_at:
             return image.count
+        return self.in_sequence(image)
+
+    def in_sequence(self, image: ImageTokens) -> int:
+        """The same without what is looked at."""
         pieces = self.pieces(image)
         return sum(piece.length if isinstance(piece, Visual) else isinstance(piece, Learned) for piece in pieces)
 

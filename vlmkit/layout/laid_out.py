@@ -32,6 +32,15 @@ class Span(NamedTuple):
     offset: int
 
 
+class Mark(NamedTuple):
+    """From ids[place] on cross-attention looks at visual tokens `start` to `start + length` of image number `image`."""
+
+    place: int
+    image: int
+    start: int
+    length: int
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """A laid-out conversation of S tokens.
@@ -49,13 +58,13 @@ class Layout:
     """(place, number of the learned embedding that stands there)"""
     prefix: int = 0
     """Tokens before the assistant's first word: what a prefix language model sees in both directions."""
-    seen: tuple[tuple[int, int], ...] = ()
-    """(place, number of the image that is looked at from there on by cross-attention)"""
+    seen: tuple[Mark, ...] = ()
+    """What is looked at by cross-attention, from where on."""
 
     @property
     def shown(self) -> int:
         """How many images it takes, counted from the first, so that everything that it refers to is there."""
-        return 1 + max((*(span.image for span in self.spans), *(image for _, image in self.seen)), default=-1)
+        return 1 + max((*(span.image for span in self.spans), *(mark.image for mark in self.seen)), default=-1)
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -78,5 +87,5 @@ class Layout:
             tuple(extent for extent in self.extents if extent[1] <= end),
             tuple(place for place in self.learned if place[0] < end),
             min(self.prefix, end),
-            tuple(mark for mark in self.seen if mark[0] < end),
+            tuple(mark for mark in self.seen if mark.place < end),
         )

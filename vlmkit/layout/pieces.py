@@ -44,11 +44,15 @@ class Boundary:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The mark of an image that is looked at and not read: its visual tokens take no place, and words from the mark on may see them
-    through cross-attention."""
+    """The mark of visual tokens that are looked at and not read: they take no place, and words from the mark on may see them through
+    cross-attention, until the next mark."""
 
     text: str
-    """The template's special tokens that stand for the image."""
+    """The template's text that stands at the mark."""
+    start: int = 0
+    """The first of the image's visual tokens that are seen."""
+    length: int | None = None
+    """How many are; None: all of them. 0: from here on words look at nothing."""
 
 
 Piece = Trusted | Visual | Learned | Boundary | Seen

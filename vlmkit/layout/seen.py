@@ -21,6 +21,7 @@ from vlmkit.layout.pieces import ImageTokens, Piece, Seen
 class SeenMark(TokenLayout):
     """The placeholder is the mark."""
 
+    placed: ClassVar[bool] = False
     looked_at: ClassVar[bool] = True
     neighbours_together: ClassVar[bool] = True
 

@@ -24,6 +24,7 @@ class SeenFenced(TokenLayout):
     boundary: str = "<fake_token_around_image>"
     """Special token around the mark."""
 
+    placed: ClassVar[bool] = False
     looked_at: ClassVar[bool] = True
 
     def image_pieces(self, image: ImageTokens) -> tuple[Piece, ...]:

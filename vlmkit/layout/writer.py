@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Protocol
 
-from vlmkit.layout.laid_out import Layout, LayoutError, Span
+from vlmkit.layout.laid_out import Layout, LayoutError, Mark, Span
 from vlmkit.layout.pieces import Boundary, ImageTokens, Learned, Piece, Seen, Trusted
 from vlmkit.layout.specials import Specials
 
@@ -51,7 +51,7 @@ class Writer:
         self.spans: list[Span] = []
         self.extents: list[tuple[int, int]] = []
         self.learned: list[tuple[int, int]] = []
-        self.seen: list[tuple[int, int]] = []
+        self.seen: list[Mark] = []
         self.prefix: int | None = None
         self.boundary = -1
         """Where the last boundary ends."""
@@ -146,7 +146,7 @@ class Writer:
         self.flush()
         begin = len(self.ids)
         self.trusted(before)
-        placed, seen = 0, False
+        placed, marks = 0, len(self.seen)
         for piece in pieces:
             if isinstance(piece, Trusted):
                 self.trusted(piece.text)
@@ -158,17 +158,20 @@ class Writer:
                 self.special(self.placeholder, 1)
             elif isinstance(piece, Seen):
                 self.flush()
-                self.seen.append((len(self.ids), number))
-                seen = True
+                length = image.count - piece.start if piece.length is None else piece.length
+                self.seen.append(Mark(len(self.ids), number, piece.start, length))
                 self.trusted(piece.text)
             else:
                 filler = self.placeholder if piece.placeholder is None else self.specials[piece.placeholder]
                 self.special(filler, piece.length)
                 self.spans.append(Span(len(self.ids) - piece.length, piece.length, number, piece.start))
                 placed += piece.length
-        if seen and placed:
-            raise LayoutError(f"image {number} is looked at by cross-attention, but {placed} of its visual tokens are placed as well")
-        if placed > image.count or (placed < image.count and not (self.partial or seen)):
+        if len(self.seen) > marks:
+            spans = [(span.offset, span.length) for span in self.spans if span.image == number]
+            left_out = image.count - covered([*spans, *((mark.start, mark.length) for mark in self.seen[marks:])])
+            if left_out and not self.partial:
+                raise LayoutError(f"image {number} has {image.count} visual tokens, but the layout neither places nor shows {left_out}")
+        elif placed > image.count or (placed < image.count and not self.partial):
             raise LayoutError(f"image {number} has {image.count} visual tokens, but the layout places {placed}")
         self.trusted(after)
         # Text after the image may merge with the words that follow, so the extent ends with the last id that is certain.
@@ -210,3 +213,12 @@ class Writer:
         return Layout(
             self.ids, tuple(self.supervised), tuple(self.spans), tuple(self.extents), tuple(self.learned), prefix, tuple(self.seen)
         )
+
+
+def covered(ranges: Sequence[tuple[int, int]]) -> int:
+    """How many numbers lie in at least one range (start, length): covered([(0, 4), (2, 3)]) is 5."""
+    count = end = 0
+    for start, length in sorted(ranges):
+        count += max(start + length - max(start, end), 0)
+        end = max(end, start + length)
+    return count

@@ -66,13 +66,13 @@ class Job:
 
     @property
     def stands_in_row(self) -> bool:
-        """Whether visual tokens take places in the row; under cross-attention they do not."""
-        return not self.model.fusion.needs_visible
+        """Whether visual tokens take places in the row, all of them or some; under cross-attention they do not."""
+        return self.model.fusion.places_visual
 
     @property
     def sample_tokens(self) -> int:
         """Places of a row that one image with its text takes."""
-        return self.text_tokens + (self.visual_tokens if self.stands_in_row else 0)
+        return self.text_tokens + self.model.layout.in_sequence(self.model.image_tokens(self.model.plan(self.size)))
 
     @property
     def samples_a_row(self) -> int:

@@ -62,6 +62,10 @@ class Trace:
         return sum(part.learning for part in self.parts.values())
 
 
+TAG = 8
+"""Tokens of the text of a view that is looked at, where a fusion reads it; how many they are, tokenizers say."""
+
+
 def trace(job: Job, *, repeated_keys: bool = False) -> Trace:
     """Run the step. repeated_keys: keys and values are written out for every head, as on CPU. Seconds for the largest models, on one core.
 
@@ -164,13 +168,14 @@ def _loss(job: Job, model: VLM) -> Tensor:
         features,
         torch.zeros(rows, length, dtype=torch.long) if job.stands_in_row else None,
         torch.zeros(rows, length, dtype=torch.long) if job.model.layout.learned else None,
-        None if job.stands_in_row else torch.zeros(rows, length, 2, dtype=torch.long),
+        torch.zeros(rows, length, 2, dtype=torch.long) if job.model.fusion.needs_visible else None,
         None,
         None,
         positions,
         None,
         torch.zeros(rows, length, dtype=torch.long),
         views[0],
+        model.embed_tags({"tags": torch.zeros(len(views[0]), TAG, dtype=torch.long)}, features) if job.model.fusion.reads_tags else None,
     )
     supervised = torch.zeros(job.supervised_a_row, dtype=torch.long)
     loss: Tensor = model.speak(incoming, torch.zeros(rows, length, dtype=torch.long), supervised).loss

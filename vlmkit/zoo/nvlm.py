@@ -1,12 +1,22 @@
 """NVLM 1.0 (Dai et al. 2024, arXiv:2409.11402): tiles through InternViT-6B -> pixel shuffle -> Qwen2-72B, in three ways.
 
     NVLM-D    all tiles among the words (nvidia/NVLM-D-72B, the only one whose weights are published)
+    NVLM-X    all tiles through cross-attention, a tag among the words for each
+    NVLM-H    the whole image among the words, its tiles through cross-attention with their tags
 
 Sizes as the paper states them in its section 4.5, and the config and code beside the published weights: up to six tiles of 448 pixels and
 the whole image, of 256 tokens each; LayerNorm, Linear, GELU, Linear without bias behind the shuffle. The published config turns the
 language model's positions by rope "dynamic" of factor 3, which changes nothing up to 32,768 tokens and is left out. Images stand at
 <|vision_pad|>, a word of Qwen2.5's tokenizer, which lies beside the weights. The system message is that of the paper's figure 12; which one
 the published code writes (conversation.py) was not seen.
+
+Of NVLM-X and NVLM-H there are neither weights nor code. Stated: ten gated cross-attention layers, one every eight of the language model's
+eighty, no resampler; one linear layer before those of X, the MLP of D before those of H; a tag looks at its own tile (X), and embeddings
+of tags stand beside those of their tiles (H). Decided where the paper is silent: layers are Flamingo's (a gated MLP in each, before the
+language model's layer, gates from zero), with the language model's heads, widths, RMSNorm and SwiGLU; a LayerNorm before X's linear
+layer, as in D's code; what words behind an image look at (`layout/seen_tiles.py`, `layout/seen_tiles_beside.py`). The paper's figure 3
+draws cross-attention between self-attention and MLP of a layer; its words, "a gated X-attention layer every 8 LLM self-attention layers",
+are followed.
 """
 
 from __future__ import annotations
@@ -15,9 +25,13 @@ from vlmkit.architecture import Architecture
 from vlmkit.connectors.mlp import Mlp
 from vlmkit.connectors.pixel_shuffle import PixelShuffle
 from vlmkit.encoders.intern_vit import InternViT
+from vlmkit.fusion.cross_attention import CrossAttention
+from vlmkit.fusion.hybrid import Hybrid
 from vlmkit.fusion.splice import Splice
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.numbered_tiles import NumberedTiles
+from vlmkit.layout.seen_tiles import SeenTiles
+from vlmkit.layout.seen_tiles_beside import SeenTilesBeside
 from vlmkit.layout.template import CHATML
 from vlmkit.preprocess.policies.tiles import Tiles
 from vlmkit.spec import Settings
@@ -67,4 +81,26 @@ NVLM_D_TINY = NVLM_D_72B.replace(
     language_model=LanguageModel(model_type="qwen2", tokenizer="bytes", config=TINY_LANGUAGE | {"bos_token_id": None, "eos_token_id": 259}),
 )
 
-MODELS = (NVLM_D_72B, NVLM_D_TINY)
+GATED = CrossAttention(before=8, qk_norm=False)
+"""Before layers 0, 8, ..., 72 of 80."""
+
+NVLM_X_72B = NVLM_D_72B.replace(
+    name="nvlm-x-72b",
+    connector=PixelShuffle(inner=Mlp(depth=1, norm_in="layer_norm", bias=False)),
+    layout=SeenTiles(template=NVLM_CHATML, placeholder="<|vision_pad|>", after_image="\n"),
+    fusion=GATED,
+)
+
+NVLM_H_72B = NVLM_D_72B.replace(
+    name="nvlm-h-72b",
+    layout=SeenTilesBeside(template=NVLM_CHATML, placeholder="<|vision_pad|>", after_image="\n"),
+    fusion=Hybrid(before=8, qk_norm=False),
+)
+
+NVLM_X_TINY = NVLM_D_TINY.replace(
+    name="nvlm-x-tiny", connector=NVLM_X_72B.connector, layout=NVLM_X_72B.layout, fusion=GATED.replace(before=(1,))
+)
+
+NVLM_H_TINY = NVLM_D_TINY.replace(name="nvlm-h-tiny", layout=NVLM_H_72B.layout, fusion=NVLM_H_72B.fusion.replace(before=(1,)))
+
+MODELS = (NVLM_D_72B, NVLM_X_72B, NVLM_H_72B, NVLM_D_TINY, NVLM_X_TINY, NVLM_H_TINY)
