@@ -104,14 +104,16 @@ def test_a_combination_is_built_trains_and_generates(choice: dict[str, str]) -> 
     draw(built)
     question = user("what", picture(50, 70), "?")
     batch = processor([[question, assistant("that")], [user("no picture"), assistant("yes")]])
-    stand = sum(int((batch[name] != -1).sum()) for name in ("visual_index", "learned_index") if name in batch)
+    stand, shown = sum(int((batch[name] != -1).sum()) for name in ("visual_index", "learned_index") if name in batch), 0
     if arch.layout.looked_at:
-        stand += max(0, int(batch["visible"].diff(dim=-1).max()))
-    assert stand == arch.tokens(vlmkit.Size(50, 70)) > 0
+        shown = max(0, int(batch["visible"].diff(dim=-1).max()))
+    assert stand + shown == arch.tokens(vlmkit.Size(50, 70)) > 0
     loss = built.train()(**batch).loss
     loss.backward()
     assert torch.isfinite(loss)
     still = [name for name, parameter in built.named_parameters() if parameter.grad is None or not bool(parameter.grad.abs().max() > 0)]
+    if arch.layout.placed and not shown:  # what is seen as one view has places, and nothing is left to look at
+        still = [name for name in still if not name.startswith("fusion.layers.")]
     assert still == [], "parameters without a gradient"
     prompt = processor([question])
     ids = built.eval().generate(**prompt, max_new_tokens=2, min_new_tokens=2, do_sample=False)

@@ -50,6 +50,7 @@ def small(**parts: Any) -> Callable[[], Architecture]:
 AROUND: dict[str, dict[str, Any]] = {
     "mllama": {"policy": "canvas_tiles", "connector": "linear"},
     "cross_attention": {"layout": "seen"},
+    "hybrid": {"layout": "seen_tiles_beside", "policy": "tiles"},
 }
 """What a part needs beside it where the usual small parts do not fit."""
 
@@ -76,6 +77,14 @@ def _cases() -> dict[str, Case]:
 CASES = _cases()
 ZERO3 = {f"small, {pair}": Case(small(), rows, "zero3") for pair, rows in PAIRS.items()} | {
     f"{name}, text beside images": Case(named(name), (ONE, TEXT), "zero3")
-    for name in ("univa-vl-tiny", "llava-1.6-tiny", "paligemma-tiny", "llama-3.2-vision-tiny", "idefics-tiny", "moe-llava-tiny")
+    for name in (
+        "univa-vl-tiny",
+        "llava-1.6-tiny",
+        "paligemma-tiny",
+        "llama-3.2-vision-tiny",
+        "idefics-tiny",
+        "moe-llava-tiny",
+        "nvlm-h-tiny",
+    )
 }
 """What asks for DeepSpeed."""

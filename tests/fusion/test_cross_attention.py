@@ -370,7 +370,9 @@ def test_what_does_not_fit_the_language_model_is_refused() -> None:
 
 
 def test_layouts_and_fusions_that_do_not_go_together_are_refused() -> None:
-    with pytest.raises(vlmkit.ArchitectureError, match=r"layout 'run' .* but fusion 'cross_attention' looks at visual tokens .* such as 'seen'"):
+    with pytest.raises(
+        vlmkit.ArchitectureError, match=r"layout 'run' .* but fusion 'cross_attention' looks at visual tokens .* such as 'seen'"
+    ):
         arch(layout="run").validate()
     with pytest.raises(vlmkit.ArchitectureError, match=r"layout 'seen' gives visual tokens 0 places.* but fusion 'splice'"):
         arch(fusion="splice").validate()
