@@ -16,7 +16,7 @@ import vlmkit
 from vlmkit import cli
 from vlmkit.commands import data
 
-REGISTERING = {"connectors.md", "data.md", "encoders.md", "fusions.md", "layouts.md", "policies.md"}
+REGISTERING = {"connectors.md", "data.md", "encoders.md", "evaluation.md", "fusions.md", "layouts.md", "policies.md"}
 """Pages that register parts: they run in a process of their own, so that the catalogue of the others stays as it is."""
 
 NEEDS = {"use-with-trl.md": "trl"}

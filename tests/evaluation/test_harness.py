@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import base64
+import csv
 import doctest
 import json
 import os
@@ -98,10 +101,51 @@ def test_lmms_eval_scores_a_run(model, result, tmp_path):
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, env=kept | offline, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    (samples,) = (tmp_path / "out").rglob("*_samples_vlmkit_local.jsonl")
+    told = done.stdout[-3000:] + done.stderr[-6000:]
+    assert done.returncode == 0, told
+    files = list((tmp_path / "out").rglob("*_samples_vlmkit_local.jsonl"))
+    assert len(files) == 1, told  # what goes wrong there ends with 0 all the same
+    samples = files[0]
     lines = sorted((json.loads(line) for line in samples.read_text().splitlines()), key=lambda line: line["doc_id"])
-    assert [line["filtered_resps"][0] for line in lines] == [answer.sighted for answer in result.answers]
+    assert [line["filtered_resps"] for line in lines] == [answer.sighted for answer in result.answers]
     (scores,) = (tmp_path / "out").rglob("*_results.json")
-    told = json.loads(scores.read_text())["results"]["vlmkit_local"]
-    assert told["exact_match,none"] == pytest.approx(result.values()["vqa_accuracy"], abs=1e-9)
+    scored = json.loads(scores.read_text())["results"]["vlmkit_local"]
+    assert scored["exact_match,none"] == pytest.approx(result.values()["vqa_accuracy"], abs=1e-9)
+
+
+SCORED = """
+import sys
+import numpy, pandas
+from vlmeval.dataset.utils.vqa_eval import process_line
+lines = pandas.read_excel(sys.argv[1]).sort_values("index")
+lines["prediction"] = lines["prediction"].astype(str)
+print(repr([lines["prediction"].tolist(), [float(numpy.mean(process_line(line)["match"])) for _, line in lines.iterrows()]]))
+"""
+"""VLMEvalKit's own score of TextVQA, of the predictions that it kept."""
+
+
+@pytest.mark.vlmevalkit
+def test_vlmevalkit_asks_a_run(model, result, tmp_path):
+    """In the environment that harness/vlmevalkit.sh makes, whose directory VLMKIT_VLMEVALKIT names."""
+    environment = Path(os.environ["VLMKIT_VLMEVALKIT"])
+    python = str(environment / "bin" / "python")
+    images = [result.task.images[question.image] for question in result.task.questions]
+    rows = [
+        (number, base64.b64encode(image.read_bytes()).decode(), prompt, str(list(question.answers)))
+        for number, (image, prompt, question) in enumerate(zip(images, prompts(result), result.task.questions, strict=True))
+    ]
+    with (tmp_path / "vlmkit_local.tsv").open("w", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows([("index", "image", "question", "answer"), *rows])
+    command = [python, "-m", "vlmkit.evaluation.harness.vlmevalkit", f"mine={model},max_new_tokens=16", "--"]
+    command += ["--data", "vlmkit_local", "--model", "mine", "--mode", "infer", "--work-dir", str(tmp_path / "out")]
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    kept |= {"LMUData": str(tmp_path), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=kept, capture_output=True, text=True, check=False, cwd=environment / "VLMEvalKit")
+    files = sorted((tmp_path / "out").rglob("mine_vlmkit_local.xlsx"))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    assert files, done.stdout[-3000:] + done.stderr[-6000:]
+    scored = [python, "-c", SCORED, str(files[0])]
+    told = subprocess.run(scored, env=kept, capture_output=True, text=True, check=True, cwd=environment / "VLMEvalKit").stdout
+    predictions, scores = ast.literal_eval(told.splitlines()[-1])
+    assert predictions == [answer.sighted for answer in result.answers]
+    assert scores == pytest.approx(result.each)

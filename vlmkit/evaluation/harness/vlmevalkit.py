@@ -55,13 +55,17 @@ def add(name: str, checkpoint: str, **options: Any) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """NAME=CHECKPOINT for each model, "--", and what run.py takes."""
+    """NAME=CHECKPOINT[,max_new_tokens=N][,device=WHERE][,dtype=WHAT] for each model, "--", and what run.py takes."""
     own = argv.index("--") if "--" in argv else len(argv)
     if not own or not all("=" in pair for pair in argv[:own]):
         sys.exit(f"name each model as NAME=CHECKPOINT before '--', got {' '.join(argv[:own]) or 'none'}")
     for pair in argv[:own]:
-        name, _, checkpoint = pair.partition("=")
-        add(name, checkpoint)
+        name, _, told = pair.partition("=")
+        checkpoint, *rest = told.split(",")
+        options: dict[str, Any] = dict(option.split("=", 1) for option in rest)
+        if "max_new_tokens" in options:
+            options["max_new_tokens"] = int(options["max_new_tokens"])
+        add(name, checkpoint, **options)
     sys.argv = ["run.py", *argv[own + 1 :]]
     runpy.run_path("run.py", run_name="__main__")
 
