@@ -36,7 +36,7 @@ from vlmkit.data.mixture import Batches, DataSource, Mixture
 from vlmkit.data.mixture.order import Order
 from vlmkit.data.mixture.windows import PlannedRow, Window, Windows
 from vlmkit.data.shards import Shards
-from vlmkit.data.shards.index import INDEX, ROW, ROWS, SIZES, VERSION
+from vlmkit.data.shards.index import INDEX, ROW, ROWS, SIZES, Shard, Summary, written_index
 from vlmkit.data.shards.pack import pack
 from vlmkit.processor import VLMProcessor
 
@@ -195,9 +195,9 @@ def measure_index(folder: Path, rows: int) -> dict[str, float]:
     table = open_memmap(folder / ROWS, mode="w+", dtype=ROW, shape=(rows,))
     table["images"], table["first_image"] = 1, np.arange(rows)
     open_memmap(folder / SIZES, mode="w+", dtype="<u4", shape=(rows, 2))[:] = (480, 640)
+    summary = Summary(rows, rows, ("a",), (Shard("shard-000000.tar", rows, 1 << 40),), {}, {})
+    (folder / INDEX).write_bytes(written_index(summary, {ROWS: table, SIZES: np.load(folder / SIZES, mmap_mode="r")}))
     del table
-    summary = {"samples": rows, "images": rows, "sources": ["a"], "shards": [], "job": {}, "rejections": {}}
-    (folder / INDEX).write_text(json.dumps({"version": VERSION} | summary))
     before, begun = _memory(), time.perf_counter()
     shards = Shards(folder)
     opened = time.perf_counter() - begun

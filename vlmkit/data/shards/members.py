@@ -10,6 +10,7 @@ The same sample and key give the same bytes, whoever writes them and when.
 from __future__ import annotations
 
 import json
+import stat
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -140,9 +141,14 @@ def _read(image: Image) -> bytes:
     if not isinstance(image, Path):
         raise DataError(f"an image of a sample is a Path or bytes, got {type(image).__name__}")
     try:
+        mode = image.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # it would wait for whoever writes to it
+            raise _Unusable("image cannot be read", f"{str(image)!r} is a device, pipe or socket")
         return image.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise _Unusable("image is missing", f"{str(image)!r} is not there") from None
+    except _Unusable:
+        raise
     except (OSError, ValueError) as error:
         raise _Unusable("image cannot be read", f"{str(image)!r}: {getattr(error, 'strerror', None) or error}") from None
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError
-from vlmkit.data.shards.index import INDEX, PACKING, ROWS, SIZES, Shard, Table
+from vlmkit.data.shards.index import INDEX, PACKING, ROWS, SIZES, Shard, Table, check_of
 from vlmkit.files import write_whole
 
 _JOB, _LOCK = "job.json", "lock"
@@ -42,6 +42,8 @@ class Noted:
     images: int
     bytes: int
     """Of its samples, without the end of the tar."""
+    rows: Path
+    """Their table."""
 
 
 class Notes:
@@ -64,12 +66,13 @@ class Notes:
 
     def add(self, number: int, rows: Table, sizes: Table, record: Mapping[str, Any]) -> None:
         """A shard counts from now on."""
+        checks = {name: check_of(table) for name, table in ((ROWS, rows), (SIZES, sizes))}
         for name, table in ((ROWS, rows), (SIZES, sizes)):
             with open(self._file(number, name), "wb") as file:
                 np.save(file, table)
                 file.flush()
                 os.fsync(file.fileno())
-        write_whole(self._file(number, "json"), json.dumps(record, indent=1).encode())
+        write_whole(self._file(number, "json"), json.dumps(dict(record) | {"checks": checks}, indent=1).encode())
 
     def of_shards(self) -> Iterator[Noted]:
         """What was noted of each shard that an earlier writer finished. Raises DataError for a note or shard that was changed."""
@@ -85,13 +88,22 @@ class Notes:
             path = self.directory / shard.name
             if not path.is_file() or path.stat().st_size != shard.bytes:
                 raise DataError(f"{path} is not as it was written ({shard.bytes} bytes); remove {str(self.directory)!r} and pack again")
+            rows = self._table(rows_file, ROWS, record)
             with _reading(rows_file):
-                rows = np.load(rows_file, mmap_mode="r")
                 size = int(rows["text"].sum() + rows["pictures"].sum())
-            with _reading(sizes_file):
-                images = len(np.load(sizes_file, mmap_mode="r"))
-            yield Noted(shard, bookmark, rejections, sources, images, size)
+            images = len(self._table(sizes_file, SIZES, record))
+            yield Noted(shard, bookmark, rejections, sources, images, size, rows_file)
             number += 1
+
+    def _table(self, file: Path, name: str, record: Mapping[str, Any]) -> Table:
+        with _reading(file):
+            if not file.is_file():
+                raise OSError("no file")
+            table: Table = np.load(file, mmap_mode="r")
+            # Notes of before they were kept have none.
+            if record.get("checks", {}).get(name, found := check_of(table)) != found:
+                raise ValueError("not what was written")
+            return table
 
     def tables(self, shards: int) -> Iterator[tuple[Table, Table]]:
         """Rows and sizes of each of so many shards."""
@@ -100,9 +112,10 @@ class Notes:
 
     def remove(self) -> None:
         """In one stroke: half of the notes would look like a packing that has hardly begun."""
-        over = self.directory / f"{PACKING}.over"
+        over = _over(self.directory)
+        shutil.rmtree(over, ignore_errors=True)
         os.replace(self.directory / PACKING, over)
-        shutil.rmtree(over)
+        shutil.rmtree(over, ignore_errors=True)  # what is left the next writer takes away
 
     def take_back(self) -> None:
         """Leave the directory as it was found, where these notes are all that was written to it."""
@@ -120,12 +133,18 @@ class Notes:
 def _claim(directory: Path, job: Mapping[str, Any]) -> BinaryIO:
     """The lock of a directory that is ours to write to. Raises DataError."""
     packing = directory / PACKING
+    # Of a writer that was killed in its last moment.
+    shutil.rmtree(_over(directory), ignore_errors=True)
     if (directory / INDEX).is_file() and not packing.exists():
         raise DataError(f"{str(directory)!r} holds packed samples already; name another directory, or remove it")
     if directory.exists() and not packing.is_dir() and any(directory.iterdir()):
         raise DataError(f"{str(directory)!r} holds something else; name a directory that is empty or not there")
     packing.mkdir(parents=True, exist_ok=True)
-    lock = open(packing / _LOCK, "wb")  # noqa: SIM115 (held until the writer is closed)
+    try:
+        # Without waiting, should it be a pipe.
+        lock = os.fdopen(os.open(packing / _LOCK, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666), "wb")
+    except OSError as error:
+        raise DataError(f"{packing / _LOCK} cannot be opened ({error.strerror}); remove {str(directory)!r} and pack again") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -148,11 +167,18 @@ def _claim(directory: Path, job: Mapping[str, Any]) -> BinaryIO:
     return lock
 
 
+def _over(directory: Path) -> Path:
+    """Notes that are no longer needed, on their way out."""
+    return directory / f"{PACKING}.over"
+
+
 @contextlib.contextmanager
 def _reading(file: Path) -> Iterator[None]:
     """Reading what an earlier writer left in .packing. Raises DataError where something else has been at it."""
     try:
         yield
-    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # numpy's header is read as a program text
         directory = file.parent.parent
         raise DataError(f"{file} cannot be read ({type(error).__name__}); remove {str(directory)!r} and pack again") from None

@@ -6,9 +6,11 @@ len(shards), shards[7], shards.image_sizes(7)       # the last without reading a
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
+import stat
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +26,8 @@ from vlmkit.preprocess.geometry import Size
 
 __all__ = ["ShardWriter", "Shards"]
 
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
+"""Troubles of the machine and not of the data: a run stops, and can go on later."""
 OPEN_SHARDS = 64
 """Shards kept open at once."""
 
@@ -94,8 +98,7 @@ class Shards(Sequence[Sample]):
     def image_sizes(self, number: int) -> tuple[Size, ...]:
         """Of every image, upright, as `open_image` gives it."""
         row = self._row(number)
-        found = self._index.sizes[row.first_image : row.first_image + row.images].tolist()
-        return tuple(Size(height, width) for height, width in found)
+        return tuple(Size(height, width) for height, width in self._index.sizes_of(row))
 
     def text_bytes(self, number: int) -> int:
         """Bytes of UTF-8 that all conversations say."""
@@ -107,7 +110,8 @@ class Shards(Sequence[Sample]):
 
     @property
     def tables(self) -> Index:
-        """The tables themselves, for what looks at all samples."""
+        """The tables themselves, for what looks at all samples. Raises DataError where they are not what was written."""
+        self._index.check()
         return self._index
 
     def _row(self, number: int) -> IndexRow:
@@ -136,10 +140,18 @@ class _File:
     def __init__(self, directory: Path, shard: Shard) -> None:
         self.path = path = directory / shard.name
         try:
-            self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # Without waiting: it may be a pipe.
+            self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             raise DataError(f"{path} is not there, though the index names it; pack the data again") from None
-        if (found := os.fstat(self.number).st_size) != shard.bytes:
+        except OSError as error:
+            if error.errno in _PASSING:
+                raise
+            raise DataError(f"{path} cannot be opened ({error.strerror}); see that it is a file that may be read") from None
+        status = os.fstat(self.number)
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{path} is no file; pack the data again")
+        if (found := status.st_size) != shard.bytes:
             raise DataError(f"{path} has {found} bytes, the index says {shard.bytes}; was it copied to its end?")
 
     def __del__(self) -> None:

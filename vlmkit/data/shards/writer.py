@@ -30,7 +30,7 @@ from vlmkit.data.shards.index import ROW, SIDE, Shard, Summary, write_index
 from vlmkit.data.shards.members import PackedSample, to_members
 from vlmkit.data.shards.notes import Notes
 from vlmkit.data.shards.places import folder
-from vlmkit.data.shards.verify import END, verify
+from vlmkit.data.shards.verify import END, verify, verify_again
 from vlmkit.files import commit, partial
 
 SHARD_BYTES = 256 << 20
@@ -64,6 +64,8 @@ class ShardWriter:
         self._submit = (executor or Here()).submit
         self._sources: dict[str, int] = {}
         self._done: list[Shard] = []
+        self._again: deque[Future[None]] = deque()
+        """Shards of an earlier run that are read once more."""
         self._unread: deque[tuple[Future[None], Callable[[], None]]] = deque()
         self._begun = 0
         self._file: BinaryIO | None = None
@@ -123,6 +125,7 @@ class ShardWriter:
             if self._file is not None:
                 self._end()
             self._settle(all_of_them=True)
+            self._check_again()
             if not self._done:
                 report = f":\n{self.rejections.report()}" if self.rejections.total() else ""
                 raise DataError(f"nothing to write to {str(self.directory)!r}: no sample can be used{report}")
@@ -142,8 +145,9 @@ class ShardWriter:
             with contextlib.suppress(OSError):  # what did not fit on the disk does not fit now
                 self._file.close()
             self._file = None
-        for future, _ in self._unread:
+        for future in (*self._again, *(future for future, _ in self._unread)):
             future.cancel()
+        self._again.clear()
         self._unread.clear()
         if refused and not self._begun:
             self._notes.take_back()
@@ -186,6 +190,13 @@ class ShardWriter:
             count()
             self._unread.popleft()
 
+    def _check_again(self) -> None:
+        while self._again:
+            try:
+                self._again.popleft().result()
+            except (DataError, OSError) as error:
+                raise DataError(f"a shard changed since it was written: {error}; remove {str(self.directory)!r} and pack again") from None
+
     def _continue(self) -> None:
         """Take up what an earlier writer finished, and clear away what it did not."""
         for noted in self._notes.of_shards():
@@ -194,6 +205,8 @@ class ShardWriter:
             self.images += noted.images
             self.bytes += noted.bytes
             self._done.append(noted.shard)
+            # It may have changed since: before it counts as finished it is read again, beside the work.
+            self._again.append(self._submit(verify_again, self.directory / noted.shard.name, noted.rows))
         self._begun = len(self._done)
         known = {shard.name for shard in self._done}
         for stray in self.directory.glob("shard-*.tar*"):
