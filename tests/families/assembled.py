@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 import torch
 from families.system import System
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+from vlmkit.architecture import Architecture
 from vlmkit.model import VLM
 from vlmkit.tokenizer import bytes_tokenizer
 
@@ -48,11 +49,14 @@ class Assembled:
     def tokenizer(self) -> Any:
         return bytes_tokenizer(self.specials, **(self.roles or {}))
 
+    def empty_tower(self, architecture: Architecture) -> nn.Module:
+        """The published tower of a named model, on the current default device."""
+        found: nn.Module = self.tower(self.tower.config_class(**architecture.encoder.numbers()))  # type: ignore[attr-defined]
+        return found
+
     def published_tower(self, vision: VLM) -> Any:
         """transformers' tower with the weights of vlmkit's."""
-        encoder = vision.config.spec.encoder
-        config = self.tower.config_class(**encoder.numbers())
-        theirs = self.tower(config).eval()
+        theirs = self.empty_tower(vision.config.spec).eval()
         inner = getattr(theirs, "vision_model", theirs)
         missing, unexpected = inner.load_state_dict(vision.encoder.state_dict(), strict=False)
         assert not unexpected

@@ -13,6 +13,7 @@ from families import (
     llava,
     llava_next,
     llava_v1,
+    llm2clip,
     maya,
     mistral3,
     mllama,
@@ -50,6 +51,7 @@ SYSTEMS: tuple[System, ...] = (
 
 BY_PARTS: tuple[System, ...] = (
     llava_v1.ROW,
+    llm2clip.ROW,
     moe_llava.ROW,
     nvlm.D,
     nvlm.X,

@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 import torch
-from families import llava_v1, moe_llava, nvlm, omnivlm, yi_vl
+from families import llava_v1, llm2clip, moe_llava, nvlm, omnivlm, yi_vl
 from families.assembled import Assembled
 from families.record import record
 from families.system import patchify, user
@@ -23,7 +23,7 @@ from vlmkit.preprocess.pixels import render
 from vlmkit.preprocess.policies.pad_square import PadSquare
 from vlmkit.processor import VLMProcessor
 
-ASSEMBLED = (llava_v1.PARTS, moe_llava.PARTS, nvlm.PARTS, nvlm.X_PARTS, nvlm.H_PARTS, omnivlm.PARTS, yi_vl.PARTS)
+ASSEMBLED = (llava_v1.PARTS, llm2clip.PARTS, moe_llava.PARTS, nvlm.PARTS, nvlm.X_PARTS, nvlm.H_PARTS, omnivlm.PARTS, yi_vl.PARTS)
 every_system = pytest.mark.parametrize("parts", ASSEMBLED, ids=lambda parts: parts.row.tiny)
 
 
@@ -117,7 +117,7 @@ def test_published_sizes(parts: Assembled) -> None:
         assert arch.tokens(Size(480, 640)) == parts.visual_tokens
         with torch.device("meta"):
             decoder = parts.decoder(arch.language_model.transformers_config())
-            tower = parts.tower(parts.tower.config_class(**arch.encoder.numbers()))
+            tower = parts.empty_tower(arch)
         assert count(decoder) == counts.language_model
         assert count(tower) == counts.encoder + parts.beside()
     totals = {name: counts.total for name, counts in parts.row.counts.items()}

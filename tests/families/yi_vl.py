@@ -43,11 +43,12 @@ def projector(weights: Mapping[str, Tensor], features: Tensor) -> Tensor:
     return normed(functional.linear(functional.gelu(first), weights["layers.3.weight"], weights["layers.3.bias"]), 4)
 
 
-def pixels(image: Image.Image) -> Tensor:
+def padded(image: Image.Image, size: int) -> Tensor:
+    """LLaVA-1.5's preprocessing: padded to a square of the mean colour, then CLIP's."""
     side = max(image.size)
     square = Image.new("RGB", (side, side), (122, 116, 104))
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    processor = transformers.CLIPImageProcessor(size={"shortest_edge": 448}, crop_size={"height": 448, "width": 448})
+    processor = transformers.CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
     found: Tensor = processor(square, return_tensors="pt")["pixel_values"][0]
     return found
 
@@ -58,7 +59,7 @@ PARTS = Assembled(
     features=lambda output: output.hidden_states[-2][:, 1:],
     projector=projector,
     decoder=transformers.LlamaForCausalLM,
-    pixels=pixels,
+    pixels=lambda image: padded(image, 448),
     prompt=lambda image, question: f"{SYSTEM}\n\n### Human: {image}\n{question}\n### Assistant:",
     answered=lambda image, question, answer: f"{SYSTEM}\n\n### Human: {image}\n{question}\n### Assistant: {answer}\n###",
     visual_tokens=1024,

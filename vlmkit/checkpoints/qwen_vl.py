@@ -239,7 +239,9 @@ def config_of(architecture: Architecture, processor: VLMProcessor) -> dict[str, 
     """The inverse of `architecture_of`. Raises SpecError for an architecture that the published class cannot express."""
     encoder, connector, policy = architecture.encoder, architecture.connector, architecture.policy
     if not isinstance(encoder, OpenClip) or not isinstance(connector, Resampler):
-        raise SpecError(f"{NAME} has 'open_clip' and a 'resampler', but the encoder is {encoder} and the connector {connector}")
+        raise SpecError(
+            f"{NAME} has 'open_clip' and a 'resampler', but the encoder is {encoder.kind!r} and the connector {connector.kind!r}"
+        )
     if not isinstance(policy, Squash):
         raise SpecError(f"{NAME} squashes an image, but the policy is {policy}")
     form, text = form_of(architecture), architecture.language_model.transformers_config()

@@ -20,6 +20,7 @@ FAMILIES = (
     "llava",
     "llava_next",
     "llava_v1",
+    "llm2clip",
     "maya",
     "mistral3",
     "mllama",
