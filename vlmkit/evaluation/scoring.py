@@ -80,7 +80,7 @@ def parts_of(metric: Metric, answers: Sequence[str], references: References) -> 
     if len(answers) != len(references):
         raise ValueError(f"{metric.name}: {len(answers)} answers for {len(references)} sets of references")
     rows = metric.parts(answers, references)
-    return np.asarray(rows, dtype=np.float64).reshape(len(answers), -1)
+    return np.asarray(rows, dtype=np.float64).reshape(len(answers), -1) if answers else np.zeros((0, 1))
 
 
 def mean_of(name: str, score: Callable[[str, Sequence[str]], float], *, higher_is_better: bool = True) -> Metric:
