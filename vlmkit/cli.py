@@ -20,7 +20,7 @@ from vlmkit.commands import UsageError
 from vlmkit.plugins import PluginError
 from vlmkit.registry import RegistryError
 
-COMMANDS = ("list", "tokens", "show", "plan", "data", "train", "consolidate", "eval", "chat", "serve", "export")
+COMMANDS = ("list", "tokens", "show", "plan", "data", "train", "compare", "consolidate", "eval", "chat", "serve", "export")
 """Files of commands/, in the order of the help. The first line of a file's docstring is the command's help; it has
 `configure(parser)` and `run(arguments)`."""
 

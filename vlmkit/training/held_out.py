@@ -80,7 +80,7 @@ class HeldOut:
             name: Mixture([DataSource(name, samples)], processor, rows=1, length=stage.max_length, pack=stage.pack, epochs=1, limit=1.0)
             for name, samples in sources.items()
         }
-        self._tasks = [task for name, samples in sources.items() if (task := _task(name, samples)) is not None]
+        self._tasks = [task for name, samples in sources.items() if (task := as_task(name, samples)) is not None]
 
     def __call__(self, model: Any) -> dict[str, float]:
         scores = {f"{name}/loss": loss for name, mixture in self._mixtures.items() if (loss := self._loss(model, mixture)) is not None}
@@ -121,7 +121,7 @@ def kept_back(stage: Stage, processor: VLMProcessor, data: Place, count: int) ->
     return HeldOut(stage, processor, {source.name: Chosen(Shards(data / source.name), count) for source in stage.data})
 
 
-def _task(name: str, samples: Any) -> Task | None:
+def as_task(name: str, samples: Any) -> Task | None:
     try:
         task = task_from_samples(name, samples)
     except ValueError:  # of another form than a question about one image: its loss says enough

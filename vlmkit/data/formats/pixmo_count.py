@@ -19,7 +19,6 @@ from vlmkit.data.reading.rows import AnnotationRow, Unusable, brief, each
 from vlmkit.data.reading.urls import Fetch
 from vlmkit.data.reading.wording import COUNT, ask
 from vlmkit.data.sample import Image, Rejected, Sample
-from vlmkit.preprocess.images import ImageError, image_size
 
 ANSWERS = ("counts", "points", "number")
 SPLITS = ("train", "validation", "test")
@@ -51,6 +50,8 @@ def _count(row: AnnotationRow) -> int:
 
 
 def _percent(row: AnnotationRow, shown: Image) -> list[tuple[float, float]]:
+    from vlmkit.preprocess.images import ImageError, image_size
+
     points = row.get("points")
     x, y = (points.get("x"), points.get("y")) if isinstance(points, dict) else (None, None)
     if not (isinstance(x, list) and isinstance(y, list) and len(x) == len(y) == _count(row)):
