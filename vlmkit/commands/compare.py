@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,8 @@ def _compare(arguments: Namespace, found: tuple[Any, ...], worlds: dict[float, W
     from vlmkit.files import write_whole
     from vlmkit.training.run import RunDirectory
 
+    if find_spec("scipy") is None:
+        raise UsageError("what is a difference is reckoned with scipy, which is not installed: pip install 'vlmkit[eval]'")
     devices = _devices()
     jobs = arguments.jobs or max(1, devices)
     study = Study(
