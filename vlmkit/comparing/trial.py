@@ -98,7 +98,7 @@ def run(trial: Trial, study: Path, threads: int, digest: str, told: Callable[[st
             told("held-out questions")
             found["step_seconds"] = _step_seconds([record for record in read_metrics(run.path) if record["stage"] == stages[-1].name])
             begun = time.perf_counter()
-            found["scores"] = world.scores(model, processor, lambda questions: None)
+            found["scores"] = world.scores(model, processor)
             found["asking_seconds"] = round(time.perf_counter() - begun, 2)
             found["bytes"] = _peak(model.device)
         write_whole(run.path / RESULT, json.dumps(found, indent=2) + "\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -42,7 +42,7 @@ class World(Protocol):
     def further(self, stage: Stage, model: VLM) -> dict[str, Any]:
         """What the trainer is given beside a stage."""
 
-    def scores(self, model: VLM, processor: VLMProcessor, on_question: Callable[[int], None]) -> dict[str, float]:
+    def scores(self, model: VLM, processor: VLMProcessor) -> dict[str, float]:
         """Of held-out samples, by task."""
 
     def sizes(self) -> list[Size]:
@@ -93,12 +93,12 @@ class DrawnWorld:
 
         return warm_up.trainer_arguments(stage, model)
 
-    def scores(self, model: VLM, processor: VLMProcessor, on_question: Callable[[int], None]) -> dict[str, float]:
+    def scores(self, model: VLM, processor: VLMProcessor) -> dict[str, float]:
         from vlmkit.drawn.pictures import evaluation_tasks
         from vlmkit.evaluation.tasks import evaluate
 
         tasks = evaluation_tasks(self.pictures)
-        return {task.name: evaluate(model, processor, task, on_batch=on_question).sighted.exact for task in tasks}
+        return {task.name: evaluate(model, processor, task, blind=False).values()["exact"] for task in tasks}
 
     def sizes(self) -> list[Size]:
         from vlmkit.drawn.pictures import evaluation_tasks
@@ -140,7 +140,7 @@ class ShardsWorld:
     def further(self, stage: Stage, model: VLM) -> dict[str, Any]:
         return {}
 
-    def scores(self, model: VLM, processor: VLMProcessor, on_question: Callable[[int], None]) -> dict[str, float]:
+    def scores(self, model: VLM, processor: VLMProcessor) -> dict[str, float]:
         from vlmkit.training.held_out import kept_back
 
         found: Mapping[str, float] = kept_back(self.stages[-1], processor, self.data, self.hold_out)(model)
