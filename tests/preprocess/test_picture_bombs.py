@@ -149,7 +149,7 @@ def smooth(width: int, height: int) -> Image.Image:
 
 LARGEST = {
     "JPEG": lambda: encoded(smooth(14_000, 10_800), quality=85),
-    "JPEG progressive": lambda: encoded(smooth(11_600, 10_900), quality=75, progressive=True),
+    "JPEG progressive": lambda: encoded(smooth(10_500, 10_500), quality=75, progressive=True),
     "PNG": lambda: encoded(smooth(10_300, 10_300), "PNG", compress_level=1),
     "PNG alpha": lambda: encoded(smooth(8_900, 8_900).convert("RGBA"), "PNG", compress_level=1),
     "WEBP": lambda: encoded(smooth(6_300, 6_300), "WEBP", quality=80, method=0),

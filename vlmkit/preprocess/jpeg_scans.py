@@ -21,7 +21,7 @@ _NEXT_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 
 ONE_SCAN = 1.05
 """Weight of a pixel (`encoded.surveys`): an array of 3 bytes and Pillow's copy of 4."""
-_BYTES, _SCANS = 6.7, 8
+_BYTES, _SCANS = 6.7, 7
 """A pixel of the weight 1 may take so many bytes, and be gone over so many times."""
 
 

@@ -26,6 +26,8 @@ LONGEST_TEXT = 200_000
 LONGEST_ID = 1000
 LONGEST_NAME = 200
 """Characters of a path in a message."""
+LONGEST_PATH = 4096
+"""Characters, as many as a file system takes."""
 MAX_BYTES = 1 << 30
 """Of one image file."""
 
@@ -113,8 +115,7 @@ def _examined(sample: Sample, files: _Files) -> Iterator[Sample | Rejected]:
     kept = []
     for number, conversation in enumerate(sample.conversations):
         try:
-            _check_conversation(conversation, len(images))
-            kept.append(conversation)
+            kept.append(_plain(conversation, len(images)))
         except Unusable as error:
             label = name if len(sample.conversations) == 1 else f"{name}, conversation {number}"
             yield Rejected(source, label, error.reason, f"{label}: {error.detail}")
@@ -122,8 +123,10 @@ def _examined(sample: Sample, files: _Files) -> Iterator[Sample | Rejected]:
         yield replace(sample, images=images, conversations=tuple(kept))
 
 
-def _check_conversation(conversation: Conversation, images: int) -> None:
-    """Raises Unusable for what no layout can take or nobody can learn from."""
+def _plain(conversation: Conversation, images: int) -> Conversation:
+    """The conversation with the fields that are read and no others, which might hold anything.
+
+    Raises Unusable for what no layout can take or nobody can learn from."""
     try:
         turns, media = read_conversation(conversation)
         shown = pictures(media)
@@ -142,6 +145,17 @@ def _check_conversation(conversation: Conversation, images: int) -> None:
         raise Unusable("text is no Unicode", "it has bytes that are not UTF-8, or half of a character")
     if turns[-1].role != "assistant" or not any(isinstance(part, str) and part.strip() for part in turns[-1].content):
         raise Unusable("no answer", "it does not end with the assistant's words")
+    return [
+        {
+            "role": turn.role,
+            "content": message["content"] if isinstance(message["content"], str) else [_item(part, shown) for part in turn.content],
+        }
+        for turn, message in zip(turns, conversation, strict=True)
+    ]
+
+
+def _item(part: str | int, shown: list[Any]) -> dict[str, Any]:
+    return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": shown[part]}
 
 
 def _is_unicode(text: str) -> bool:
@@ -171,6 +185,8 @@ class _Files:
             return image
         if not isinstance(image, Path):
             raise DataError(f"a sample's image is a Path or bytes, got {brief(image)}")
+        if len(str(image)) > LONGEST_PATH:
+            raise Unusable("image is missing", f"its path has {len(str(image))} characters, a file system takes {LONGEST_PATH}")
         try:
             return self._file(image)
         except (OSError, ValueError) as error:  # not there, a loop of links, a name that no file system takes

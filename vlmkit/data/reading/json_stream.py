@@ -8,6 +8,7 @@ incremental parser that does not was driven out of memory by a file of brackets.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,6 +20,7 @@ CHUNK = 1 << 20
 LONGEST = 1 << 26
 """Characters of one element, 67 million; more is taken for a broken file."""
 _SPACE = " \t\n\r"
+_BLANKS = re.compile(r"[ \t\n\r]*")
 
 
 class BrokenJson(DataError):  # noqa: N818 (a state of the file)
@@ -39,6 +41,13 @@ def elements(file: Path, key: str | None = None) -> Iterator[tuple[str, Any]]:
         else:
             yield from document.member(key)
         document.end()
+
+
+def _blanks(text: str, at: int) -> int:
+    """Where they end."""
+    found = _BLANKS.match(text, at)
+    assert found is not None
+    return found.end()
 
 
 class _Document:
@@ -109,8 +118,7 @@ class _Document:
             self.next()
             try:
                 value, end = self.decode(self.text, self.at)
-                while end < len(self.text) and self.text[end] in _SPACE:
-                    end += 1
+                end = _blanks(self.text, end)
                 if end < len(self.text) and self.text[end] in following:
                     self.at = end
                     return value
@@ -138,8 +146,7 @@ class _Document:
 
     def next(self) -> str:
         while True:
-            while self.at < len(self.text) and self.text[self.at] in _SPACE:
-                self.at += 1
+            self.at = _blanks(self.text, self.at)
             if self.at < len(self.text):
                 return self.text[self.at]
             if not self.more():

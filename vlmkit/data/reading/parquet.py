@@ -13,6 +13,10 @@ from vlmkit.data.sample import Rejected
 
 BATCH = 16
 """Rows decoded at once; a row may hold several images."""
+MAX_DICTIONARY = 1 << 26
+"""Bytes of values that rows share, of one column and row group: each row that is decoded has a copy of its own."""
+_SMALL = 1 << 22
+"""Bytes of such values up to which BATCH rows are decoded at once; above, one."""
 
 
 def parquet_rows(folder: Path, files: Iterable[Path], columns: Sequence[str] | None) -> Iterator[AnnotationRow | Rejected]:
@@ -26,7 +30,10 @@ def parquet_rows(folder: Path, files: Iterable[Path], columns: Sequence[str] | N
         try:
             with parquet.ParquetFile(file) as table:
                 present = None if columns is None else [name for name in columns if name in table.schema_arrow.names]
-                for batch in table.iter_batches(batch_size=BATCH, columns=present):
+                shared = _shared(file, table.metadata)
+                if shared > MAX_DICTIONARY:
+                    raise ValueError(f"its rows share values of {shared} bytes, expected at most {MAX_DICTIONARY}")
+                for batch in table.iter_batches(batch_size=BATCH if shared <= _SMALL else 1, columns=present):
                     for place in range(batch.num_rows):
                         where = f"{file.name}, row {number}"
                         yield _row(source, batch, place, where, f"{stem}/{number}")
@@ -36,6 +43,38 @@ def parquet_rows(folder: Path, files: Iterable[Path], columns: Sequence[str] | N
         except broken as error:
             problem = str(error).partition("\n")[0]
             yield Rejected(source, file.name, BROKEN, f"{file.name}: {number} rows were read, then: {problem}")
+
+
+def _shared(file: Path, metadata: Any) -> int:
+    """Bytes of the largest dictionary of any column and row group, as the header of its page says."""
+    most = 0
+    with file.open("rb") as stream:
+        for group in range(metadata.num_row_groups):
+            for column in range(metadata.num_columns):
+                chunk = metadata.row_group(group).column(column)
+                if chunk.has_dictionary_page:
+                    stream.seek(chunk.dictionary_page_offset)
+                    most = max(most, _page_bytes(stream.read(16)))
+    return most
+
+
+def _page_bytes(header: bytes) -> int:
+    """Bytes of a page when it is unpacked: the second field of its header, after its kind, both whole numbers in Thrift's compact form.
+
+    0 for a header that is written otherwise, which pyarrow refuses."""
+    at, values = 0, []
+    for _ in range(2):
+        if header[at : at + 1] != b"\x15":  # the next field, a whole number of 32 bits
+            return 0
+        at += 1
+        value = shift = 0
+        while at < len(header):
+            value |= (header[at] & 0x7F) << shift
+            shift, at = shift + 7, at + 1
+            if header[at - 1] < 0x80:
+                break
+        values.append(value >> 1 if value % 2 == 0 else 0)
+    return values[1]
 
 
 def _row(source: str, batch: Any, place: int, where: str, name: str) -> AnnotationRow | Rejected:

@@ -130,6 +130,8 @@ def each(source: str, rows: Iterable[AnnotationRow | Rejected], make: Callable[[
             yield make(row)
         except Unusable as error:
             yield Rejected(source, row.where, error.reason, f"{row.where}: {error.detail}")
+        except RecursionError:
+            yield Rejected(source, row.where, "row has wrong fields", f"{row.where}: its values nest too deep")
 
 
 class Groups:

@@ -6,17 +6,37 @@ Nothing is extracted. A shard is read once from front to back; one sample is in 
 from __future__ import annotations
 
 import contextlib
+import functools
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vlmkit.data.reading.checks import MAX_BYTES
+from vlmkit.data.reading.checks import LONGEST_ID
 from vlmkit.data.reading.rows import brief
 from vlmkit.data.sample import Rejected
 
 TarMembers = dict[str, bytes]
 """What follows the first dot of a member's name -> its bytes, in the order of the shard: {"jpg": ..., "json": ...}."""
+
+
+MAX_HELD = 1 << 27
+"""Bytes of all members of a key, which are in memory at once."""
+MAX_HEADER = 1 << 20
+"""Bytes of the names and further fields that stand before a member."""
+
+
+class _Header(tarfile.TarInfo):
+    """tarfile reads what stands before a member whole, however long it says that it is."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _BEFORE and self.size > MAX_HEADER:
+            raise tarfile.ReadError(f"a header has {self.size} bytes, expected at most {MAX_HEADER}")
+        found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        return found
+
+
+_BEFORE = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 
 class _CutShort(Exception):  # noqa: N818 (a state of the file)
@@ -35,7 +55,7 @@ def groups(source: str, shard: Path) -> Iterator[tuple[str, TarMembers] | Reject
     problem: Rejected | None = None
     behind: Rejected | None = None
     try:
-        for info, data in _members(shard):
+        for info, content in _members(shard):
             folder, _, name = info.name.rpartition("/")
             stem, dot, ending = name.partition(".")
             if not stem or not dot:  # macOS puts a hidden member before each
@@ -43,14 +63,18 @@ def groups(source: str, shard: Path) -> Iterator[tuple[str, TarMembers] | Reject
                 yield Rejected(source, info.name, f"tar member has no {lacks}", f"{shard.name}: {brief(info.name)} belongs to no sample")
                 continue
             found = f"{folder}/{stem}" if folder else stem
+            if len(found) > LONGEST_ID:
+                yield Rejected(source, brief(found), "row has wrong fields", f"{shard.name}: a key of {len(found)} characters")
+                continue
             if found != key:
                 if key is not None:
                     yield problem or (key, members)
                 key, members, problem = found, {}, None
-            wrong = _wrong(info, ending.lower() in members)
+            wrong = _wrong(info, ending.lower() in members, sum(map(len, members.values())))
             if wrong is not None:
                 problem = Rejected(source, found, wrong, f"{shard.name}: {brief(info.name)}")
-            members[ending.lower()] = data
+                members.clear()  # what cannot be used is not held
+            members[ending.lower()] = content() if problem is None else b""
     except _CutShort as error:
         last = f" with sample {brief(key)}" if key is not None else ""
         yield Rejected(source, shard.name, "tar is cut short", f"{shard.name} ends{last}: {error}")
@@ -63,21 +87,23 @@ def groups(source: str, shard: Path) -> Iterator[tuple[str, TarMembers] | Reject
         yield behind
 
 
-def _wrong(info: tarfile.TarInfo, repeated: bool) -> str | None:
+def _wrong(info: tarfile.TarInfo, repeated: bool, held: int) -> str | None:
     if not info.isreg():
         return "tar member is no file"
-    if info.size > MAX_BYTES:
-        return "tar member is too large"
+    if info.issparse():
+        return "tar member is sparse"
+    if held + info.size > MAX_HELD:
+        return "tar member is too large" if info.size > MAX_HELD else "sample is too large"
     if info.name.startswith("/") or ".." in PurePosixPath(info.name).parts:
         return "tar member leaves its folder"
     return "key occurs twice" if repeated else None
 
 
-def _members(shard: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    """Members but folders, and their bytes (none for what is no file, or too large). Raises _CutShort where the tar does not
+def _members(shard: Path) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]]:
+    """Members but folders, and what reads their bytes before the next is asked for. Raises _CutShort where the tar does not
     end as a tar ends: tarfile itself takes any bad header behind the first for the end. Raises _GoesOn where another follows."""
     try:
-        with tarfile.open(shard, "r:*") as tar:
+        with tarfile.open(shard, "r:*", tarinfo=_Header) as tar:
             place = -1
             while (info := tar.next()) is not None:
                 if info.size < 0 or tar.offset <= place:  # a header made so that reading it never ends
@@ -85,7 +111,7 @@ def _members(shard: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
                 place = tar.offset
                 tar.members.clear()  # type: ignore[attr-defined]  # or it keeps every header it has seen
                 if not info.isdir():
-                    yield info, _content(tar, info)
+                    yield info, functools.partial(_content, tar, info)
             assert tar.fileobj is not None
             tar.fileobj.seek(tar.offset)
             if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
@@ -109,10 +135,11 @@ def _check_rest(file: Any) -> None:
 
 
 def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    if not info.isreg() or info.size > MAX_BYTES:
-        return b""
-    file = tar.extractfile(info)
-    data = file.read() if file is not None else b""
+    try:
+        file = tar.extractfile(info)
+        data = file.read() if file is not None else b""
+    except Exception as error:  # see `_members`
+        raise _CutShort(f"{type(error).__name__}: {error}") from None
     if len(data) != info.size:
         raise _CutShort(f"{brief(info.name)} has {len(data)} of {info.size} bytes")
     return data

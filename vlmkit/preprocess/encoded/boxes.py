@@ -60,10 +60,10 @@ def _survey(format: str, image: Image.Image, data: bytes, load: Callable[[], Ima
 
 def _heic(data: bytes, load: bool = False) -> Image.Image:
     try:
-        from pillow_heif import HeifImagePlugin
+        from pillow_heif import HeifImageFile
     except ImportError:
         raise Flaw("it is HEIC, which needs pillow-heif: pip install 'vlmkit[heic]', or save it as JPEG") from None
-    image: Image.Image = HeifImagePlugin.HeifImageFile(io.BytesIO(data))
+    image: Image.Image = HeifImageFile(io.BytesIO(data))
     if load:
         image.load()
     return image
