@@ -35,7 +35,7 @@ def is_pixels(name: str) -> bool:
 
 def is_whole_numbers(name: str) -> bool:
     """Whether 'grids', 'places_1', 'boundaries', ...: what is read once a forward, and best stays on the CPU."""
-    return name == "boundaries" or (is_pixels(name) and not name.startswith(("pixel_values", "tags")))
+    return name in ("boundaries", "prefixes") or (is_pixels(name) and not name.startswith(("pixel_values", "tags")))
 
 
 def take_pixels(entries: dict[str, Any]) -> dict[str, Any]:

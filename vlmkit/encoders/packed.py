@@ -30,6 +30,8 @@ class PackedTower(Tower):
     """Tokens that stand before the patches of each view."""
     prefix_dropped: int = 0
     """Tokens before the patches that are left out of the features."""
+    prefixes: tuple[int, ...] | None = None
+    """Of each view, how many patches are seen in both directions, where an objective has later ones look back alone."""
 
     def embed(self, patches: Tensor) -> Tensor:
         """Normalised patches (N, 3*t*p*p) -> (N, D)."""
@@ -52,7 +54,7 @@ class PackedTower(Tower):
         raise NotImplementedError
 
     def encode(self, patches: Tensor, views: tuple[View, ...]) -> Tensor:
-        segments = segments_of(views, self.prefix)
+        segments = segments_of(views, self.prefix)._replace(prefixes=self.prefixes)
         tokens = self.run_blocks(self.before(self.tokens(patches, views, segments)), segments, views)
         if not self.prefix_dropped:
             return tokens.flatten(0, 1)

@@ -28,6 +28,8 @@ class Segments(NamedTuple):
     """Tokens of each."""
     equal: bool
     """Whether they are rows of a batch (V, n, D), equally long; otherwise they are stretches of one row (1, N, D)."""
+    prefixes: tuple[int, ...] | None = None
+    """Of each view, how many tokens all of it sees; those behind are seen by themselves and by later ones. None: all see all."""
 
 
 def attend(
@@ -43,6 +45,8 @@ def attend(
     one_size: attention of a batch of equally long rows. On a GPU in half precision different segments go to one kernel of variable
     length (never run: there was no GPU); elsewhere `one_size` is called once for each length that occurs.
     """
+    if segments.prefixes is not None:
+        return behind_prefixes(queries, keys, values, segments, segments.prefixes, scale)
     if segments.equal:
         return one_size(queries, keys, values, scale=scale)
     if one_size is scaled_dot_product_attention and fits_the_kernel(queries):
@@ -56,6 +60,24 @@ def attend(
         together = [torch.cat([stretch[number] for number in numbers]) for stretch in stretches]
         for number, attended in zip(numbers, one_size(*together, scale=scale), strict=True):
             out[number] = attended[None]
+    return torch.cat(out, dim=2)
+
+
+def behind_prefixes(
+    queries: Tensor, keys: Tensor, values: Tensor, segments: Segments, prefixes: tuple[int, ...], scale: float | None
+) -> Tensor:
+    """Attention within views, both ways within each one's prefix and backwards behind it: AIM's, of which masks of n x n are made."""
+    places = {length: torch.arange(length, device=queries.device) for length in set(segments.lengths)}
+    masks = [
+        (place[None] < prefix) | (place[None] <= place[:, None])
+        for place, prefix in ((places[length], prefix) for length, prefix in zip(segments.lengths, prefixes, strict=True))
+    ]
+    if segments.equal:
+        return scaled_dot_product_attention(queries, keys, values, torch.stack(masks)[:, None], scale=scale)
+    of_queries, of_keys, of_values = (torch.split(tensor, list(segments.lengths), dim=2) for tensor in (queries, keys, values))
+    out = [
+        scaled_dot_product_attention(*view[:3], view[3], scale=scale) for view in zip(of_queries, of_keys, of_values, masks, strict=True)
+    ]
     return torch.cat(out, dim=2)
 
 

@@ -140,8 +140,8 @@ class Trainer:
             return
         world = self.processes.world
         stage = stage.resolved(world)
-        if head is not None and (world > 1 or self.engine.spread):
-            raise ValueError(f"stage {stage.name!r} has a head: it trains on engine 'single', not on {self.engine.name!r} with {world}")
+        if head is not None and self.engine.spread:
+            raise ValueError(f"stage {stage.name!r} has a head: it trains on engine 'single' or 'ddp', not on {self.engine.name!r}")
         if stage.optimizer == "muon" and (world > 1 or self.engine.spread):
             raise ValueError(f"stage {stage.name!r} uses muon: it trains on engine 'single', not on {self.engine.name!r} with {world}")
         state = self._lineage.place(stage, head)

@@ -7,13 +7,15 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vlmkit.training.blueprint import Blueprint
-from vlmkit.training.engines.base import Reads, Share, fill, whole_shares
+from vlmkit.training.engines.base import Batch, Loss, Optimizers, Reads, Share, fill, whole_shares
 from vlmkit.training.engines.torch_engine import TorchEngine
 from vlmkit.training.processes import join_alone
+from vlmkit.training.stage import Stage
 
 
 class Single(TorchEngine):
@@ -43,6 +45,19 @@ class DDP(Single):
     """Every process has the model and its own batches; gradients are averaged while the backward pass goes on."""
 
     name = "ddp"
+
+    def begin(self, stage: Stage, model: nn.Module, optimizers: Optimizers, head: nn.Module | None = None) -> None:
+        super().begin(stage, model, optimizers, head)
+        self._head = head
+
+    def backward(self, loss: Loss, batch: Batch, *, part: float, last: bool) -> Tensor:
+        value = super().backward(loss, batch, part=part, last=last)
+        # A head is no part of the wrapped model.
+        for parameter in self._head.parameters() if last and self._head is not None else ():
+            if parameter.grad is not None and self.processes.world > 1:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= self.processes.world
+        return value
 
     def _wrapped(self, model: nn.Module) -> nn.Module:
         join_alone(self.processes.device)
