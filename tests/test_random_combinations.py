@@ -15,8 +15,9 @@ import pytest
 import torch
 
 import vlmkit
-from tests.tiny import LANGUAGE_MODELS, architecture, assistant, draw, part, picture, user
+from tests.tiny import LANGUAGE_MODELS, architecture, assistant, draw, language_model, part, picture, user
 from vlmkit.architecture import Architecture
+from vlmkit.experts import Experts
 from vlmkit.registry import Registry
 
 COUNT = 200
@@ -33,6 +34,8 @@ CHANGES: dict[str, tuple[dict[str, Any], ...]] = {
     "connector": ({"ratio": 3}, {"kernel": 3}, {"bias": True}, {"activation": "silu"}, {"depth": 3}),
 }
 """Fields that are changed one set at a time where a part has them."""
+EXPERTS = (Experts(), Experts(count=3, layers="all"), Experts(capacity=1.0, layers="second_half"))
+"""What FFNs of every fifth language model are turned into."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,10 @@ def drawn() -> list[Draw]:
             family: part(registry, kinds[family], **changes(registry[kinds[family]], family, chance)) for family, registry in PARTS.items()
         }
         image = chance.randint(20, 160), chance.randint(20, 160)
-        found.append(Draw(kinds, architecture(language=kinds["language"], **parts), image))
+        words = language_model(kinds["language"])
+        if len(found) % 5 == 0:  # counted, not drawn: what else is drawn stays
+            words = words.replace(experts=EXPERTS[len(found) // 5 % len(EXPERTS)])
+        found.append(Draw(kinds, architecture(language=words, **parts), image))
     return found
 
 
