@@ -62,14 +62,14 @@ def rows(results: Sequence[TaskResult]) -> list[tuple[str, ...]]:
     for result in results:
         for name, score in result.sighted.items():
             swapped = result.blind[name] if result.blind is not None else None
-            blind = "not asked" if swapped is None else " ".join(filter(None, (f"{swapped.value:.3f}", _interval(swapped))))
+            blind = "not asked" if swapped is None else f"{swapped.value:.3f} ({_interval(swapped)})"
             counts = (str(len(result.answers)), str(len(result.task.images)))
             told.append((result.name, name, f"{score.value:.3f}", _interval(score), blind, *counts))
     return told
 
 
 def _interval(score: Score) -> str:
-    return "" if score.low is None or score.high is None else f"{score.low:.3f} to {score.high:.3f}"
+    return "none" if score.low is None or score.high is None else f"{score.low:.3f} to {score.high:.3f}"
 
 
 def _name(result: TaskResult, image: int) -> str:
