@@ -196,7 +196,7 @@ def _pretrained(config: Any) -> VLM:
     spec = config.spec
     checkpoint = spec.language_model.checkpoint
     refuse_unreachable(checkpoint, "config.json", spec.language_model.revision)
-    model.language_model, info = spec.language_model.model_class(config.text_config).from_pretrained(
+    language_model, info = spec.language_model.model_class(config.text_config).from_pretrained(
         checkpoint,
         config=config.text_config,
         dtype=config.dtype,
@@ -205,7 +205,7 @@ def _pretrained(config: Any) -> VLM:
     )
     if differing := sorted({str(key) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info.get(name, ())}):
         raise SpecError(f"{checkpoint} is not the language model of {spec.name}; they differ in {some(differing)}")
-    model.language_model = spec.language_model.with_experts(model.language_model)
+    model.language_model = spec.language_model.changed(language_model)
     model.fusion = spec.fusion.build(model.language_model, spec.layout)
     return model
 

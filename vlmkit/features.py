@@ -61,6 +61,11 @@ class View(NamedTuple):
     column: int = 0
     milliseconds: int = 0
     """Where in its clip it begins."""
+    above: int = 0
+    """Pixels of it above, left of, below and right of the image: padding, up to all of it."""
+    left: int = 0
+    below: int = 0
+    right: int = 0
 
 
 class Features(NamedTuple):

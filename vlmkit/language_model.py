@@ -36,12 +36,15 @@ class LanguageModel(Spec):
     """Whether logits are what one linear layer without bias makes of the decoder's output, as in most vision-language classes of
     transformers, and not what the causal class of the model type makes of it: Phi adds a bias there, Cohere and Granite scale logits,
     Gemma 2 caps them."""
+    unspoken: int = 0
+    """Ids behind the vocabulary that are read and never said: they have an embedding and no logit (Molmo's <im_patch> and 127 more). A
+    published language model has no rows of them; beside its own they are drawn ~N(0, 0.02)."""
     revision: str | None = None
     """The commit, branch or tag of the hub's repositories that are named; None: the newest."""
     experts: Experts | None = None
     """FFNs that are turned into experts, begun as copies of what the checkpoint has; None: none are."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"plain_head", "revision", "experts"})
+    later: ClassVar[frozenset[str]] = frozenset({"plain_head", "revision", "experts", "unspoken"})
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str], *, revision: str | None = None, trust_remote_code: bool = False) -> Self:
@@ -116,6 +119,11 @@ class LanguageModel(Spec):
         except SpecError as error:
             yield str(error)
             return
+        if self.unspoken < 0 or (self.unspoken and config.tie_word_embeddings):
+            yield (
+                f"language_model.unspoken: expected 0 or more, and 0 where embeddings and head are tied ({config.tie_word_embeddings} "
+                f"here), got {self.unspoken}"
+            )
         pad, rows = self.config.get("pad_token_id"), self.config.get("vocab_size")
         if isinstance(pad, int) and isinstance(rows, int) and pad >= rows:
             yield f"language_model.config.pad_token_id: {pad} is beyond the vocabulary of {rows}; name a token of it, or None"
@@ -183,7 +191,11 @@ class LanguageModel(Spec):
         """The model with random weights, on the current default device. Raises SpecError as `model_class`, and where FFNs cannot become
         experts."""
         built: PreTrainedModel = self.model_class(config)._from_config(config)
-        return self.with_experts(built)
+        return self.changed(built)
+
+    def changed(self, plain: PreTrainedModel) -> PreTrainedModel:
+        """A model as its library has it, with what is read and never said, and with experts, in place."""
+        return self.with_experts(self.with_unspoken(plain))
 
     def with_experts(self, dense: PreTrainedModel) -> PreTrainedModel:
         """A model of the plain decoder, whose FFNs become what `experts` says, in place."""
@@ -193,6 +205,23 @@ class LanguageModel(Spec):
 
         made: PreTrainedModel = put_experts(dense, self.experts)
         return made
+
+    def with_unspoken(self, model: PreTrainedModel) -> PreTrainedModel:
+        """The model, its embedding made larger by the rows of what is read and never said. The same rows wherever they are drawn."""
+        if self.unspoken:
+            import torch
+
+            embedding: Any = model.get_input_embeddings()
+            rows = self.unspoken_rows(embedding.embedding_dim).to(embedding.weight)
+            embedding.weight = torch.nn.Parameter(torch.cat([embedding.weight.detach(), rows]), embedding.weight.requires_grad)
+            embedding.num_embeddings += self.unspoken
+        return model
+
+    def unspoken_rows(self, dim: int) -> Any:
+        """(unspoken, D_lm), as they are drawn, on the CPU."""
+        import torch
+
+        return torch.randn(self.unspoken, dim, generator=torch.Generator().manual_seed(0), device="cpu", dtype=torch.float32) * 0.02
 
     def _refuse_misspelled(self, config_class: Any, settings: dict[str, Any]) -> None:
         """transformers keeps settings that it does not know, and takes its default for the one that was meant."""

@@ -30,6 +30,7 @@ from vlmkit.experts_weights import Copied, routers_of
 from vlmkit.renamed import RENAMED
 from vlmkit.spec import SpecError
 from vlmkit.stored import Stored, files_of, refuse_outside
+from vlmkit.unspoken_weights import WithUnspoken
 
 if TYPE_CHECKING:
     from vlmkit.model import VLM
@@ -249,14 +250,20 @@ def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def published(described: Any, model: VLM) -> WeightSource:
-    """The published weights of a language model. Those whose files are not safetensors are loaded whole, and it is said."""
+    """The published weights of a language model, and those of rows that it has not."""
     language_model: Any = model.language_model
-    if described.experts is not None:
+    if described.experts is not None or described.unspoken:
         with torch.device("meta"):
-            language_model = described.replace(experts=None).build(model.config.text_config)
+            language_model = described.replace(experts=None, unspoken=0).build(model.config.text_config)
+    found = published_alone(described, model, language_model)
+    return WithUnspoken(found, described, language_model) if described.unspoken else found
+
+
+def published_alone(described: Any, model: VLM, language_model: Any) -> WeightSource:
+    """As they are published. Those whose files are not safetensors are loaded whole, and it is said."""
     files = files_of(directory_of(described.checkpoint, described.revision))
     if not files:
-        warnings.warn(f"{described.checkpoint} has no safetensors files: every process loads it whole; convert it", stacklevel=3)
+        warnings.warn(f"{described.checkpoint} has no safetensors files: every process loads it whole; convert it", stacklevel=4)
         revision = {} if described.revision is None else {"revision": described.revision}
         whole, info = type(language_model).from_pretrained(
             described.checkpoint, config=model.config.text_config, dtype="auto", output_loading_info=True, **revision
@@ -268,7 +275,7 @@ def published(described: Any, model: VLM) -> WeightSource:
         warnings.warn(
             f"{described.checkpoint}: transformers makes {len(found.converted)} weights of tensors that are cut otherwise "
             f"({found.converted[0]}); to read a slice of one, all that it is made of is read",
-            stacklevel=3,
+            stacklevel=4,
         )
     return found
 

@@ -17,7 +17,8 @@ BESIDE_VISUAL = ("grids", "places", "tags")
 
 
 def views_of(grids: Tensor, places: Tensor | None = None) -> tuple[View, ...]:
-    """(V, 3) of frames, rows, columns, and (V, 4) of image, row, column, milliseconds -> one View a row.
+    """(V, 3) of frames, rows, columns, and (V, 8) of image, row, column, milliseconds and the pixels of padding above, left, below
+    and right -> one View a row.
 
     A tensor on a device is waited for: whoever moves a batch may leave these on the CPU.
     """

@@ -200,12 +200,13 @@ def contents(samples: Sequence[PreparedSample], counts: Sequence[int]) -> Conten
     return Contents(tuple(shown), tuple(rows))
 
 
-def _places(number: int, image: RenderedImage) -> list[tuple[int, int, int, int]]:
-    """Image, tile row, tile column and milliseconds of each view: of a film frame by frame, or of films that each are one view, from their
-    start."""
+def _places(number: int, image: RenderedImage) -> list[tuple[int, ...]]:
+    """Image, tile row, tile column, milliseconds and padding of each view: of a film frame by frame, or of films that each are one view,
+    from their start."""
     plan = image.tokens.plan
     times = plan.times if len(image.grids) > len(plan.places) else (plan.times or (0.0,))[:1]
-    return [(number, *at, round(1000 * time)) for time in times for at in plan.places]
+    views = list(zip(plan.places, plan.padding, strict=True))
+    return [(number, *at, round(1000 * time), *padding) for time in times for at, padding in views]
 
 
 def joined(patches: Sequence[Tensor]) -> Tensor:

@@ -44,7 +44,7 @@ class Aimv2(TransformersViT):
     std: tuple[float, float, float] = CLIP_STD
 
     names: ClassVar[dict[str, str]] = TransformersViT.names | {"norm_eps": "rms_norm_eps", "qkv_bias": "qkv_bias", "mlp_bias": "mlp_bias"}
-    later: ClassVar[frozenset[str]] = frozenset({"qkv_bias", "mlp_bias"})
+    later: ClassVar[frozenset[str]] = TransformersViT.later | {"qkv_bias", "mlp_bias"}
     norm_at: ClassVar[str] = "rms_norm"
     headless: ClassVar[dict[str, Any]] = {"use_head": False}
 

@@ -49,12 +49,15 @@ class Encoder(Spec):
         """Width of the features, D_v."""
         raise NotImplementedError
 
-    reads_places: ClassVar[bool] = False
-    """Whether it has to be told which tile of which image a view is."""
     patch_frames: ClassVar[int] = 1
     """Frames of a patch, t."""
     clips: ClassVar[bool] = False
     """Whether one view may have several frames; elsewhere each frame of a film is a view."""
+
+    @property
+    def reads_places(self) -> bool:
+        """Whether it has to be told which tile of which image a view is, or what of it is padding."""
+        return False
 
     @property
     def values(self) -> int:

@@ -33,12 +33,27 @@ class Clip(TransformersViT):
     positions: Positions = "fixed"
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
+    padding: Literal["own", "next"] | None = None
+    """Add learned embeddings to the features of patches that show padding alone, and of those that show some; None: add none. `next`
+    marks in each view of an image what is padding in the one behind it, and all patches of the last view as showing some, as Molmo's
+    published weights were trained: its masks stand one view too early."""
 
+    later: ClassVar[frozenset[str]] = TransformersViT.later | {"padding"}
     class_positions: ClassVar[int] = 1
+
+    @property
+    def reads_places(self) -> bool:
+        return self.padding is not None
 
     @property
     def prefix_kept(self) -> int:
         return 1 if self.class_token == "keep" else 0
+
+    def load_pretrained(self, tower: Any) -> None:
+        """Marks of padding, of which no checkpoint of CLIP has any, stay as they are."""
+        marks, tower.marks = tower.marks, None
+        super().load_pretrained(tower)
+        tower.marks = marks
 
     @staticmethod
     def model_class() -> Any:

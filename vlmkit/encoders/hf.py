@@ -37,6 +37,11 @@ class TransformersEncoder(BlockEncoder):
     keep_unused: bool = False
     """Keep the weights that published checkpoints hold and no one reads: blocks above the selected layer, a final norm that
     is not applied. They are never computed, but counted, loaded and saved."""
+    kept_blocks: int | None = None
+    """Keep so many blocks and no final norm, where a published checkpoint has some of those that no one reads. None: as `keep_unused`
+    says."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"kept_blocks"})
 
     names: ClassVar[dict[str, str]] = {
         "width": "hidden_size",
@@ -58,6 +63,11 @@ class TransformersEncoder(BlockEncoder):
         super().__post_init__()
         if self.heads < 1 or self.width % self.heads:
             raise SpecError(f"{self.kind}.heads: width {self.width} does not divide into {self.heads} heads")
+        if self.kept_blocks is not None and (self.keep_unused or not max(self.depths) <= self.kept_blocks <= self.layers):
+            raise SpecError(
+                f"{self.kind}.kept_blocks: expected {max(self.depths)} (the last one selected) to {self.layers} (layers), and not beside "
+                f"keep_unused, got {self.kept_blocks}"
+            )
 
     @staticmethod
     @abstractmethod
@@ -78,7 +88,7 @@ class TransformersEncoder(BlockEncoder):
     @property
     def blocks(self) -> int:
         """Blocks whose weights the tower has."""
-        return self.layers if self.keep_unused else max(self.depths)
+        return self.layers if self.keep_unused else self.kept_blocks or max(self.depths)
 
     @property
     def whole(self) -> bool:

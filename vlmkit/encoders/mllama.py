@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from vlmkit.activations import TransformersActivation
 from vlmkit.encoders import encoders
@@ -70,8 +70,6 @@ class Mllama(Encoder):
     checkpoint: str | None = None
     """Where `load_pretrained` finds weights: a name on the hub or a local directory."""
 
-    reads_places: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("width", "layers", "global_layers", "heads", "mlp", "patch", "tiles"):
@@ -83,6 +81,10 @@ class Mllama(Encoder):
             raise SpecError(f"mllama.selected: expected 1 to {self.layers} (blocks), got {self.selected}")
         if self.image_size < self.patch:
             raise SpecError(f"mllama.image_size: expected {self.patch} pixels (patch) or more, got {self.image_size}")
+
+    @property
+    def reads_places(self) -> bool:
+        return True
 
     @property
     def patch_size(self) -> int:

@@ -9,4 +9,4 @@ from vlmkit.registry import Registry
 if TYPE_CHECKING:
     from vlmkit.fusion.base import Fusion
 
-fusions: Registry[Fusion] = Registry("fusion", package=__name__, builtin=("cross_attention", "hybrid", "prefix", "splice"))
+fusions: Registry[Fusion] = Registry("fusion", package=__name__, builtin=("cross_attention", "hybrid", "prefix", "scatter_add", "splice"))

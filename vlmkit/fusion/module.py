@@ -45,10 +45,14 @@ class FusionModule(nn.Module):
         """
         out = incoming.embeddings
         if incoming.visual is not None and len(incoming.visual.tokens):
-            out = put(out, incoming.visual.tokens, incoming.visual_index)
+            out = self.seen(incoming, incoming.visual.tokens)
         if self.learned is not None:
             out = put(out, self.learned(), incoming.learned_index)
         return out
+
+    def seen(self, incoming: Incoming, tokens: Tensor) -> Tensor:
+        """Embeddings (B, S, D_lm) with visual tokens (T, D_lm) at their places."""
+        return put(incoming.embeddings, tokens, incoming.visual_index)
 
 
 def put(embeddings: Tensor, tokens: Tensor, index: Tensor | None) -> Tensor:

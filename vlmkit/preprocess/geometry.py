@@ -132,6 +132,17 @@ class Render:
         """Rows and columns of tiles: (2, 3) for six tiles in two rows."""
         return len({tile.top for tile in self.tiles}), len({tile.left for tile in self.tiles})
 
+    def padding(self, source: Size) -> tuple[tuple[int, int, int, int], ...]:
+        """Of each view the pixels above, left of, below and right of an image of this size, up to all of the view. A pixel that the frame
+        mixes of image and fill counts as padding."""
+        frame, found = self._frame(source), []
+        for tile, view in zip(self.tiles, self.views, strict=True):
+            times = view.height // tile.height
+            down = _beside(tile.top, tile.height, self.top, frame.top, frame.height, self.resize.height, source.height)
+            across = _beside(tile.left, tile.width, self.left, frame.left, frame.width, self.resize.width, source.width)
+            found.append((down[0] * times, across[0] * times, down[1] * times, across[1] * times))
+        return tuple(found)
+
     def from_image(self, x: float, y: float, source: Size) -> tuple[float, float]:
         """Where a point of the image stands on the canvas; both are counted in pixels from an upper left corner, right and down."""
         frame = self._frame(source)
@@ -151,6 +162,14 @@ class Render:
     def whole(cls, size: Size) -> Render:
         """The image resampled to `size`, one view."""
         return cls(resize=size, canvas=size, tiles=(Box(0, 0, size.height, size.width),))
+
+
+def _beside(tile: int, side: int, corner: int, frame: int, length: int, resized: int, source: int) -> tuple[int, int]:
+    """Along one axis: how much of a tile lies before the image, and behind it. The frame, of this length, is resampled to so many pixels
+    and stands at the corner."""
+    begin = corner + -(frame * resized // length)
+    end = corner + (source - frame) * resized // length
+    return min(max(begin - tile, 0), side), min(max(tile + side - end, 0), side)
 
 
 @dataclass(frozen=True)
@@ -181,6 +200,11 @@ class ImagePlan:
             alone = len(render.tiles) == 1 and len(self.renders) > 1
             found += [(-1, -1) if alone else (rows.index(tile.top), columns.index(tile.left)) for tile in render.tiles]
         return tuple(found)
+
+    @functools.cached_property
+    def padding(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Of each view the pixels above, left of, below and right of the image."""
+        return tuple(view for render in self.renders for view in render.padding(self.source))
 
     def grids(self, patch: int, patch_frames: int = 1, clips: bool = False, least_frames: int = 1) -> tuple[Grid, ...]:
         """The patch grid of each view that an encoder sees. Raises GridError where a view is not a whole number of patches.

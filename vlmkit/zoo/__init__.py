@@ -25,6 +25,7 @@ FAMILIES = (
     "mistral3",
     "mllama",
     "moe_llava",
+    "molmo",
     "nvlm",
     "omnivlm",
     "paligemma",
