@@ -138,8 +138,8 @@ def described(
     model_type = next((name for name, has in BLOCKS.items() if has == form), None)
     if model_type is None or any(".ffn." in name for name in names):
         raise SpecError(
-            f"qkv_bias={form[0]}, attention_layer_norm={form[1]}, norm_after={form[2]}: vlmkit builds Molmo over Qwen2 (True, False, False) "
-            f"and OLMo 2 (False, True, True), without experts"
+            f"qkv_bias={form[0]}, attention_layer_norm={form[1]}, norm_after={form[2]}: vlmkit builds Molmo over Qwen2 (True, False, "
+            "False) and OLMo 2 (False, True, True), without experts"
         )
     width, values = shape(f"{VISION}image_vit.patch_embedding.weight")
     patch = math.isqrt(values // 3)

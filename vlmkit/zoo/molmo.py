@@ -5,9 +5,8 @@ Numbers as github.com/allenai/molmo states them (launch_scripts/utils.py and olm
 -72B-0924 and MolmoE-1B-0924. Upstream has 23 blocks of CLIP's 24, computes all of them and reads the 22nd and the 15th. Behind the words of
 a language model stand 128 tokens that have an embedding and no logit, five of them in use.
 
-Turns are "User: ... Assistant:", the text that begins a sequence set off from its image by a space, an answer by another one; the token that
-ends an answer also begins a sequence. Styles (`long_caption:`) begin a question's words and are the data's to write. A system message is
-vlmkit's own way: upstream has none.
+Turns are "User: ... Assistant:", each set off by a space, an answer by another one; the token that ends an answer also begins a sequence.
+Styles (`long_caption:`) begin a question's words and are the data's to write. A system message is vlmkit's own way: upstream has none.
 
 Upstream packs several annotations of an image behind one copy of it, such that none sees another and each is counted on from the image.
 vlmkit lays each out as a conversation of its own, beside the others in a batch or a packed row, encodes the image once, and gives the same
