@@ -79,8 +79,8 @@ class Batch(BatchFeature):  # type: ignore[misc]
     def of_rows(self, chosen: Sequence[int]) -> Batch:
         """The batch of these rows."""
         old, rows = self.contents, torch.tensor(chosen)
-        groups = dict.fromkeys(old.rows[row] for row in chosen)
-        kept = list(dict.fromkeys(image for first, end in groups for image in range(first, end)))
+        # In their order: rows that share some then have theirs side by side still.
+        kept = sorted({image for row in chosen for image in range(*old.rows[row])})
         place = {image: number for number, image in enumerate(kept)}
         shown = [old.rows[row] for row in chosen]
         ranges = tuple((place[first], place[first] + end - first) if first < end else (0, 0) for first, end in shown)

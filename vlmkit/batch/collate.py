@@ -105,16 +105,21 @@ class RowOfTokens:
             before = place
 
 
-def rows_of(samples: Sequence[PreparedSample]) -> Iterator[RowOfTokens]:
-    """One a conversation. Raises LayoutError for no samples at all."""
+def rows_of(samples: Sequence[PreparedSample], shared: bool = False) -> Iterator[RowOfTokens]:
+    """One a conversation. shared: an image object that several samples have stands once among the visual tokens. Raises LayoutError for no
+    samples at all."""
     if not samples:
         raise LayoutError("an empty batch: pass at least one conversation")
     total = 0
+    placed: dict[int, tuple[int, int]] = {}
     for sample in samples:
         images = []
         for image in sample.images:
-            images.append((total, total + image.tokens.count))
-            total += image.tokens.count
+            place = placed.get(id(image)) if shared else None
+            if place is None:
+                place = placed[id(image)] = total, total + image.tokens.count
+                total = place[1]
+            images.append(place)
         for layout in sample.layouts:
             yield RowOfTokens(layout, tuple(images), tuple(image.tokens for image in sample.images))
 
@@ -135,9 +140,14 @@ def padded(samples: Sequence[PreparedSample], entries: Entries, *, side: str, le
 
 def packed(rows: Sequence[Sequence[PreparedSample]], entries: Entries, length: int | None) -> Batch:
     """Rows of packed samples, each filled up to `length`, or to the longest. The first token of a sample is nobody's target. Raises
-    LayoutError where a row holds more."""
+    LayoutError where a row holds more.
+
+    An image object that several samples have is encoded once, but for cross-attention, which looks at all that lies between the first and
+    the last image of a sample.
+    """
     samples = [sample for row in rows for sample in row]
-    found = rows_of(samples)
+    shared = not entries.visible
+    found = rows_of(samples, shared)
     conversations = [[next(found) for sample in row for _ in sample.layouts] for row in rows]
     used = [sum(len(conversation.layout.ids) for conversation in row) for row in conversations]
     length = max(used) if length is None else length
@@ -152,7 +162,7 @@ def packed(rows: Sequence[Sequence[PreparedSample]], entries: Entries, length: i
             start = place.stop
         batch["position_ids"][..., number, start:] = np.arange(length - start)
     batch["boundaries"] = boundaries(batch["segments"])
-    return finished(batch, samples, entries, [len(row) for row in conversations])
+    return finished(batch, samples, entries, [len(row) for row in conversations], shared)
 
 
 def boundaries(segments: Numbers) -> NDArray[np.int32]:
@@ -163,11 +173,14 @@ def boundaries(segments: Numbers) -> NDArray[np.int32]:
     return np.append(begins.ravel().nonzero()[0], segments.size).astype(np.int32)
 
 
-def finished(rows: dict[str, NDArray[Any]], samples: Sequence[PreparedSample], entries: Entries, counts: Sequence[int]) -> Batch:
-    """Tensors: the rows, which columns of theirs are supervised, and the pixels of all images. counts: conversations in each row."""
+def finished(
+    rows: dict[str, NDArray[Any]], samples: Sequence[PreparedSample], entries: Entries, counts: Sequence[int], shared: bool = False
+) -> Batch:
+    """Tensors: the rows, which columns of theirs are supervised, and the pixels of all images. counts: conversations in each row.
+    shared: as `rows_of` has it."""
     batch = {name: torch.from_numpy(value) for name, value in rows.items()}
     batch["supervised"] = torch.from_numpy((rows["labels"][:, 1:] != IGNORE).any(axis=0).nonzero()[0])
-    images = [image for sample in samples for image in sample.images]
+    images = _all_images(samples, shared)
     if images:
         batch["pixel_values"] = joined([image.pixel_values for image in images])
         batch["grids"] = torch.cat([image.grids for image in images])
@@ -178,24 +191,32 @@ def finished(rows: dict[str, NDArray[Any]], samples: Sequence[PreparedSample], e
         for number in range(len(images[0].beside)):
             batch[f"pixel_values_{number + 1}"] = joined([image.beside[number].pixel_values for image in images])
             batch[f"grids_{number + 1}"] = torch.cat([image.beside[number].grids for image in images])
-    return Batch(batch, contents=contents(samples, counts))
+    return Batch(batch, contents=contents(samples, counts, shared))
 
 
-def contents(samples: Sequence[PreparedSample], counts: Sequence[int]) -> Contents:
-    """Which images the rows show, of which the first holds so many conversations, and so on."""
+def _all_images(samples: Sequence[PreparedSample], shared: bool) -> list[RenderedImage]:
+    """In the order of their visual tokens."""
     images = [image for sample in samples for image in sample.images]
+    return list({id(image): image for image in images}.values()) if shared else images
+
+
+def contents(samples: Sequence[PreparedSample], counts: Sequence[int], shared: bool = False) -> Contents:
+    """Which images the rows show, of which the first holds so many conversations, and so on: where some are shared, also those between."""
+    images = _all_images(samples, shared)
+    number_of = {id(image): number for number, image in enumerate(images)}
     shown = []
     for image in images:
         sets = [Pixels(image.pixel_values, image.grids), *image.beside]
         shown.append(Shown(image.tokens.count, tuple(len(one.pixel_values) for one in sets), tuple(len(one.grids) for one in sets)))
     ranges, first = [], 0
     for sample in samples:
-        ranges += [(first, first + len(sample.images))] * len(sample.layouts)
-        first += len(sample.images)
+        numbers = [number_of[id(image)] for image in sample.images] if shared else range(first, first + len(sample.images))
+        ranges += [(min(numbers), max(numbers) + 1) if numbers else (first, first)] * len(sample.layouts)
+        first = max([first, *(number + 1 for number in numbers)])
     rows, start = [], 0
     for count in counts:
         of_row = ranges[start : start + count]
-        rows.append((of_row[0][0], of_row[-1][1]) if of_row else (0, 0))
+        rows.append((min(begin for begin, _ in of_row), max(end for _, end in of_row)) if of_row else (0, 0))
         start += count
     return Contents(tuple(shown), tuple(rows))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -39,17 +39,31 @@ class Maker(Dataset[Any]):
         if self.threads > 1 and self._pool is None:
             self._pool = ThreadPoolExecutor(self.threads)
         parts = [part for row in rows for part in row]
-        room = iter(self.processor.room([planned for part in parts for planned in part.piece.planned]))
-        rooms = [[next(room) for _ in part.piece.planned] for part in parts]
+        # A sample whose conversations stand in several rows of the batch is decoded once, and encoded once.
+        first: dict[tuple[int, int, int], int] = {}
+        for number, part in enumerate(parts):
+            for image in part.piece.images:
+                first.setdefault((part.source, part.sample, image), number)
+        own = [
+            [place for place, image in enumerate(part.piece.images) if first[part.source, part.sample, image] == number]
+            for number, part in enumerate(parts)
+        ]
+        room = iter(self.processor.room([part.piece.planned[place] for part, places in zip(parts, own, strict=True) for place in places]))
+        rooms = [[next(room) for _ in places] for places in own]
         side_by_side = map if self._pool is None else self._pool.map
-        found = list(side_by_side(self._read, parts))
-        made = list(side_by_side(self._make, parts, found, rooms))
+        found = list(side_by_side(self._read, parts, own))
+        shown: dict[tuple[int, int, int], RenderedImage | ValueError] = {}
+        for part, places, images in zip(parts, own, side_by_side(self._render_own, parts, own, found, rooms), strict=True):
+            shown |= {(part.source, part.sample, part.piece.images[place]): image for place, image in zip(places, images, strict=True)}
+        made = [self._make(part, read, shown) for part, read in zip(parts, found, strict=True)]
         failed = [one for one in made if isinstance(one, Rejected)]
         left = iter(made)
         kept = [[one for one in (next(left) for _ in row) if isinstance(one, PreparedSample)] for row in rows]
         return self._batch(kept), failed
 
-    def _read(self, part: Part) -> Sequence[Image] | ValueError:
+    def _read(self, part: Part, own: Sequence[int]) -> Sequence[Image] | ValueError:
+        if part.piece.images and not own:
+            return ()
         try:
             return images_alone(self.sources[part.source][1], part.sample)
         except OSError:  # storage that fails is no bad sample
@@ -57,16 +71,33 @@ class Maker(Dataset[Any]):
         except ValueError as error:
             return error
 
-    def _make(self, part: Part, images: Sequence[Image] | ValueError, room: Sequence[Sequence[Tensor]]) -> PreparedSample | Rejected:
+    def _render_own(
+        self, part: Part, own: Sequence[int], images: Sequence[Image] | ValueError, room: Sequence[Sequence[Tensor]]
+    ) -> list[RenderedImage | ValueError]:
+        """The images that no part before shows, or why not."""
         piece = part.piece
-        try:
-            if isinstance(images, ValueError):
-                raise images
-            shown = zip(piece.images, piece.planned, room, strict=True)
-            return PreparedSample(tuple([self._render(images[number], planned, out) for number, planned, out in shown]), piece.layouts)
-        except ValueError as error:
-            reason = "image cannot be decoded" if isinstance(error, ImageError) else "sample cannot be read"
-            return Rejected(self.sources[part.source][0], part.id, reason, f"sample {part.id}: {error}")
+        made: list[RenderedImage | ValueError] = []
+        for place, out in zip(own, room, strict=True):
+            try:
+                if isinstance(images, ValueError):
+                    raise images
+                made.append(self._render(images[piece.images[place]], piece.planned[place], out))
+            except ValueError as error:
+                made.append(error)
+        return made
+
+    def _make(
+        self,
+        part: Part,
+        read: Sequence[Image] | ValueError,
+        shown: Mapping[tuple[int, int, int], RenderedImage | ValueError],
+    ) -> PreparedSample | Rejected:
+        images = [shown[part.source, part.sample, image] for image in part.piece.images]
+        errors = [one for one in (read, *images) if isinstance(one, ValueError)]
+        if errors:
+            reason = "image cannot be decoded" if isinstance(errors[0], ImageError) else "sample cannot be read"
+            return Rejected(self.sources[part.source][0], part.id, reason, f"sample {part.id}: {errors[0]}")
+        return PreparedSample(tuple([image for image in images if not isinstance(image, ValueError)]), part.piece.layouts)
 
     def _render(self, image: Image, planned: ImageTokens, out: Sequence[Tensor]) -> RenderedImage:
         try:
