@@ -13,9 +13,10 @@ import torch
 
 import vlmkit
 from tests.training.conftest import DATA, STAGES, Setup
-from vlmkit.training.loop import DivergedError, Interrupted, Trainer
+from vlmkit.training.loop import Interrupted, Trainer
 from vlmkit.training.meters import CLOCKED
 from vlmkit.training.metrics_log import read_metrics
+from vlmkit.training.soundness import DivergedError
 from vlmkit.training.stage import Stage
 from vlmkit.training.states import complete
 

@@ -121,3 +121,9 @@ def _architecture(state: SavedState) -> Architecture | None:
     """That of the model whose state it is; None of one that is no VLM."""
     found = state.position["model"]
     return None if found is None else Architecture.from_dict(found["architecture"])
+
+
+def described(model: nn.Module) -> dict[str, Any] | None:
+    """What a model is made anew from, beside its weights; None of one that is no VLM."""
+    spec = getattr(getattr(model, "config", None), "spec", None)
+    return None if spec is None else {"architecture": spec.to_dict()}

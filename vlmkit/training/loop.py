@@ -7,7 +7,6 @@ goes on to the same bits. The loop is the same for every engine, from one proces
 from __future__ import annotations
 
 import json
-import math
 import random
 import signal
 import time
@@ -30,7 +29,7 @@ from vlmkit.training.copies import Copier
 from vlmkit.training.engines import engine as engine_of
 from vlmkit.training.engines.base import Engine, Loss
 from vlmkit.training.flops import ModelFlops, learning_shares
-from vlmkit.training.lineage import Lineage
+from vlmkit.training.lineage import Lineage, described
 from vlmkit.training.looking import Evaluate, looking
 from vlmkit.training.meters import CountedBatches, Counts, Meters
 from vlmkit.training.metrics_log import MetricsLog
@@ -39,13 +38,11 @@ from vlmkit.training.processes import Processes
 from vlmkit.training.progress import StageProgress
 from vlmkit.training.run import RunDirectory
 from vlmkit.training.signals import StopSignals
+from vlmkit.training.soundness import is_sound
 from vlmkit.training.spread import spread_of
 from vlmkit.training.stage import Stage
 from vlmkit.training.states import SavedState, Saver, StateError
 from vlmkit.training.update import Update, gradients, model_loss
-
-SHOWN = 20
-"""Samples of a bad batch that are named."""
 
 
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
@@ -54,10 +51,6 @@ class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
     def __init__(self, stage: str, step: int, signal: int) -> None:
         super().__init__(f"stopped in stage {stage} after {step} steps")
         self.signal = signal
-
-
-class DivergedError(ArithmeticError):
-    """The loss or its gradient is no longer a number. No weight was moved by it, and the last saved state is from before."""
 
 
 class Trainer:
@@ -173,7 +166,7 @@ class Trainer:
             for step in range(first, stage.steps):
                 rates = set_rates(self.engine.rated, stage, step)
                 update = gradients(self.engine, stage, counted, loss, copier)
-                sound = self._is_sound(stage, step, update, rates)
+                sound = is_sound(stage, step, update, rates, self.console, self._taken)
                 self.engine.step() if sound else self.engine.forget()
                 if stage.ema is not None and sound:
                     self.engine.average(stage.ema)
@@ -223,26 +216,9 @@ class Trainer:
         self._data = mixed(batches, data, self.processes, workers=self.workers, threads=self.threads)
         return self._data
 
-    def _is_sound(self, stage: Stage, step: int, update: Update, rates: Mapping[str, float]) -> bool:
-        """Whether loss and gradient are numbers. Where they are not, no weight is moved: raises DivergedError, or says so where the stage
-        skips such updates."""
-        if math.isfinite(update.loss) and math.isfinite(update.norm):
-            return True
-        gradient = f", but its gradient's norm is {update.norm}" if math.isfinite(update.loss) else ""
-        what = f"stage {stage.name}, step {step}: the loss is {update.loss:g}{gradient}"
-        if stage.nonfinite == "stop":
-            raise DivergedError(f"{what}; lower the learning rate (its peak here is {max(rates.values()):g}){self._samples()}")
-        samples = self._samples()
-        self.console.print(f"{what}; the update is skipped{samples}", highlight=False, markup=False, soft_wrap=True)
-        return False
-
-    def _samples(self) -> str:
-        """Of the last micro-batch of every process, to look for what is wrong with them."""
-        if self._data is None:
-            return ""
-        names = [name for of in self.processes.gather(self._data.taken) for name in of]
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        return f"; samples of its last micro-batch: {', '.join(names[:SHOWN])}{more}"
+    def _taken(self) -> list[str]:
+        """Samples of the last micro-batch of every process; nothing of data without names."""
+        return [] if self._data is None else [name for of in self.processes.gather(self._data.taken) for name in of]
 
     def _record(
         self,
@@ -300,9 +276,3 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def described(model: nn.Module) -> dict[str, Any] | None:
-    """What a model is made anew from, beside its weights; None of one that is no VLM."""
-    spec = getattr(getattr(model, "config", None), "spec", None)
-    return None if spec is None else {"architecture": spec.to_dict()}
