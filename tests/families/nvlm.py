@@ -26,10 +26,10 @@ D = System(
     reference=no_whole,
     compared_with="by parts: InternVLVisionModel, the projector's equations and Qwen2ForCausalLM put together by hand, pixels with "
     "GotOcr2ImageProcessor's patches, numbers of tiles with those of the published `dynamic_preprocess`, ids with the prompt that "
-    "`NVLM_D_Model.chat` writes and the paper's system message",
+    "`NVLM_D_Model.chat` writes",
 )
 
-TURN = "<|im_start|>system\nFollow the user's instruction and answer questions.<|im_end|>\n<|im_start|>user\n"
+TURN = "<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\n"
 A_VIEW = 4
 """Visual tokens of a view of the tiny model."""
 
@@ -71,7 +71,7 @@ def tagged(image: str) -> str:
 
 
 def prompt(image: str, question: str) -> str:
-    return f"{TURN}{tagged(image)}\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    return f"{TURN}{tagged(image)}\n{question}<|im_end|><|im_start|>assistant\n"
 
 
 PARTS = Assembled(
@@ -82,7 +82,7 @@ PARTS = Assembled(
     decoder=transformers.Qwen2ForCausalLM,
     pixels=pixels,
     prompt=prompt,
-    answered=lambda image, question, answer: f"{prompt(image, question)}{answer}<|im_end|>\n",
+    answered=lambda image, question, answer: f"{prompt(image, question)}{answer}<|im_end|>",
     visual_tokens=1792,
     specials=("<|vision_pad|>",),
 )
@@ -214,7 +214,7 @@ def written(beside_words: bool) -> Any:
         text = tagged(image).replace("<|vision_pad|>", "")
         if beside_words:
             text = f"<Image>{'<|vision_pad|>' * A_VIEW}</Image>"
-        return f"{TURN}{text}\n{question}<|im_end|>\n<|im_start|>assistant\n"
+        return f"{TURN}{text}\n{question}<|im_end|><|im_start|>assistant\n"
 
     return prompt
 
@@ -229,7 +229,7 @@ def looking(row: System, beside_words: bool) -> Looking:
         decoder=transformers.Qwen2ForCausalLM,
         pixels=pixels,
         prompt=prompt,
-        answered=lambda image, question, answer: f"{prompt(image, question)}{answer}<|im_end|>\n",
+        answered=lambda image, question, answer: f"{prompt(image, question)}{answer}<|im_end|>",
         visual_tokens=1792,
         specials=("<|vision_pad|>",),
         beside_words=beside_words,

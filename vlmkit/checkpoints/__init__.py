@@ -33,7 +33,7 @@ FAMILIES = {
 }
 """transformers' `model_type` -> the file of this folder that reads and writes it."""
 
-WITH_CODE = {"molmo": "molmo", "qwen": "qwen_vl"}
+WITH_CODE = {"NVLM_D": "nvlm", "molmo": "molmo", "qwen": "qwen_vl"}
 """The same of models whose class lies as code beside the weights, and not in transformers. It is not run: files are read and written
 here."""
 

@@ -7,8 +7,9 @@
 Sizes as the paper states them in its section 4.5, and the config and code beside the published weights: up to six tiles of 448 pixels and
 the whole image, of 256 tokens each; LayerNorm, Linear, GELU, Linear without bias behind the shuffle. The published config turns the
 language model's positions by rope "dynamic" of factor 3, which changes nothing up to 32,768 tokens and is left out. Images stand at
-<|vision_pad|>, a word of Qwen2.5's tokenizer, which lies beside the weights. The system message is that of the paper's figure 12; which one
-the published code writes (conversation.py) was not seen.
+<|vision_pad|>, a word of Qwen2.5's tokenizer, which lies beside the weights. Turns and system message are those of the published code
+(conversation.py, a copy of which was read); the paper's figure 12 has another message, "Follow the user's instruction and answer
+questions."
 
 Of NVLM-X and NVLM-H there are neither weights nor code. Stated: ten gated cross-attention layers, one every eight of the language model's
 eighty, no resampler; one linear layer before those of X, the MLP of D before those of H; a tag looks at its own tile (X), and embeddings
@@ -32,12 +33,18 @@ from vlmkit.language_model import LanguageModel
 from vlmkit.layout.numbered_tiles import NumberedTiles
 from vlmkit.layout.seen_tiles import SeenTiles
 from vlmkit.layout.seen_tiles_beside import SeenTilesBeside
-from vlmkit.layout.template import CHATML
+from vlmkit.layout.template import Template
 from vlmkit.preprocess.policies.tiles import Tiles
 from vlmkit.spec import Settings
 from vlmkit.zoo.llava import TINY_LANGUAGE
 
-NVLM_CHATML = CHATML.replace(default_system="Follow the user's instruction and answer questions.")
+NVLM_CHATML = Template(
+    system=("<|im_start|>system\n", "<|im_end|>"),
+    user=("<|im_start|>user\n", "<|im_end|>"),
+    assistant=("<|im_start|>assistant\n", "<|im_end|>"),
+    default_system="Answer the questions.",
+)
+"""`chatml` of the published code, without line breaks between turns."""
 
 INTERN_VIT_6B = InternViT(checkpoint="OpenGVLab/InternViT-6B-448px-V1-5")
 """5,536,496,000 parameters."""
@@ -77,7 +84,7 @@ NVLM_D_TINY = NVLM_D_72B.replace(
     name="nvlm-d-tiny",
     policy=Tiles(size=56, most=4),
     encoder=InternViT(width=32, layers=2, heads=4, mlp=64, image_size=56),
-    connector=PixelShuffle(inner=Mlp(norm_in="layer_norm", hidden=48, bias=False)),
+    connector=PixelShuffle(inner=Mlp(norm_in="layer_norm", hidden=64, bias=False)),
     language_model=LanguageModel(model_type="qwen2", tokenizer="bytes", config=TINY_LANGUAGE | {"bos_token_id": None, "eos_token_id": 259}),
 )
 
