@@ -93,8 +93,8 @@ class Generates(GenerationMixin):  # type: ignore[misc]
             inputs["learned_index"] = extended(learned_index, length, -1)[:, begin:]
         if segments is not None:
             inputs["segments"] = extended(segments, length, 0)[:, begin:]
-        places = extended(visual_index, length, -1)[:, begin:]
-        refers = begin < prompt and bool((places != -1).any())
+        places = extended(visual_index, length, -1)[:, begin:] if begin < prompt else None
+        refers = places is not None and bool((places != -1).any())
         if visible is not None:
             whole = continued(visible, length)
             inputs["visible"] = whole[:, begin:]
