@@ -93,11 +93,11 @@ def served(limits: Limits | None = None, hosts: tuple[str, ...] = ()) -> Iterato
         yield f"http://127.0.0.1:{port}", app.state.server
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(100)
         assert not thread.is_alive()
 
 
-def wait_for(condition: Any, seconds: float = 30.0) -> None:
+def wait_for(condition: Any, seconds: float = 200.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come to be"

@@ -45,7 +45,7 @@ class Host(BaseHTTPRequestHandler):
         elif self.path == "/trickle":
             self.send_response(200)
             self.end_headers()
-            for _ in range(30):
+            for _ in range(300):
                 self.wfile.write(b"x")
                 self.wfile.flush()
                 time.sleep(0.1)
@@ -116,7 +116,7 @@ def test_what_a_host_sends_is_bounded_in_bytes_and_time(port: int) -> None:
     assert refused(f"http://{here}/endless", here).status == 413
     begun = time.monotonic()
     assert refused(f"http://{here}/trickle", here).status == 408
-    assert time.monotonic() - begun < 2.5
+    assert time.monotonic() - begun < 20
     assert "answers 404" in refused(f"http://{here}/missing", here).message
     assert "nothing came" in refused("http://127.0.0.1:1/picture", "127.0.0.1:1").message
 

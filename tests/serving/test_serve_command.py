@@ -35,7 +35,7 @@ def running(directory: Path, *options: str) -> Iterator[tuple[str, psutil.Proces
             yield told.split(" answers at ")[1].split(";")[0], psutil.Process(process.pid)
         finally:
             process.send_signal(signal.SIGINT)
-            code = process.wait(20)
+            code = process.wait(200)
             left = process.stderr.read()
     assert code in (0, 130)
     assert "Traceback" not in left, left
@@ -63,7 +63,7 @@ def mb(process: psutil.Process) -> float:
 def ask_all(base: str, numbers: range, at_once: int) -> list[tuple[str, str]]:
     from concurrent.futures import ThreadPoolExecutor
 
-    client = openai.OpenAI(base_url=base, api_key="none", max_retries=0, timeout=120)
+    client = openai.OpenAI(base_url=base, api_key="none", max_retries=0, timeout=300)
 
     def ask(number: int) -> tuple[str, str]:
         words, image = question(number)
