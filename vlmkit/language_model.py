@@ -46,6 +46,11 @@ class LanguageModel(Spec):
 
     later: ClassVar[frozenset[str]] = frozenset({"plain_head", "revision", "experts", "unspoken"})
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unspoken < 0:
+            raise SpecError(f"language_model.unspoken: expected 0 or more, got {self.unspoken}")
+
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str], *, revision: str | None = None, trust_remote_code: bool = False) -> Self:
         """Describe the language model of a directory or a hub name. Only config.json is read; `build(..., weights="pretrained")` reads
@@ -119,10 +124,10 @@ class LanguageModel(Spec):
         except SpecError as error:
             yield str(error)
             return
-        if self.unspoken < 0 or (self.unspoken and config.tie_word_embeddings):
+        if self.unspoken and config.tie_word_embeddings:
             yield (
-                f"language_model.unspoken: expected 0 or more, and 0 where embeddings and head are tied ({config.tie_word_embeddings} "
-                f"here), got {self.unspoken}"
+                f"language_model.unspoken: expected 0, for the embedding is the head's as well (tie_word_embeddings), got {self.unspoken}; "
+                "name ids of the vocabulary, or untie them"
             )
         pad, rows = self.config.get("pad_token_id"), self.config.get("vocab_size")
         if isinstance(pad, int) and isinstance(rows, int) and pad >= rows:

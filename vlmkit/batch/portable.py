@@ -14,7 +14,7 @@ stands by itself, zero means nothing everywhere, and every entry has a name that
     image_grid_thw (I, 3)        a row an image: its views, and rows and columns of patches in each; a row a view where views of one image
                                  differ, and of clips their frames
     visual_counts (B,)           visual tokens of each row's images, only where neither codes nor images say how many they are
-    places (V, 4)                of the image's number there is left whether it begins here: 1 or 0
+    places (V, 8)                of the image's number there is left whether it begins here: 1 or 0
     tags (V, L)                  as always
 
 `whole` makes of it what the model reads. No position is stated: they follow from the mask, those of three axes from the grids.
