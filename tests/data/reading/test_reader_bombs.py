@@ -58,6 +58,16 @@ def test_an_unknown_field_is_dropped_however_deep(depth, workers, tmp_path):
     assert shards[0].conversations[0][0] == {"role": "user", "content": [{"type": "image", "image": 0}, {"type": "text", "text": "What?"}]}
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sample_that_cannot_be_sent_to_another_process_is_packed_here(workers, tmp_path):
+    """Of a reader that is not registered, which nobody looks at."""
+    said = row(note=nested(600))["messages"]
+    assert isinstance(said, list)
+    said[0]["content"][0] = {"type": "image", "image": 0}
+    pack([Sample((jpeg(0),), (said,), "mine", str(number)) for number in range(3)], tmp_path / "packed", workers=workers)
+    assert len(Shards(tmp_path / "packed")) == 3
+
+
 def bounded(kind: str, root: Path, **options: object) -> tuple[list[Sample], list[Rejected]]:
     start = time.process_time()
     with peak_memory() as peak:

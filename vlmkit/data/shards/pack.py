@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -27,6 +28,7 @@ FEW = 1000
 """Samples of a source before whose number no run is stopped for their sake; all of them count at the end."""
 _BLOCK_SAMPLES, _BLOCK_BYTES = 32, 4 << 20
 _AHEAD = 3
+_NO_PICKLE = (RecursionError, pickle.PicklingError, TypeError, AttributeError)
 
 Items = Iterable[Sample | Rejected]
 
@@ -71,10 +73,15 @@ def pack(
         image_processes(processes) as executor,
         ShardWriter(directory, job=dict(job or {}) | {"whole": whole}, shard_bytes=shard_bytes, executor=executor) as writer,
     ):
-        waiting: deque[Future[list[_Made]]] = deque()
+        waiting: deque[tuple[list[_Item], Future[list[_Made]]]] = deque()
 
         def write_next() -> None:
-            for number, digest, source, made in waiting.popleft().result():
+            block, future = waiting.popleft()
+            try:
+                done = future.result()
+            except _NO_PICKLE:  # what cannot be sent is made here, so that nothing depends on the number of workers
+                done = _make(block, whole)
+            for number, digest, source, made in done:
                 writer.rejections.seen(source)
                 writer.bookmark = {"items": number + 1, "digest": digest}
                 if isinstance(made, Rejected):
@@ -87,7 +94,7 @@ def pack(
 
         try:
             for block in _blocks(_remaining(items, writer)):
-                waiting.append(executor.submit(_make, block, whole))
+                waiting.append((block, executor.submit(_make, block, whole)))
                 while len(waiting) > _AHEAD * processes:
                     write_next()
             while waiting:
