@@ -78,7 +78,11 @@ def build_processor(
     from vlmkit.tokenizer import load_tokenizer
 
     if isinstance(model, str | os.PathLike) and os.path.isdir(model):
-        saved: VLMProcessor = VLMProcessor.from_pretrained(model)
+        from vlmkit.checkpoint_files import look_at, reading
+
+        look_at(model)
+        with reading(model):
+            saved: VLMProcessor = VLMProcessor.from_pretrained(model, trust_remote_code=False)
         return saved
     spec = resolve(model).replace(**parts) if parts else resolve(model)
     if tokenizer is None:
@@ -106,16 +110,22 @@ def load(
     revision, subfolder, token: as `from_pretrained` takes them. The dtype is the saved one unless given. attn_implementation: as `build`
     takes it.
 
-    Raises FileNotFoundError where there is no checkpoint, SpecError where keys are missing or unexpected, LookupError for
-    a family that vlmkit does not read.
+    Raises FileNotFoundError where there is no checkpoint, DamagedCheckpointError (one as well, and a SpecError) with file and reason for a
+    directory that is damaged or out of bounds, SpecError where keys are missing or unexpected, LookupError for a family that vlmkit does
+    not read.
     """
     from vlmkit.checkpoint_directory import checkpoint_directory
+    from vlmkit.checkpoint_files import look_at, reading, refuse_whole_numbers
     from vlmkit.checkpoints import family_of, model_type_of
 
     place, wanted = _device(device), None if dtype is None else _dtype(dtype)
     path = os.fspath(checkpoint_directory(what, revision=revision, subfolder=subfolder, token=token))
+    look_at(path)
     if (model_type := model_type_of(path)) != "vlmkit":
-        model, processor = family_of(model_type).load(path, wanted)
+        family = family_of(model_type, path)
+        with reading(path):
+            model, processor = family.load(path, wanted)
+            refuse_whole_numbers(path, model)
         if attn_implementation is not None:
             model.set_attn_implementation(attn_implementation)
         return model.to(place), processor
@@ -128,18 +138,23 @@ def resolve(model: Named | os.PathLike[str]) -> Architecture:
 
 
 def _from_directory(directory: Any, expected: Architecture | None, device: Any, dtype: Any, attention: Any = None) -> VLM:
+    from vlmkit.checkpoint_files import look_at, reading, refuse_whole_numbers
     from vlmkit.config import VLMConfig
     from vlmkit.model import VLM
 
+    look_at(directory)
     refuse_other_type(directory)
-    config = VLMConfig.from_pretrained(directory)
+    with reading(directory):
+        config = VLMConfig.from_pretrained(directory)
     if expected is not None:
         check_parts(directory, config.spec, expected)
     # Mismatched sizes are refused below, by name, and not by a message that points at a table printed before it.
     options = {"dtype": dtype or "auto", "output_loading_info": True, "ignore_mismatched_sizes": True}
     if attention is not None:
         options["attn_implementation"] = attention
-    model, info = VLM.from_pretrained(directory, config=config, **options)
+    with reading(directory):
+        model, info = VLM.from_pretrained(directory, config=config, **options)
+        refuse_whole_numbers(directory, model)
     wrong = {name: sorted(info[name]) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if info.get(name)}
     if wrong:
         raise SpecError(f"{directory}: " + "; ".join(f"{name.replace('_', ' ')}: {some(keys)}" for name, keys in wrong.items()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -41,6 +41,14 @@ class VLMProcessor(Referred, ProcessorMixin):  # type: ignore[misc]
     """
 
     trusts_text: bool = False
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Self:
+        """As transformers. Code that lies beside a tokenizer is not run, and nobody is asked on the terminal whether it may be, unless
+        the caller passes trust_remote_code=True."""
+        options.setdefault("trust_remote_code", False)
+        loaded: Self = super().from_pretrained(pretrained_model_name_or_path, **options)
+        return loaded
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, architecture: dict[str, Any] | None = None) -> None:
         if architecture is None:

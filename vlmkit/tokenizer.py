@@ -157,12 +157,12 @@ def load_tokenizer(name: str, required: Iterable[str] = (), *, revision: str | N
         refuse_unreachable(name, "tokenizer_config.json", revision)
         if (ranked := _of_ranks(name, at)) is not None:
             return ranked
-        found = AutoTokenizer.from_pretrained(name, **at)
+        found = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **at)
         if getattr(found, "is_fast", False):
             return found
         # Where mistral-common is installed, transformers prefers it over tokenizer.json.
-        return AutoTokenizer.from_pretrained(name, mistral_format=False, **at)
-    except (OSError, ValueError) as error:
+        return AutoTokenizer.from_pretrained(name, mistral_format=False, trust_remote_code=False, **at)
+    except Exception as error:  # of whichever library reads it; tokenizers has none of its own but Exception
         raise SpecError(f"tokenizer {name!r} cannot be loaded ({first_line(error)}); pass tokenizer= with one that you have") from None
 
 

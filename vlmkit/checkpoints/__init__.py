@@ -41,18 +41,26 @@ MODELS = {"llava": ("llava", "aimv2", "maya", "pixtral")}
 """Such a file -> those of the zoo with named models of its class, where it is not the one of the same name alone."""
 
 
-def family_of(model_type: str) -> Published:
-    """The family of a published model type. Raises LookupError with those that are known."""
+class UnknownFamilyError(SpecError, LookupError):
+    """A model type of which vlmkit reads no checkpoints."""
+
+
+def family_of(model_type: str, directory: str = "") -> Published:
+    """The family of a published model type, which that directory holds. Raises UnknownFamilyError with those that are known."""
     known = FAMILIES | WITH_CODE
     if model_type not in known:
-        raise LookupError(f"vlmkit reads no checkpoints of model type {model_type!r}; it reads {', '.join(sorted(known))} and its own")
+        where = f"{directory}: " if directory else ""
+        raise UnknownFamilyError(
+            f"{where}vlmkit reads no checkpoints of model type {model_type!r}; it reads {', '.join(sorted(known))} and its own"
+        )
     return _family(known[model_type])
 
 
 def model_type_of(directory: str) -> str:
     """The `model_type` that a directory's config.json states."""
     with open(os.path.join(directory, "config.json"), encoding="utf-8") as file:
-        return str(json.load(file).get("model_type"))
+        found = json.load(file)
+    return str(found.get("model_type") if isinstance(found, dict) else None)
 
 
 def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str]) -> None:

@@ -75,7 +75,7 @@ class Family(ABC):
         from vlmkit.model import VLM
         from vlmkit.processor import VLMProcessor
 
-        published = AutoProcessor.from_pretrained(directory)
+        published = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
         reference, report = self.reference().from_pretrained(directory, dtype=dtype or "auto", output_loading_info=True)
         refuse_incomplete(directory, report, (*self.unread, *self.pooling))
         refuse_other_placeholders(reference.config, published)
@@ -98,10 +98,10 @@ class Family(ABC):
         Raises SpecError for what vlmkit does not build."""
         from transformers import AutoConfig, AutoProcessor
 
-        config = AutoConfig.from_pretrained(directory)
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
         with torch.device("meta"):
             reference = self.reference()(config)
-        architecture = with_tied(self.architecture(config, AutoProcessor.from_pretrained(directory)), reference)
+        architecture = with_tied(self.architecture(config, AutoProcessor.from_pretrained(directory, trust_remote_code=False)), reference)
         return architecture if self.own_head else with_head(architecture, reference)
 
     def export(self, model: VLM, processor: Any, config: PretrainedConfig, directory: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoint_directory import CheckpointError, checkpoint_directory
+from vlmkit.checkpoint_files import look_at, reading
 from vlmkit.spec import SpecError
 
 __all__ = ["CheckpointError", "architecture_of", "find_checkpoint"]
@@ -24,6 +25,7 @@ def architecture_of(directory: str) -> Architecture:
     told = _run_says(Path(directory))
     if told is None:
         place = checkpoint_directory(directory)
+        look_at(place)
         told = _object(place / "config.json")
         if told.get("model_type") != "vlmkit":
             return _published(str(place), str(told.get("model_type")))
@@ -62,4 +64,5 @@ def _published(directory: str, model_type: str) -> Architecture:
         family = family_of(model_type)
     except LookupError as error:
         raise CheckpointError(f"{directory!r}: {error}") from None
-    return family.described(directory)
+    with reading(directory):
+        return family.described(directory)
