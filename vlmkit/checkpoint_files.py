@@ -94,8 +94,8 @@ def read_object(path: Path, most: int = LARGEST_JSON) -> dict[str, Any]:
 
 
 def refuse_whole_numbers(directory: str | os.PathLike[str], model: Any) -> None:
-    """Raise DamagedCheckpointError where a file stores whole numbers under the name of a weight: torch would take them for the values. model: a
-    torch module of the directory; buffers such as position_ids are whole numbers by right."""
+    """Raise DamagedCheckpointError where a file stores whole numbers under the name of a weight: torch would take them for the values.
+    model: a torch module of the directory; buffers such as position_ids are whole numbers by right."""
     weights = {name.rpartition(".")[2] for name, _ in model.named_parameters()}
     for path in sorted(Path(directory).glob("*.safetensors")):
         for name, said in _header(path).items():
