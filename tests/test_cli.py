@@ -26,6 +26,7 @@ from vlmkit.commands.list import FAMILIES
 from vlmkit.commands.photo import photo_size, read_size
 from vlmkit.commands.picture import MARK
 from vlmkit.commands.show import default_output
+from vlmkit.commands.terminal import printable
 from vlmkit.commands.tokens import counted
 from vlmkit.preprocess import Clip, Size, open_image
 from vlmkit.registry import Registry
@@ -540,7 +541,7 @@ def test_chat_streams_what_the_model_answers(capsys, here, run_directory):
     answer = model.chat(processor, "photo.png", "What is this?", max_new_tokens=6)
     for directory in (run_directory, run_directory / "checkpoint"):
         text = output(capsys, "chat", str(directory), "photo.png", "What is this?", "--max-new-tokens", "6", "--device", "cpu")
-        assert text.strip() == answer
+        assert text.strip() == printable(answer)  # random weights say control characters too
         assert text.endswith("\n")
 
 

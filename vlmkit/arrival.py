@@ -29,6 +29,10 @@ def check_places(grids: Sequence[Grid], visual_index: Tensor, *, whole: bool) ->
             f"sample {sample} refers to visual token {highest}, but the images of the batch gave {total} "
             f"({len(grids)} views); pass pixel_values, grids and visual_index of the same batch"
         )
+    lowest = int(index.min()) if index.numel() else -1
+    if lowest < -1:
+        sample = int((index == lowest).any(dim=1).nonzero()[0])
+        raise FusionError(f"sample {sample}: visual_index {lowest}, expected the number of a visual token from 0 up, or -1 for none")
     if not total or not whole:
         return
     view_of = torch.repeat_interleave(torch.arange(len(sizes)), sizes)

@@ -12,11 +12,12 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from vlmkit import __version__
 from vlmkit.architecture import ArchitectureError
 from vlmkit.commands import UsageError
+from vlmkit.commands.terminal import printable, say
 from vlmkit.plugins import PluginError
 from vlmkit.registry import RegistryError
 
@@ -95,6 +96,9 @@ class Command(argparse.ArgumentParser):
     """The parser of a command, which says itself what it does not know: argparse leaves that to the parser of all commands, with a usage
     that tells nothing of the command's options."""
 
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
@@ -117,17 +121,17 @@ class RoomForCommands(argparse.HelpFormatter):
 def _report(prog: str, error: Exception) -> int:
     """One message for an error, and its exit code. vlmkit's own errors are sentences; others are named and get a way out."""
     if isinstance(error, UsageError | RegistryError | PluginError | ArchitectureError):
-        print(f"{prog}: {error}\n'{prog} --help' tells what it takes.", file=sys.stderr)
+        say(f"{prog}: {error}\n'{prog} --help' tells what it takes.", file=sys.stderr)
         return 2
     if type(error).__module__.partition(".")[0] == "vlmkit":
-        print(f"{prog}: {error}", file=sys.stderr)
+        say(f"{prog}: {error}", file=sys.stderr)
     elif isinstance(error, OSError) and error.strerror and error.filename is not None:
-        print(f"{prog}: {os.fsdecode(error.filename)!r}: {error.strerror}", file=sys.stderr)
+        say(f"{prog}: {os.fsdecode(error.filename)!r}: {error.strerror}", file=sys.stderr)
     else:
         text = str(error).strip().partition("\n")[0]
         kind = type(error).__name__
-        print(f"{prog}: {kind}: {text}" if text else f"{prog}: {kind}", file=sys.stderr)
-        print(f"Set {TRACEBACK}=1 to see where it comes from.", file=sys.stderr)
+        say(f"{prog}: {kind}: {text}" if text else f"{prog}: {kind}", file=sys.stderr)
+        say(f"Set {TRACEBACK}=1 to see where it comes from.", file=sys.stderr)
     return 1
 
 

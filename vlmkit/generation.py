@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import GenerationMixin, ProcessorMixin
+from transformers import GenerationMixin, LogitsProcessorList, ProcessorMixin
 
 from vlmkit.batch.portable import CODES, whole
 from vlmkit.cache_name import CACHE
+from vlmkit.finite import Finite, where
 from vlmkit.fusion.incoming import FusionError
+from vlmkit.layout.laid_out import LayoutError
 from vlmkit.views import BESIDE_VISUAL, is_pixels, take_pixels
 
 if TYPE_CHECKING:
@@ -29,8 +31,17 @@ class Generates(GenerationMixin):  # type: ignore[misc]
     """Generation about images that are encoded once."""
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """As transformers, for batches of both forms (vlmkit.batch.portable)."""
-        return super().generate(*args, **(whole(kwargs, self.spec) if kwargs.get(CODES) is not None else kwargs))
+        """As transformers, for batches of both forms (vlmkit.batch.portable). Raises FloatingPointError that says where, for logits
+        that are no numbers."""
+        asked = whole(kwargs, self.spec) if kwargs.get(CODES) is not None else kwargs
+        if len(args) <= 2:
+            asked = asked | {"logits_processor": LogitsProcessorList([Finite(), *(asked.get("logits_processor") or ())])}
+        try:
+            return super().generate(*args, **asked)
+        except FloatingPointError as error:
+            takes = inspect.signature(self.forward).parameters
+            batch = {name: value for name, value in asked.items() if name in takes or is_pixels(name)}
+            raise FloatingPointError(f"{error}: {where(self, batch)}") from None
 
     def chat(self, processor: ProcessorMixin, image: Any, question: str, **generate: Any) -> str:
         """One question about one image (or about none), one answer. `generate` takes transformers' arguments, among them
@@ -55,6 +66,7 @@ class Generates(GenerationMixin):  # type: ignore[misc]
     def answers(self, processor: ProcessorMixin, batch: Mapping[str, Any], **generate: Any) -> list[str]:
         """The words generated behind each row of a batch whose rows end where an answer begins: greedy and of 256 tokens at most, unless
         `generate`, transformers' arguments, says otherwise."""
+        refuse_long(self.language_model.config, batch["input_ids"].shape[1])
         stops = self.stop_ids(processor)
         ids = self.generate(**batch, **({"max_new_tokens": 256, "do_sample": False, "eos_token_id": stops} | generate))
         ids = ids if isinstance(ids, Tensor) else ids.sequences
@@ -154,6 +166,13 @@ class Generates(GenerationMixin):  # type: ignore[misc]
             begun.batch_repeat_interleave(expand_size)
         ids, expanded = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
         return ids, expanded | shared
+
+
+def refuse_long(config: Any, length: int) -> None:
+    """Raise LayoutError for a prompt of more tokens than the language model has positions."""
+    most = getattr(config, "max_position_embeddings", None)
+    if most is not None and length > most:
+        raise LayoutError(f"the prompt has {length:,} tokens, more than the {most:,} positions of the language model; shorten it")
 
 
 def extended(index: Tensor, length: int, value: int) -> Tensor:

@@ -24,6 +24,7 @@ import vlmkit
 from tests.tiny import shared
 from vlmkit.checkpoint_files import MOST_ADDED_TOKENS, DamagedCheckpointError
 from vlmkit.checkpoints import export
+from vlmkit.spec import SpecError
 from vlmkit.tokenizer import load_tokenizer
 
 ROOT = Path(vlmkit.__file__).parent
@@ -187,6 +188,17 @@ def test_what_is_without_measure_is_refused_at_once(own: Path, tmp_path: Path, b
         vlmkit.load(place)
     assert time.process_time() - begun < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
+
+
+def test_a_template_that_does_not_end_is_refused(published: Path, tmp_path: Path) -> None:
+    place = tmp_path / "model"
+    shutil.copytree(published, place)
+    loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    (place / "chat_template.jinja").write_text(loops + "{{ messages[0].content }}")
+    begun = time.process_time()
+    with pytest.raises(SpecError, match="its program takes longer than 3 seconds"):
+        vlmkit.load(place)
+    assert time.process_time() - begun < 5
 
 
 def test_whole_numbers_are_no_weights(own: Path, tmp_path: Path) -> None:

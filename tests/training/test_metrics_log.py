@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from vlmkit.training.metrics_log import MetricsLog, read_metrics
+from vlmkit.training.run import RunError
 from vlmkit.training.trackers import ASKED_BY, TrackerError
 
 WANTED = "pip install wandb trackio"
@@ -63,6 +64,30 @@ def test_a_continued_log_reads_as_if_nothing_had_happened(tmp_path):
     log.close()
     assert list(read_metrics(tmp_path)) == [record(1), record(2)]
     assert scalars(tmp_path)["train/loss"] == {1: 1.0, 2: 0.5}
+
+
+def test_a_log_that_is_missing_or_cut_is_said_and_the_run_goes_on(tmp_path):
+    log = MetricsLog(tmp_path)
+    for step in (1, 2):
+        log.write(step, record(step))
+    saved = log.flush()
+    log.close()
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl has .* of the .* bytes that it had when the state was saved; the run goes on"):
+        log = MetricsLog(tmp_path, keep=saved, step=2)
+    log.write(3, record(3))
+    log.close()
+    assert list(read_metrics(tmp_path)) == [record(1), record(3)]
+    path.unlink()
+    with pytest.raises(RunError, match=r"metrics\.jsonl is missing"):
+        list(read_metrics(tmp_path))
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl is missing; the run goes on, and the records before are lost"):
+        log = MetricsLog(tmp_path, keep=saved, step=2)
+    log.close()
+    path.write_text("no record\n")
+    with pytest.raises(RunError, match=r"metrics\.jsonl, line 1 is no record"):
+        list(read_metrics(tmp_path))
 
 
 def test_a_tracker_that_is_unknown_is_refused(tmp_path):

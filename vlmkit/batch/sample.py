@@ -44,6 +44,8 @@ def limited(sample: PreparedSample, number: int, max_length: int, truncation: bo
     generates: whether an answer is to be generated at its end. Raises LayoutError for a longer one, naming its `number`, where it may not
     be truncated or nothing would be left.
     """
+    if max_length < 1:
+        raise LayoutError(f"max_length={max_length}: expected a whole number of tokens from 1 up")
     longest = max(len(layout.ids) for layout in sample.layouts)
     if longest <= max_length:
         return sample

@@ -117,7 +117,7 @@ class Files:
 def tokenizer_of(directory: str) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(directory)
+    return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
 
 
 def architecture_of(config: dict[str, Any], tokenizer: Any) -> Architecture:

@@ -13,6 +13,7 @@ from typing import Any
 
 from vlmkit.commands.checkpoint import find_checkpoint
 from vlmkit.commands.choice import add_plugin_option, load_plugins
+from vlmkit.commands.terminal import say, streamer
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -37,7 +38,6 @@ def run(arguments: Namespace) -> None:
     photo = open_image(arguments.photo)  # what is wrong with it is said before a large model is loaded
 
     import torch
-    from transformers import TextStreamer
     from transformers.utils.logging import disable_progress_bar
 
     import vlmkit
@@ -51,8 +51,7 @@ def run(arguments: Namespace) -> None:
         options["temperature"] = arguments.temperature
     for question in questions(arguments.question):
         torch.manual_seed(arguments.seed)
-        streamer = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        model.chat(processor, photo, question, streamer=streamer, **options)
+        model.chat(processor, photo, question, streamer=streamer(processor.tokenizer), **options)
 
 
 def questions(given: str | None) -> Iterator[str]:
@@ -66,13 +65,13 @@ def questions(given: str | None) -> Iterator[str]:
 
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 - gives input() a history and editing keys
-        print("Ask about the photo; Ctrl-D ends.", file=sys.stderr)
+        say("Ask about the photo; Ctrl-D ends.", file=sys.stderr)
     while True:
         try:
             question = input("> " if asking else "").strip()
         except EOFError:
             if asking:
-                print(file=sys.stderr)
+                say(file=sys.stderr)
             return
         if question:
             yield question

@@ -12,6 +12,7 @@ from typing import Any
 from vlmkit import written
 from vlmkit.architecture import Architecture, VisionTower
 from vlmkit.commands import UsageError
+from vlmkit.commands.terminal import say
 from vlmkit.connectors.base import Connector
 from vlmkit.encoders.base import Encoder
 from vlmkit.language_model import LanguageModel
@@ -154,7 +155,7 @@ def _noted(model: Architecture, **parts: Any) -> Architecture:
         except SpecError as error:
             raise UsageError(f"{model.name}: {error}") from None
     for each in said:
-        print(f"{model.name}: {each.message}", file=sys.stderr)
+        say(f"{model.name}: {each.message}", file=sys.stderr)
     return exchanged
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.commands import UsageError
 from vlmkit.commands.choice import add_plugin_option, described, load_plugins
 from vlmkit.commands.table import print_table
+from vlmkit.commands.terminal import printable, say
 
 if TYPE_CHECKING:
     from vlmkit.comparing.trial import Trial
@@ -114,12 +115,12 @@ def _compare(arguments: Namespace, found: tuple[Any, ...], worlds: dict[float, W
     console = Console(stderr=True, markup=False, highlight=False)
 
     def told(trial: Trial, done: int, total: int) -> None:
-        console.print(f"{done} of {total}: {trial.name}", soft_wrap=True)
+        console.print(printable(f"{done} of {total}: {trial.name}"), soft_wrap=True)
 
     try:
         study.run(jobs, told, devices)
     except KeyboardInterrupt:
-        print(f"stopped; the same command goes on with what stands in {study.path}", file=sys.stderr)
+        say(f"stopped; the same command goes on with what stands in {study.path}", file=sys.stderr)
         raise
     finally:
         directory.unlock()
@@ -127,10 +128,10 @@ def _compare(arguments: Namespace, found: tuple[Any, ...], worlds: dict[float, W
             write_whole(study.path / "report.html", report.page(study, tables))
     for table in tables:
         print_table(table.columns, table.lines(), title=f"{table.budget:g} of the steps", right=table.columns[1:])
-        print(table.verdict())
+        say(table.verdict())
     if len(tables) > 1 and (same := report.correlation(tables[0], tables[-1])) is not None:
-        print(f"Rank correlation of {tables[0].budget:g} and {tables[-1].budget:g} of the steps: {same:.2f}.")
-    print(f"page: {study.path / 'report.html'}")
+        say(f"Rank correlation of {tables[0].budget:g} and {tables[-1].budget:g} of the steps: {same:.2f}.")
+    say(f"page: {study.path / 'report.html'}")
 
 
 def _devices() -> int:

@@ -9,6 +9,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from vlmkit.commands.choice import add_plugin_option, load_plugins
+from vlmkit.commands.terminal import say
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -36,4 +37,4 @@ def run(arguments: Namespace) -> None:
         assert state is not None, "consolidate has read it"
         architecture = vlmkit.Architecture.from_dict(state.position["model"]["architecture"])
         vlmkit.build_processor(architecture).save_pretrained(partial)
-    print(target)
+    say(target)

@@ -12,6 +12,7 @@ from pathlib import Path
 from vlmkit.commands import UsageError
 from vlmkit.commands.choice import add_plugin_option, load_plugins
 from vlmkit.commands.table import print_table
+from vlmkit.commands.terminal import say
 from vlmkit.data.mixes import Mix, list_mixes, mix
 
 
@@ -36,7 +37,7 @@ def run(arguments: Namespace) -> None:
 
 
 def _print_sources(chosen: Mix) -> None:
-    print(f"{chosen.about}\n")
+    say(f"{chosen.about}\n")
     rows = []
     for group in chosen.groups:
         for source in group.sources:
@@ -57,7 +58,7 @@ def _print_stage_data(chosen: Mix, folder: Path) -> None:
     weights = chosen.weights(sizes)
     missing = [source.name for source in chosen.sources if source.name not in sizes]
     if missing:
-        print(f"not in {folder}, so left out: {', '.join(missing)}", file=sys.stderr)
-    print("data:")
+        say(f"not in {folder}, so left out: {', '.join(missing)}", file=sys.stderr)
+    say("data:")
     for name, weight in weights.items():
-        print(f"  - {{name: {name}, weight: {weight:.6g}}}")
+        say(f"  - {{name: {name}, weight: {weight:.6g}}}")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmkit.commands import UsageError
 from vlmkit.commands.choice import add_plugin_option, load_plugins
+from vlmkit.commands.terminal import printable, say
 from vlmkit.data.filters import Filter, filters
 from vlmkit.registry import suggestion
 from vlmkit.spec import SpecError
@@ -92,7 +93,7 @@ def run(arguments: Namespace) -> None:
         except TooManyRejected as error:
             raise TooManyRejected(f"{error} (--max-rejected); the same command then goes on") from None
         except KeyboardInterrupt:
-            print(f"stopped; the same command goes on behind the last finished shard in {output}", file=sys.stderr)
+            say(f"stopped; the same command goes on behind the last finished shard in {output}", file=sys.stderr)
             raise
         except OSError as error:
             if error.filename is not None:
@@ -101,8 +102,8 @@ def run(arguments: Namespace) -> None:
             way_out = "then the same command goes on behind the last finished shard"
             raise OSError(error.errno, f"{error.strerror}; {way_out}", str(output)) from None
     if report := done.rejections.report():
-        print(report, file=sys.stderr)
-    print(f"{output}: {done.samples:,} samples, {done.images:,} images, {done.bytes / 1e6:,.1f} MB")
+        say(report, file=sys.stderr)
+    say(f"{output}: {done.samples:,} samples, {done.images:,} images, {done.bytes / 1e6:,.1f} MB")
 
 
 def _read(option: str, text: str) -> tuple[str, dict[str, Any]]:
@@ -156,7 +157,7 @@ def _shown(name: str) -> Iterator[Callable[[ShardWriter], None]]:
             text = told(writer)
             if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
                 last = time.monotonic()
-                console.print(f"{name}: {text}", highlight=False, soft_wrap=True)
+                console.print(printable(f"{name}: {text}"), highlight=False, soft_wrap=True)
 
         yield line
         return

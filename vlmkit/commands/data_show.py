@@ -14,6 +14,7 @@ from vlmkit.commands import UsageError
 from vlmkit.commands.choice import add_plugin_option, load_plugins
 from vlmkit.commands.data_pack import positive
 from vlmkit.commands.picture import add_force_option, check_output, write_picture
+from vlmkit.commands.terminal import say
 from vlmkit.registry import suggestion
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def run(arguments: Namespace) -> None:
     numbers = arguments.numbers or _drawn(shards, arguments.source, arguments.count, arguments.seed)
     title = f"{shards.directory.name}: {len(numbers):,} of {len(shards):,} samples"
     write_picture(draw(title, [_named(shards, number) for number in numbers]), output)
-    print(output)
+    say(output)
 
 
 def default_output(directory: Place, what: str) -> str:

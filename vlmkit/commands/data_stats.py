@@ -18,6 +18,7 @@ from vlmkit.commands.data_pack import positive
 from vlmkit.commands.data_show import default_output
 from vlmkit.commands.picture import add_force_option, check_output, write_picture
 from vlmkit.commands.table import print_table
+from vlmkit.commands.terminal import say
 
 if TYPE_CHECKING:
     from vlmkit.architecture import Architecture
@@ -63,16 +64,16 @@ def run(arguments: Namespace) -> None:
     spent = cost(shards, found, model, _processor(model, arguments.tokenizer), samples=arguments.samples) if model else None
     told = as_json(found, spent, arguments.length)
     if arguments.json:
-        print(json.dumps(told, indent=2))
+        say(json.dumps(told, indent=2))
     else:
         _print(shards.directory.name, found, spent, told)
     if spent is not None and spent.estimated:
-        print(f"tokens of words are estimated from their bytes: {spent.estimated}", file=sys.stderr)
+        say(f"tokens of words are estimated from their bytes: {spent.estimated}", file=sys.stderr)
     if drawing:
         from vlmkit.data.looking.charts import draw
 
         write_picture(draw(shards.directory.name, found, spent, arguments.length), output)
-        print(output, file=sys.stderr if arguments.json else sys.stdout)
+        say(output, file=sys.stderr if arguments.json else sys.stdout)
 
 
 def _processor(model: Architecture, tokenizer: str | None) -> VLMProcessor | str:
@@ -140,7 +141,7 @@ def _print(title: str, found: Content, spent: Cost | None, told: dict[str, Any])
         about = f" ({'guessed' if spent.estimated else 'reckoned'} from {spent.sampled:,} samples)"
         counts |= {f"visual tokens under {spent.model}": spent.visual.total, f"text tokens{about}": spent.text_tokens}
     print_table(("", "count"), [(name, _number(value)) for name, value in counts.items()], title=title, right=("count",))
-    print()
+    say()
     names = ("width", "height", "megapixels", "width_over_height", "images_per_sample", "text_bytes_per_sample")
     spreads = {name.replace("_", " "): told[name] for name in names}
     if spent is not None:
@@ -148,12 +149,12 @@ def _print(title: str, found: Content, spent: Cost | None, told: dict[str, Any])
     columns = list(told["width"])
     print_table(("", *columns), [(name, *map(_number, row.values())) for name, row in spreads.items()], right=columns)
     if len(found.sources) > 1:
-        print()
+        say()
         columns = ["source", "samples", "images", "bytes of text"]
         sources = [(name, *(f"{number:,}" for number in vars(source).values())) for name, source in found.sources.items()]
         print_table(columns, sources, right=columns[1:])
     if spent is not None:
-        print()
+        say()
         tokens = told["tokens"]
         rows = [(f"padded to the longest, {name}", f"{share:.1%}") for name, share in tokens["padding"].items()]
         rows += [
@@ -162,12 +163,12 @@ def _print(title: str, found: Content, spent: Cost | None, told: dict[str, Any])
         print_table(("rows", "share of padding"), rows, right=("share of padding",))
         for name, number in tokens.items():
             if name.startswith("conversations_longer") and number:
-                print(f"{number:,} of {len(spent.lengths):,} {name.replace('_', ' ')} tokens")
+                say(f"{number:,} of {len(spent.lengths):,} {name.replace('_', ' ')} tokens")
         if spent.refused:  # each size has a reason of its own
             number, reason = sum(spent.refused.values()), max(spent.refused, key=lambda reason: spent.refused[reason])
-            print(f"{number:,} of {found.images:,} images refused by {spent.model}, such as: {reason}")
+            say(f"{number:,} of {found.images:,} images refused by {spent.model}, such as: {reason}")
     if report := found.rejections.report():
-        print(f"\nLeft out when packing:\n{report}")
+        say(f"\nLeft out when packing:\n{report}")
 
 
 def _number(value: float) -> str:

@@ -18,6 +18,7 @@ from vlmkit.commands.checkpoint import find_checkpoint
 from vlmkit.commands.choice import add_plugin_option, load_plugins
 from vlmkit.commands.data_pack import positive
 from vlmkit.commands.table import print_table
+from vlmkit.commands.terminal import say
 
 if TYPE_CHECKING:
     from vlmkit.evaluation.tasks import Task
@@ -86,7 +87,7 @@ def run(arguments: Namespace) -> None:
     if processes.main:
         print_table(report.COLUMNS, report.rows(results), right=report.NUMBERS)
         for name in told:
-            print(out / name / "page.html")
+            say(out / name / "page.html")
     if processes.world > 1:
         processes.wait()
         torch.distributed.destroy_process_group()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vlmkit.commands.checkpoint import find_checkpoint
 from vlmkit.commands.choice import add_plugin_option, load_plugins
+from vlmkit.commands.terminal import say
 
 FORMATS = ("transformers",)
 
@@ -46,7 +47,7 @@ def run(arguments: Namespace) -> None:
             export(model, processor, partial)
     except OSError as error:
         raise TargetError(f"cannot write {str(target)!r}: {error.strerror or error}") from None
-    print(target)
+    say(target)
 
 
 class TargetError(ValueError):

@@ -15,6 +15,7 @@ from vlmkit.architecture import PARTS
 from vlmkit.commands import UsageError
 from vlmkit.commands.choice import MODEL, add_exchange_options, add_language_model_option, add_plugin_option, chosen
 from vlmkit.commands.photo import read_size
+from vlmkit.commands.terminal import say
 
 if TYPE_CHECKING:
     from vlmkit.architecture import Architecture
@@ -74,7 +75,7 @@ def run(arguments: Namespace) -> None:
         )
     except PlanError as error:
         raise UsageError(str(error)) from None
-    print(json.dumps(found.to_dict(), indent=2) if arguments.json else "\n".join(lines(found)))
+    say(json.dumps(found.to_dict(), indent=2) if arguments.json else "\n".join(lines(found)))
 
 
 def _job(arguments: Namespace, model: Architecture) -> Job:

@@ -19,6 +19,7 @@ from pathlib import Path
 from vlmkit.commands import UsageError
 from vlmkit.commands.checkpoint import find_checkpoint
 from vlmkit.commands.choice import add_plugin_option, load_plugins
+from vlmkit.commands.terminal import say
 from vlmkit.serving.limits import Limits
 
 USUAL = Limits()
@@ -96,7 +97,7 @@ def serve(arguments: Namespace, directory: Path, name: str, listening: socket.so
     app = build_app(model, processor, name, limits=limits, hosts=tuple(arguments.allow_host))
     host, port = listening.getsockname()[:2]
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
-    print(f"{name} answers at http://{f'[{host}]' if ':' in host else host}:{port}/v1; Ctrl-C ends.", file=sys.stderr, flush=True)
+    say(f"{name} answers at http://{f'[{host}]' if ':' in host else host}:{port}/v1; Ctrl-C ends.", file=sys.stderr, flush=True)
     uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -18,6 +18,7 @@ from vlmkit.commands.film import is_film
 from vlmkit.commands.photo import add_size_option, named_sizes
 from vlmkit.commands.picture import add_force_option, check_output, write_picture
 from vlmkit.commands.steps import print_steps
+from vlmkit.commands.terminal import say
 from vlmkit.pointing.values import Item
 from vlmkit.pointing.words import STYLES, parse
 from vlmkit.preprocess.geometry import Size
@@ -65,7 +66,7 @@ def run(arguments: Namespace) -> None:
 
         sight = see(photo, model)
         write_picture(draw(sight, name, _said(arguments, sight.plan.source)), output)
-    print(output)
+    say(output)
 
 
 def _said(arguments: Namespace, size: Size) -> list[Item]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from vlmkit.architecture import Architecture, VisionTower
 from vlmkit.commands.photo import across
+from vlmkit.commands.terminal import say
 from vlmkit.commands.tokens import grid_across, grid_json
 from vlmkit.layout.pieces import ImageTokens
 from vlmkit.preprocess.geometry import ImagePlan, Render, Size
@@ -27,11 +28,11 @@ def print_steps(model: Architecture, name: str, size: Size, as_json: bool) -> No
             "token_grids": [grid_json(grid) for grid in tokens.grids],
             "visual_tokens": model.layout.places(tokens),
         }
-        print(json.dumps(found | {"beside": beside} if beside else found, indent=2))
+        say(json.dumps(found | {"beside": beside} if beside else found, indent=2))
     else:
         title = name if name == across(size) else f"{name}, {across(size)}"
-        print(f"{title}, under {model.name} (policy {model.kinds()['policy']})")
-        print("\n".join(_lines(model, tokens)))
+        say(f"{title}, under {model.name} (policy {model.kinds()['policy']})")
+        say("\n".join(_lines(model, tokens)))
 
 
 def _as_json(tower: VisionTower, plan: ImagePlan) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from vlmkit.commands.terminal import printable
+
 PIPE_WIDTH = 100_000
 """Nothing is wrapped or cut off where a program reads; a table takes only what it needs of it."""
 
@@ -18,12 +20,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title:
 
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, emoji=False, highlight=False)
     if title:
-        console.print(title, style="bold", soft_wrap=True)
+        console.print(printable(title), style="bold", soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
     for number, column in enumerate(columns):
         justify: Literal["left", "right"] = "right" if column in right else "left"
         first = number == 0  # names, which are to be copied: never broken
-        table.add_column(column, justify=justify, style="cyan" if first else "", no_wrap=first, overflow="fold")
+        table.add_column(printable(column), justify=justify, style="cyan" if first else "", no_wrap=first, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     console.print(table)

@@ -19,6 +19,7 @@ from vlmkit.commands.film import add_video_option, named_clips
 from vlmkit.commands.photo import across, add_size_option, named_sizes
 from vlmkit.commands.picture import add_force_option, check_output, write_picture
 from vlmkit.commands.table import print_table
+from vlmkit.commands.terminal import say
 from vlmkit.features import Grid, GridError
 from vlmkit.layout.pieces import ImageTokens
 from vlmkit.preprocess.geometry import Clip, ImagePlan, ImageSizeError, Size
@@ -54,7 +55,7 @@ def run(arguments: Namespace) -> None:
     models = matching(arguments)
     sizes = [(name, size) for name, size in named if not isinstance(size, Exception)]
     if arguments.json:
-        print(json.dumps([image_json(name, size, models) for name, size in named], indent=2))
+        say(json.dumps([image_json(name, size, models) for name, size in named], indent=2))
     else:
         _print_tables(sizes, models)
     failed = [str(size) for _, size in named if isinstance(size, Exception)]
@@ -68,7 +69,7 @@ def run(arguments: Namespace) -> None:
 def _print_tables(sizes: Sequence[tuple[str, Size | Clip]], models: Sequence[Architecture]) -> None:
     for number, (name, size) in enumerate(sizes):
         if number:
-            print()
+            say()
         rows = [_row(model, size) for model in models]
         note = any(row[-1] for row in rows)
         measured = str(size) if isinstance(size, Clip) else across(size)
@@ -90,7 +91,7 @@ def _draw_sheet(arguments: Namespace) -> None:
     size = Size(*pixels.shape[:2])
     cuts = alike([(model, image_tokens(model, size)) for model in models])
     write_picture(draw_sheet(pixels, cuts, Path(photo).name), output)
-    print(output)
+    say(output)
 
 
 def image_tokens(model: Architecture, size: Size | Clip) -> ImageTokens | str:

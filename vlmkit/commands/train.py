@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmkit.commands import UsageError
 from vlmkit.commands.choice import add_exchange_options, add_language_model_option, add_plugin_option, chosen
+from vlmkit.commands.terminal import printable
 
 if TYPE_CHECKING:
     from vlmkit.data.shards.places import Place
@@ -193,7 +194,7 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
                 data = mixture(stage, processor, arguments.data, seed=arguments.seed, hold_out=arguments.hold_out)
                 trainer.train(stage, data, evaluate=looks, evaluate_every=arguments.evaluate_every)
         except Interrupted as stopped:
-            console.print(f"{stopped}; the state is saved. The same command goes on from there.", soft_wrap=True)
+            console.print(printable(f"{stopped}; the state is saved. The same command goes on from there."), soft_wrap=True)
             return 128 + stopped.signal
         finally:
             if trainer.log is not None:
@@ -205,5 +206,5 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
         with replace_directory(run.path / "checkpoint") as directory:
             consolidate(run.path, directory, dtype=arguments.dtype)
             processor.save_pretrained(directory)
-        console.print(f"checkpoint: {run.path / 'checkpoint'}", highlight=False, soft_wrap=True)
+        console.print(printable(f"checkpoint: {run.path / 'checkpoint'}"), highlight=False, soft_wrap=True)
     return 0

@@ -15,7 +15,8 @@ from vlmkit.layout.laid_out import LayoutError, Turn
 from vlmkit.layout.marks import Marks, Messages, Shown, render_marked
 from vlmkit.layout.pieces import ImageTokens
 from vlmkit.layout.placing import Placing
-from vlmkit.spec import Settings, Spec
+from vlmkit.spec import Settings, Spec, SpecError
+from vlmkit.time_limit import within
 
 if TYPE_CHECKING:
     from vlmkit.layout.base import TokenLayout
@@ -25,7 +26,13 @@ _STATEMENT = re.compile(r"\{[{%].*?[}%]\}", re.DOTALL)
 _STRING = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"", re.DOTALL)
 
 NOTHING = Settings()
+LONGEST = 3.0
+"""Seconds for one conversation; a millisecond is usual."""
 Role = Literal["system", "user", "assistant"]
+
+
+class TemplateTimeoutError(SpecError):
+    """A template whose loops do not end; no other conversation is tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +73,16 @@ class JinjaTemplate(Spec):
         from transformers.utils.chat_template_utils import render_jinja_template
 
         try:
-            [rendered], _ = render_jinja_template(
-                conversations=[messages],
-                chat_template=self.source,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=continue_final_message,
-                **self.variables,
-            )
+            with within(LONGEST, "its program"):
+                [rendered], _ = render_jinja_template(
+                    conversations=[messages],
+                    chat_template=self.source,
+                    add_generation_prompt=add_generation_prompt,
+                    continue_final_message=continue_final_message,
+                    **self.variables,
+                )
+        except TimeoutError as error:
+            raise TemplateTimeoutError(f"the chat template is refused: {error}") from None
         except Exception as error:  # whatever a program from elsewhere raises
             raise LayoutError(
                 f"the chat template refuses this conversation: {str(error).splitlines()[0] if str(error) else error!r}"

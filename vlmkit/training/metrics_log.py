@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlmkit.training.run import RunError
 from vlmkit.training.trackers import Tracker, asked_for
 
 
@@ -32,6 +34,11 @@ class MetricsLog:
 
         self.trackers = [Tracker(name, directory, config) for name in (asked_for() if trackers is None else trackers)]
         path = directory / "metrics.jsonl"
+        there = path.stat().st_size if path.exists() else 0
+        if there < keep:
+            lost = f"has {there:,} of the {keep:,} bytes that it had when the state was saved" if path.exists() else "is missing"
+            warnings.warn(f"{path} {lost}; the run goes on, and the records before are lost", stacklevel=2)
+            keep = len(path.read_bytes().rpartition(b"\n")[0]) + 1 if there else 0
         path.touch()
         self._file = path.open("r+b")
         self._file.truncate(keep)
@@ -77,6 +84,14 @@ class MetricsLog:
 
 def read_metrics(directory: Path) -> Iterator[dict[str, Any]]:
     """Records in the order in which they were written."""
-    with (directory / "metrics.jsonl").open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
+    path = directory / "metrics.jsonl"
+    if not path.is_file():
+        raise RunError(f"{path} is missing: the run has written no records, or the file was removed")
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise RunError(f"{path}, line {number} is no record ({error}); remove the line") from None

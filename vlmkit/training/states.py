@@ -36,6 +36,7 @@ SCHEMA = 2
 KEPT = 2
 """Complete states that stay: the newest, and the one before in case the newest is damaged on disk."""
 
+GOES_ON = "the run goes on from the state before it"
 WAY_OUT = "remove {}, and the run goes on from the state before it"
 
 
@@ -86,7 +87,10 @@ class Saver:
         self._path, self._position = self.directory / number, dict(position)
         if self.processes.main:
             shutil.rmtree(self._path, ignore_errors=True)
-            self._path.mkdir(parents=True)
+            try:
+                self._path.mkdir(parents=True)
+            except OSError as error:
+                raise OSError(f"the state could not be saved to {self._path}: {error.strerror}; {GOES_ON}") from None
         self.processes.wait()
         tensors, where = {}, {}
         for piece in pieces:
@@ -112,7 +116,7 @@ class Saver:
         if told := [told for told in self.processes.gather(None if problem is None else str(problem)) if told is not None]:
             if self.processes.main:
                 shutil.rmtree(self._path, ignore_errors=True)
-            raise OSError(f"the state could not be saved to {self._path}: {told[0]}; the run goes on from the state before it")
+            raise OSError(f"the state could not be saved to {self._path}: {told[0]}; {GOES_ON}")
         found = self._complete() if self.processes.main else self.processes.world
         if self.processes.sum([found])[0] != self.processes.world**2:
             raise OSError(
@@ -125,7 +129,11 @@ class Saver:
         files = {path.with_suffix(".safetensors").name: json.loads(path.read_text()) for path in self._path.glob("rank-*.json")}
         if len(files) == self.processes.world:
             content = {"schema": SCHEMA, "position": self._position, "files": files}
-            write_whole(self._path / "position.json", json.dumps(content | {"sha256": _digest(content)}))
+            try:
+                write_whole(self._path / "position.json", json.dumps(content | {"sha256": _digest(content)}))
+            except OSError as error:
+                shutil.rmtree(self._path, ignore_errors=True)
+                raise OSError(f"the state could not be saved to {self._path}: {error.strerror}; {GOES_ON}") from None
             _prune(self.directory)
         return len(files)
 
