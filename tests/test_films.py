@@ -44,7 +44,9 @@ def test_a_film_is_counted_laid_out_and_seen(name: str, film: Path) -> None:
     clip = vlmkit.Clip(FRAMES / 30, 30, SIZE)
     assert open_video(film).clip == clip
     shown = batch["visual_index"][batch["visual_index"] >= 0].tolist()
-    assert shown == sorted(set(shown))
+    assert sorted(shown) == sorted(set(shown))
+    # Tokens of crops that overlap are laid side by side again, row by row, and stand in another order than the views.
+    assert shown == sorted(shown) or spec.layout.kind == "stitched_rows"
     placed = len(shown) + int((batch["learned_index"] >= 0).sum() if "learned_index" in batch else 0)
     if spec.layout.looked_at:
         placed = spec.image_tokens(spec.plan_clip(clip)).count

@@ -369,5 +369,5 @@ def test_without_a_checkpoint_nothing_is_loaded(towers, kind):
 
 def test_defaults_are_what_their_docstrings_say():
     assert encoders["timm"]().dim_out == encoders["open_clip"]().dim_out == 1280
-    assert [encoders[kind]().native_grid.tokens for kind in WITH_A_TABLE] == [24**2, 24**2, 27**2, 27**2, 16**2, 27**2]
+    assert [encoders[kind]().native_grid.tokens for kind in WITH_A_TABLE] == [24**2, 24**2, 32**2, 27**2, 27**2, 16**2, 27**2]
     assert encoders["siglip"]().mean == (0.5, 0.5, 0.5)

@@ -172,12 +172,12 @@ def test_shards_and_another_dtype_are_read(published: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"no_bias": False}, r"^config\.json\.no_bias: False is not built; expected True"),
+        ({"no_bias": False}, r"config\.json\.no_bias: False is not built; expected True"),
         ({"rotary_pct": 0.5}, r"rotary_pct: 0\.5 is not built; expected 1\.0"),
         ({"alibi": True}, r"alibi: True is not built; expected 'no such field'"),
         ({"visual": CONFIG["visual"] | {"width": 256}}, r"visual\.width another number, which is 256"),
         ({"visual": CONFIG["visual"] | {"image_start_id": 7}}, rf"visual\.image_start_id is 7, but <img> is the tokenizer's token {IMG}"),
-        ({"visual": {"width": 48}}, r"^config\.json states no visual\.heads, visual\.image_size"),
+        ({"visual": {"width": 48}}, r"config\.json states no visual\.heads, visual\.image_size"),
     ],
 )
 def test_a_config_of_what_is_not_built_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

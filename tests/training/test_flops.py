@@ -104,7 +104,11 @@ def test_a_window_bounds_what_a_token_looks_back_at():
     assert whole(batch) - narrow(batch) == pytest.approx(12 * sliding * 32 * rows * length * (length - 64))
 
 
-AROUND = {"mllama": {"policy": "canvas_tiles", "connector": "linear"}, "cross_attention": {"layout": "seen"}}
+AROUND = {
+    "mllama": {"policy": "canvas_tiles", "connector": "linear"},
+    "cross_attention": {"layout": "seen"},
+    "hybrid": {"layout": "seen_tiles_beside"},
+}
 PARTS_OF_ALL_KINDS = [
     *(("encoder", kind) for kind in vlmkit.list_encoders()),
     *(("connector", kind) for kind in vlmkit.list_connectors()),

@@ -52,6 +52,8 @@ def read_json(directory: str, file: str) -> dict[str, Any]:
 
 
 def write_json(directory: str, file: str, said: dict[str, Any]) -> None:
+    """The directory is made where it is not there."""
+    Path(directory).mkdir(parents=True, exist_ok=True)
     Path(directory, file).write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, TypeAlias
 
 from vlmkit.evaluation.metrics import anls, gqa_match, rouge_l, vqa_accuracy, word_f1
 from vlmkit.evaluation.metrics.captions import bleu_counts, bleu_of, caption_words, cider_d
 from vlmkit.evaluation.metrics.errors import character_edits, exact_match, word_edits
 
-Numbers: TypeAlias = NDArray[np.float64]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Numbers: TypeAlias = NDArray[np.float64]
+
 References: TypeAlias = Sequence[Sequence[str]]
 """For each answer the texts that are right."""
 
@@ -55,6 +57,8 @@ def measure(metric: Metric, answers: Sequence[str], references: References, imag
     What the interval does not hold: another seed of the training, another wording of the prompt. CIDEr-D's weights stay those of the
     whole set.
     """
+    import numpy as np
+
     parts = parts_of(metric, answers, references)
     _, picture = np.unique(np.asarray(images, dtype=np.int64), return_inverse=True)
     count = int(picture.max()) + 1 if len(picture) else 0
@@ -77,6 +81,8 @@ def each(metric: Metric, answers: Sequence[str], references: References) -> list
 
 def parts_of(metric: Metric, answers: Sequence[str], references: References) -> Numbers:
     """(Q, K). Raises ValueError where there is not one set of references for every answer."""
+    import numpy as np
+
     if len(answers) != len(references):
         raise ValueError(f"{metric.name}: {len(answers)} answers for {len(references)} sets of references")
     rows = metric.parts(answers, references)
@@ -94,11 +100,15 @@ def _rate_of(name: str, edits: Callable[[str, str], tuple[int, int]]) -> Metric:
 
 
 def _ratio(sums: Numbers) -> Numbers:
+    import numpy as np
+
     return np.asarray(sums[..., 0] / np.maximum(sums[..., 1], 1.0))
 
 
 def _rate(sums: Numbers) -> Numbers:
     """References without length: 0 where there are no edits either, else 1."""
+    import numpy as np
+
     edits, length = sums[..., 0], sums[..., 1]
     return np.where(length > 0, edits / np.where(length > 0, length, 1.0), (edits > 0).astype(np.float64))
 
@@ -121,5 +131,13 @@ ANLS = mean_of("anls", anls)
 ANLS_DROPPED = mean_of("anls_dropped", lambda answer, right: anls(answer, right, boundary="dropped"))
 WORD_F1 = mean_of("word_f1", lambda answer, right: word_f1(answer, right[0]))
 CIDER_D = Metric("cider_d", _cider, _ratio)
-BLEU_4 = Metric("bleu_4", _bleu, lambda sums: np.asarray(np.apply_along_axis(lambda row: bleu_of(row.tolist()), -1, sums)))
+
+
+def _bleu_total(sums: Numbers) -> Numbers:
+    import numpy as np
+
+    return np.asarray(np.apply_along_axis(lambda row: bleu_of(row.tolist()), -1, sums))
+
+
+BLEU_4 = Metric("bleu_4", _bleu, _bleu_total)
 ROUGE_L = mean_of("rouge_l", lambda answer, right: rouge_l(caption_words(answer), [caption_words(one) for one in right]))

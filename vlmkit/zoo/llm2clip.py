@@ -12,6 +12,7 @@ whole, and say of it that the tower is exchanged; that the EVA02 tower is read a
 
 from __future__ import annotations
 
+from vlmkit.encoders.base import CLIP_MEAN, CLIP_STD
 from vlmkit.encoders.timm import Timm
 from vlmkit.language_model import LanguageModel
 from vlmkit.preprocess.policies.pad_square import PadSquare
@@ -27,6 +28,8 @@ EVA02_L_336 = Timm(
     prefix=1,
     layer=-2,
     final_norm=False,
+    mean=CLIP_MEAN,
+    std=CLIP_STD,
 )
 """The last block, of which nothing is read, is not kept."""
 
