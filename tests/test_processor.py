@@ -180,10 +180,6 @@ def test_apply_chat_template_is_the_same_as_a_call() -> None:
             lambda p: p(PROMPTS, max_length=20, truncation=True),
             r"conversation 0 has \d+ tokens, more than max_length=20; raise it: an answer is to be generated at the end",
         ),
-        (
-            lambda p: p(CONVERSATIONS, max_length=0, truncation=True),
-            r"conversation 0 has \d+ tokens, more than max_length=0, and nothing would be left of it.*raise max_length",
-        ),
     ],
 )
 def test_a_call_that_makes_no_batch_says_why(call: Any, message: str) -> None:
@@ -205,10 +201,18 @@ def test_an_image_that_cannot_be_opened_is_named() -> None:
         processor()([user(picture(2, 900), "?")])
 
 
-@pytest.mark.parametrize(("rows", "length"), [(PROMPTS, 20), (CONVERSATIONS, 0)])
-def test_who_passed_truncation_is_not_told_to_pass_it(rows: Any, length: int) -> None:
-    with pytest.raises(LayoutError) as caught:
-        processor()(rows, max_length=length, truncation=True)
+def test_nothing_left_of_a_conversation_that_begins_with_an_image_is_said() -> None:
+    begins_with_an_image = vlmkit.build_processor(vlmkit.architecture("paligemma-tiny"))
+    with pytest.raises(
+        LayoutError, match=r"has \d+ tokens, more than max_length=1, and nothing would be left of it.*raise max_length"
+    ) as caught:
+        begins_with_an_image(CONVERSATIONS[:1], max_length=1, truncation=True)
+    assert "truncation" not in str(caught.value)
+
+
+def test_who_passed_truncation_is_not_told_to_pass_it() -> None:
+    with pytest.raises(LayoutError, match="max_length=20; raise it") as caught:
+        processor()(PROMPTS, max_length=20, truncation=True)
     assert "truncation" not in str(caught.value)
 
 
