@@ -13,7 +13,9 @@ from vlmkit.features import Grid
 from vlmkit.page import ACCENT, FAINT
 from vlmkit.preprocess.geometry import Box, ImagePlan, Render, Size
 from vlmkit.preprocess.pixels import patchify
-from vlmkit.show import Lines, _caption, _stats, covered, draw, mosaic, placed, see, stretch
+from vlmkit.show import draw, placed, see
+from vlmkit.show.mosaic import Lines, covered, mosaic
+from vlmkit.show.words import caption, stats, stretch
 
 TINY = vlmkit.architecture("univa-vl-tiny")
 UNIVA = vlmkit.architecture("univa-vl")
@@ -96,11 +98,11 @@ def test_what_is_placed_and_learned_is_what_an_image_costs(name):
 
 def test_the_page_says_how_many_tokens_the_layout_leaves_out():
     picture = np.asarray(Image.fromarray(photo("coffee")).resize((640, 480)))
-    stats = {stat.label: stat.value for stat in _stats(see(picture, vlmkit.architecture("llava-1.6-vicuna-7b")))}
-    assert stats["visual tokens"] == "2,340"
-    assert stats["left out by the layout"] == "576 of 2,880"
-    assert stats["learned embeddings added"] == "36"
-    assert "left out by the layout" not in {stat.label for stat in _stats(see(picture, UNIVA))}
+    told = {stat.label: stat.value for stat in stats(see(picture, vlmkit.architecture("llava-1.6-vicuna-7b")))}
+    assert told["visual tokens"] == "2,340"
+    assert told["left out by the layout"] == "576 of 2,880"
+    assert told["learned embeddings added"] == "36"
+    assert "left out by the layout" not in {stat.label for stat in stats(see(picture, UNIVA))}
 
 
 def test_the_page_shows_faded_what_the_layout_leaves_out():
@@ -228,9 +230,9 @@ def test_every_shape_gives_a_page_that_can_be_read(model, height, width):
 def test_every_render_has_its_own_words_and_the_ratio_is_that_of_all(name, captions, ratio):
     picture = np.asarray(Image.fromarray(photo("coffee")).resize((640, 480)))
     sight = see(picture, vlmkit.architecture(name))
-    found = [_caption(part, sight.plan.source) for part in sight.plan.renders]
+    found = [caption(part, sight.plan.source) for part in sight.plan.renders]
     assert found == [caption.replace(" x ", " \N{MULTIPLICATION SIGN} ") for caption in captions]
-    assert {stat.label: stat.value for stat in _stats(sight)}["aspect ratio"] == ratio
+    assert {stat.label: stat.value for stat in stats(sight)}["aspect ratio"] == ratio
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from PIL import Image
 from vlmkit.cli import main
 from vlmkit.pointing import Box, Point
 from vlmkit.preprocess.geometry import Size
-from vlmkit.show_points import EDGE, MARK, RADIUS, marked
+from vlmkit.show.points import EDGE, MARK, RADIUS, marked
 
 GREY = (120, 120, 120)
 

@@ -16,7 +16,9 @@ from vlmkit.architecture import Architecture
 from vlmkit.layout.pieces import ImageTokens
 from vlmkit.page import ACCENT, INK, MUTED, RULE, text_width, write_text
 from vlmkit.preprocess.geometry import Size
-from vlmkit.show import Lines, Pixels, Sight, across, boards, covered, grids_across, placed, see
+from vlmkit.show.mosaic import Lines, boards, covered
+from vlmkit.show.sight import Pixels, Sight, placed, see
+from vlmkit.show.words import across, grids_across
 
 Item = TypeVar("Item")
 

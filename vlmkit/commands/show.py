@@ -58,7 +58,7 @@ def run(arguments: Namespace) -> None:
     if arguments.video or is_film(photo):
         if arguments.points is not None:
             raise UsageError("--points are drawn on a photo, not on a film")
-        from vlmkit.show_film import draw_film, see_film
+        from vlmkit.show.film import draw_film, see_film
 
         write_picture(draw_film(see_film(photo, model), name), output)
     else:

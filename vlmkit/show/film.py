@@ -15,7 +15,7 @@ from vlmkit.preprocess.geometry import Clip
 from vlmkit.preprocess.images import Pixels
 from vlmkit.preprocess.sampling import Sampling
 from vlmkit.preprocess.video import open_video
-from vlmkit.show import across, grids_across, parts
+from vlmkit.show.words import across, grids_across, parts
 
 MOST = 60
 """Frames that are drawn; of more, so many evenly among them."""
