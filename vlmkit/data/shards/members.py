@@ -10,6 +10,7 @@ The same sample and key give the same bytes, whoever writes them and when.
 from __future__ import annotations
 
 import json
+import os
 import stat
 import tarfile
 import zlib
@@ -30,6 +31,7 @@ Buffer = bytes | memoryview
 BLOCK = tarfile.BLOCKSIZE
 MAX_BYTES = 1 << 32
 """Bound on the text and on the images of one sample, each."""
+_WRITTEN = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +143,21 @@ def _read(image: Image) -> bytes:
     if not isinstance(image, Path):
         raise DataError(f"an image of a sample is a Path or bytes, got {type(image).__name__}")
     try:
-        mode = image.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # it would wait for whoever writes to it
-            raise _Unusable("image cannot be read", f"{str(image)!r} is a device, pipe or socket")
-        return image.read_bytes()
+        with open(image, "rb", buffering=0, opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise _Unusable("image cannot be read", f"{str(image)!r} is a device, pipe or socket")
+            return file.readall()
     except (FileNotFoundError, NotADirectoryError):
         raise _Unusable("image is missing", f"{str(image)!r} is not there") from None
     except _Unusable:
         raise
     except (OSError, ValueError) as error:
         raise _Unusable("image cannot be read", f"{str(image)!r}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """As `open` opens, but a pipe is not waited for until somebody writes to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _size(image: bytes, whole: bool) -> Size:
@@ -166,7 +173,7 @@ def _text(sample: Sample) -> tuple[bytes, int]:
     record = {"id": sample.id, "source": sample.source, "conversations": sample.conversations}
     try:
         said = sum(map(_said, sample.conversations, [len(sample.images)] * len(sample.conversations)))
-        return json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(), said
+        return _WRITTEN.encode(record).encode(), said
     except UnicodeEncodeError:
         raise _Unusable("text is no Unicode", "it has half of a character") from None
     except (LayoutError, TypeError, ValueError, RecursionError) as error:
