@@ -6,13 +6,11 @@ TRL's losses project these hidden states themselves, token by token. Nothing is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
-
-if TYPE_CHECKING:
-    from vlmkit.model import VLM
 
 
 @dataclass
@@ -34,9 +32,20 @@ class Body:
     _tp_plan: dict[str, str] | None = None
     _pp_plan: dict[str, Any] | None = None
 
-    def __init__(self, of: VLM) -> None:
+    def __init__(self, of: PreTrainedModel) -> None:
         self._of = of
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # The class's own: an object's forward may be another one, which calls this body.
         return type(self._of).forward(self._of, *args, **kwargs, headless=True)
+
+
+def without_head(outputs: Any, rows: int) -> BodyOutput:
+    """What the decoder gave, in so many rows."""
+    hidden, layers = outputs.last_hidden_state, getattr(outputs, "hidden_states", None)
+    return BodyOutput(
+        last_hidden_state=hidden.view(rows, -1, hidden.shape[-1]),
+        hidden_states=None if layers is None else tuple(layer.view(rows, -1, layer.shape[-1]) for layer in layers),
+        attentions=getattr(outputs, "attentions", None),
+        router_logits=getattr(outputs, "router_logits", None),
+    )

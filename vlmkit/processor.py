@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-import torch
-from torch import Tensor
 from transformers import AutoProcessor, PreTrainedTokenizerBase, ProcessorMixin
 
-from vlmkit.architecture import Architecture, VisionTower
+from vlmkit.architecture import Architecture
 from vlmkit.auto_map import AUTO_MAP, Referred, write_code
 from vlmkit.batch.batch import Batch
 from vlmkit.batch.calls import as_conversations, read_call
 from vlmkit.batch.collate import Entries, packed, padded
 from vlmkit.batch.image_processor import ImageProcessor
 from vlmkit.batch.portable import listed, portable
-from vlmkit.batch.sample import Pixels, PreparedSample, RenderedImage, limited
+from vlmkit.batch.rendering import Renders
+from vlmkit.batch.sample import PreparedSample, RenderedImage, limited
 from vlmkit.batch.tags import Tags
 from vlmkit.config import VLMConfig
 from vlmkit.conversation import Conversation, Film, Medium, read_conversation
 from vlmkit.layout.laid_out import IGNORE, Layout, Turn
-from vlmkit.layout.pieces import ImageTokens
-from vlmkit.preprocess.changes import changed_tokens
-from vlmkit.preprocess.geometry import ImagePlan, Size
-from vlmkit.preprocess.images import decode
-from vlmkit.preprocess.pixels import render, render_clip
-from vlmkit.preprocess.sampling import Sampling
-from vlmkit.preprocess.video import open_video
 from vlmkit.spec import SpecError
 from vlmkit.tokenizer import PlainTokenizer, check_specials, with_all_told
 
 
-class VLMProcessor(Referred, ProcessorMixin):  # type: ignore[misc]
+class VLMProcessor(Referred, Renders, ProcessorMixin):  # type: ignore[misc]
     """Images and conversations -> tensors, as the architecture's policy, encoder, connector and layout say.
 
     trusts_text: whether `text=` is whole prompts, as if every call said `trusted=True`: for libraries that hand back what
@@ -100,48 +91,6 @@ class VLMProcessor(Referred, ProcessorMixin):  # type: ignore[misc]
     def image_processor(self) -> ImageProcessor:
         """Images without text."""
         return ImageProcessor(self)
-
-    def plan_image(self, size: Size) -> ImageTokens:
-        """What an image of this size becomes: its views and visual tokens. Raises ImageSizeError."""
-        return self.spec.image_tokens(self.spec.policy.plan(size))
-
-    def room(self, planned: Sequence[ImageTokens]) -> list[tuple[Tensor, ...]]:
-        """For the patches of each image, (N, 3*t*p*p) for every set of pixels, those of one set one behind the other in memory: a batch
-        of what is rendered there is put together without a copy."""
-        cuts = [self.spec.cuts(image.plan) for image in planned]
-        sets = []
-        for number, tower in enumerate(self.spec.cutters):
-            counts = [sum(grid.tokens for grid in self.spec.cut(cut[number][1], tower)) for cut in cuts]
-            sets.append(torch.split(torch.empty(sum(counts), tower.encoder.values, dtype=torch.uint8), counts))
-        return list(zip(*sets, strict=True)) if planned else []
-
-    def render_image(self, image: Any, planned: ImageTokens | None = None, out: Sequence[Tensor] | None = None) -> RenderedImage:
-        """Open, plan and render one image, each set of pixels into its place of `out` where that is given. Raises ImageError,
-        ImageSizeError, and ValueError where the image is not of the size that it was planned for."""
-        picture = decode(image)
-        tokens = planned or self.plan_image(Size(*picture.shape[:2]))
-        cuts = self.spec.cuts(tokens.plan)
-        places = [None] * len(cuts) if out is None else out
-        first, *beside = [_cut(picture, *cut, place) for cut, place in zip(cuts, places, strict=True)]
-        return RenderedImage(*first, tokens, tuple(beside))
-
-    def render_film(self, film: Film) -> RenderedImage:
-        """Open, sample, plan and render one film, which is read once for each set of pixels. Raises VideoError, ImageSizeError."""
-        spec, video = self.spec, open_video(film.source, fps=film.fps)
-        times = video.shown(film.sampling or spec.sampling or Sampling())
-        plan = spec.policy.plan_clip(video.size, times)
-        tokens = spec.image_tokens(plan)
-        first, *beside = [_cut_film(video.at(times), *cut, spec.connector.least_frames) for cut in spec.cuts(plan)]
-        threshold = spec.layout.unchanged
-        if threshold is not None:
-            grids = spec.cut(plan, spec.towers[0])
-            kept = changed_tokens(first.pixel_values, grids, tokens.grids, len(plan.views), spec.encoder.std, threshold)
-            tokens = replace(tokens, kept=kept)
-        return RenderedImage(*first, tokens, tuple(beside))
-
-    def render(self, medium: Medium) -> RenderedImage:
-        """What a conversation shows, as encoders take it."""
-        return self.render_film(medium) if isinstance(medium, Film) else self.render_image(medium.source)
 
     def lay_out(self, conversation: Conversation, images: Sequence[RenderedImage], *, add_generation_prompt: bool = False) -> Layout:
         """Token ids, labels and spans of a conversation whose images are rendered already."""
@@ -309,38 +258,6 @@ class VLMProcessor(Referred, ProcessorMixin):  # type: ignore[misc]
         places = ["places"] if self.entries.places else []
         tags = ["tags"] if self.entries.tags is not None else []
         return [name for name in rows if name != "labels"] + ["pixel_values", "grids", *places, *tags, *further]
-
-
-def _cut(picture: Any, tower: VisionTower, plan: ImagePlan, out: Tensor | None = None) -> Pixels:
-    """What a tower sees of a picture (H, W, 3)."""
-    policy = tower.policy
-    cut = render(
-        picture,
-        plan,
-        patch=tower.encoder.patch_size,
-        patch_frames=tower.encoder.patch_frames,
-        resample=policy.resample,
-        antialias=policy.antialias,
-        out=out,
-    )
-    return Pixels(*cut)
-
-
-def _cut_film(frames: Iterable[Any], tower: VisionTower, plan: ImagePlan, least_frames: int) -> Pixels:
-    """What a tower sees of the frames (H, W, 3) of a film."""
-    encoder, policy = tower.encoder, tower.policy
-    return Pixels(
-        *render_clip(
-            frames,
-            plan,
-            patch=encoder.patch_size,
-            patch_frames=encoder.patch_frames,
-            clips=encoder.clips,
-            least_frames=least_frames,
-            resample=policy.resample,
-            antialias=policy.antialias,
-        )
-    )
 
 
 AutoProcessor.register(VLMConfig, VLMProcessor)

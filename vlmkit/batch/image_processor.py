@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from vlmkit.batch.batch import Batch
 from vlmkit.batch.collate import joined
 from vlmkit.batch.portable import image_rows
-
-if TYPE_CHECKING:
-    from vlmkit.processor import VLMProcessor
+from vlmkit.batch.rendering import Renders
 
 
 class ImageProcessor:
@@ -21,7 +19,7 @@ class ImageProcessor:
     """What pipelines would fill pixels up with; nothing is."""
     padding_side: str | None = None
 
-    def __init__(self, of: VLMProcessor) -> None:
+    def __init__(self, of: Renders) -> None:
         self._of = of
 
     def __call__(self, images: Any, return_tensors: str = "pt", **unused: Any) -> Batch:

@@ -112,7 +112,7 @@ def test_rows_put_one_behind_the_other_are_the_same_rows(language: str, monkeypa
     with torch.no_grad():
         apart_rows = built(**batch)
         built.language_model.set_attn_implementation("by_boundaries")
-        monkeypatch.setattr("vlmkit.model.varies", lambda language_model: True)
+        monkeypatch.setattr("vlmkit.speaking.varies", lambda language_model: True)
         assert worst_leak(built, processor) <= TOLERANCE
         together = built(**batch)
         assert apart(together.loss, apart_rows.loss) <= TOLERANCE
