@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -125,14 +125,14 @@ def page(study: Study, found: Sequence[Table]) -> str:
     ]
     for table in found:
         body += [f"<h2>{table.budget:g} of the steps</h2>", _html(table), f"<p>{escape(table.verdict())}</p>"]
-    body += ["<h2>Score over visual tokens</h2>", _picture(lambda axes: draw_scores(axes, last))]
+    body += ["<h2>Score over visual tokens</h2>", _picture("score over visual tokens", lambda axes: draw_scores(axes, last))]
     if len(found) > 1:
         told = correlation(found[0], last)
         words = "cannot be said of so few, or of equal, scores" if told is None else f"{told:.2f}"
         body += [
             "<h2>Does a small budget tell the order?</h2>",
             f"<p>Spearman's rank correlation between {found[0].budget:g} and {last.budget:g} of the steps: {words}.</p>",
-            _picture(lambda axes: draw_budgets(axes, found[0], last)),
+            _picture("scores of the two budgets", lambda axes: draw_budgets(axes, found[0], last)),
         ]
     return _PAGE.format(title=escape(study.path.name), body="\n".join(body))
 
@@ -143,21 +143,24 @@ def correlation(small: Table, large: Table) -> float | None:
 
 
 def draw_scores(axes: Any, table: Table) -> None:
+    middle = _middle([row.tokens for row in table.rows])
     for row in table.rows:
         colour = BLUE if row.candidate.name in table.best else GREY
         axes.errorbar(row.tokens, row.score.mean, yerr=row.score.deviation, fmt="o", color=colour, capsize=4)
-        axes.annotate(row.candidate.name, (row.tokens, row.score.mean), xytext=(8, 4), textcoords="offset points", color=INK)
+        _label(axes, row.candidate.name, row.tokens, row.score.mean, middle)
     axes.set_xlabel("visual tokens of an image")
     axes.set_ylabel("right answers" if table.measure == "right" else "loss")
     axes.margins(x=0.25, y=0.15)
 
 
 def draw_budgets(axes: Any, small: Table, large: Table) -> None:
-    for one, other in _both(small, large):
+    both = _both(small, large)
+    middle = _middle([one.score.mean for one, _ in both])
+    for one, other in both:
         axes.errorbar(
             one.score.mean, other.score.mean, xerr=one.score.deviation, yerr=other.score.deviation, fmt="o", color=BLUE, capsize=4
         )
-        axes.annotate(one.candidate.name, (one.score.mean, other.score.mean), xytext=(8, 4), textcoords="offset points", color=INK)
+        _label(axes, one.candidate.name, one.score.mean, other.score.mean, middle)
     axes.set_xlabel(f"score at {small.budget:g} of the steps")
     axes.set_ylabel(f"score at {large.budget:g} of the steps")
     axes.margins(x=0.25, y=0.15)
@@ -168,14 +171,26 @@ def _both(small: Table, large: Table) -> list[tuple[Row, Row]]:
     return [(row, others[row.candidate.name]) for row in small.rows if row.candidate.name in others]
 
 
-def _picture(draw: Any) -> str:
+def _middle(values: Sequence[float]) -> float:
+    return (min(values) + max(values)) / 2
+
+
+def _label(axes: Any, name: str, x: float, y: float, middle: float) -> None:
+    """Towards the middle, where there is room for words."""
+    left = x > middle
+    axes.annotate(
+        name, (x, y), xytext=(-8 if left else 8, 4), textcoords="offset points", color=INK, horizontalalignment="right" if left else "left"
+    )
+
+
+def _picture(words: str, draw: Callable[[Any], None]) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     draw(figure.subplots())
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
-    return f"<img alt='' src='data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}'>"
+    return f"<img alt='{escape(words)}' src='data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}'>"
 
 
 def _html(table: Table) -> str:
