@@ -13,7 +13,8 @@ from vlmkit.connectors.base import Connector
 from vlmkit.encoders.base import Encoder
 from vlmkit.exchange import followed
 from vlmkit.exchange import problems as problems_of_words
-from vlmkit.features import Grid, GridError
+from vlmkit.features import Grid
+from vlmkit.fit import problems_of_sight
 from vlmkit.fusion.base import Fusion
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.base import TokenLayout
@@ -22,13 +23,13 @@ from vlmkit.preprocess.geometry import Clip, ImagePlan, ImageSizeError, Size
 from vlmkit.preprocess.policies.base import ImagePolicy
 from vlmkit.preprocess.sampling import Sampling
 from vlmkit.spec import Spec, SpecError
+from vlmkit.towers import VisionTower as VisionTower
+from vlmkit.towers import grids_out
+from vlmkit.towers import replan as replan
 from vlmkit.written import read_part
 
 if TYPE_CHECKING:
     from torch import nn
-
-PROBES = (Size(480, 640), Size(640, 480), Size(336, 336), Size(60, 500), Size(3000, 2000))
-"""Sizes on which a combination of parts is tried out before anything is built."""
 
 
 class ArchitectureError(SpecError):
@@ -50,14 +51,6 @@ class Parameters(NamedTuple):
 
 PARTS = Parameters._fields
 """Every parameter of a model belongs to exactly one of these; a stage of training gives each a learning rate, or freezes it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisionTower(Spec):
-    """One way to see: an image policy, and the encoder of the views that it makes."""
-
-    policy: ImagePolicy
-    encoder: Encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,13 +171,7 @@ class Architecture(Spec):
     def grids_out(self, *grids: Sequence[Grid]) -> tuple[Grid, ...]:
         """The grid of every view behind the connector, for the grids of patches that each tower sees. Raises GridError where towers see
         different numbers of views, or parts do not fit."""
-        if len({len(one) for one in grids}) > 1:
-            counts = ", ".join(f"{len(one)} with {tower.policy.kind!r}" for one, tower in zip(grids, self.towers, strict=True))
-            raise GridError(f"towers see different numbers of views of one image: {counts}; join towers whose policies cut alike")
-        return tuple(
-            self.connector.grid_out(*(tower.encoder.grid_out(grid) for tower, grid in zip(self.towers, views, strict=True)))
-            for views in zip(*grids, strict=True)
-        )
+        return grids_out(self.towers, self.connector, *grids)
 
     def tokens(self, size: Size | None = None, *, clip: Clip | None = None) -> int:
         """Visual tokens of one image of this size, or of one film, that the language model receives, or looks at: 234 for 480x640
@@ -201,7 +188,8 @@ class Architecture(Spec):
 
         A language model that lies here is looked at too, and where `words` its tokenizer; one that only a hub has is not looked up.
         """
-        return list(dict.fromkeys((*self._problems(), *self._problems_of_language(words))))
+        of_sight = problems_of_sight(self.towers, self.connector, self.fusion, self.layout, self.language_model)
+        return list(dict.fromkeys((*of_sight, *self._problems_of_language(words))))
 
     def validate(self, *, words: bool = True) -> Self:
         """This architecture. Raises ArchitectureError with every one of its `problems` where it has any."""
@@ -218,30 +206,6 @@ class Architecture(Spec):
         widths = tuple(tower.encoder.dim_out for tower in self.towers)
         return self.connector.build(widths[0] if self.connector.towers == 1 else widths, self.fusion.dim_visual(self.language_model.dim))
 
-    def _problems(self) -> Iterator[str]:
-        wanted = self.connector.towers
-        if wanted is not None and wanted != len(self.towers):
-            yield (
-                f"connector {self.connector.kind!r} takes the features of {wanted} tower(s), but the architecture has {len(self.towers)} "
-                f"({', '.join(tower.encoder.kind for tower in self.towers)}); use 'joined' around it, or {wanted} tower(s)"
-            )
-            return
-        merge = self.connector.merge
-        unaligned = []
-        for tower in self.towers:
-            patch = tower.encoder.patch_size
-            for problem in tower.policy.problems(patch * merge):
-                unaligned.append(problem)
-                yield f"{problem} (patch {patch} of encoder {tower.encoder.kind!r}, merge {merge} of connector {self.connector.kind!r})"
-        widths = tuple(tower.encoder.dim_out for tower in self.towers)
-        try:
-            yield from self.connector.problems(widths[0] if wanted == 1 else widths, self.fusion.dim_visual(self.language_model.dim))
-        except SpecError as error:
-            yield str(error)
-        yield from self.fusion.problems(self.layout)
-        if not unaligned:
-            yield from self._probe()
-
     def _problems_of_language(self, words: bool) -> Iterator[str]:
         language_model = self.language_model
         if not language_model.is_here:
@@ -255,41 +219,6 @@ class Architecture(Spec):
                 yield str(error)
         if words:
             yield from problems_of_words(self.layout, language_model)
-
-    def _probe(self) -> Iterator[str]:
-        for size in PROBES:
-            try:
-                plans = [tower.policy.plan(size) for tower in self.towers]
-            except ImageSizeError:
-                continue
-            if len({len(plan.views) for plan in plans}) > 1:
-                counts = ", ".join(f"{len(plan.views)} ({tower.policy.kind})" for plan, tower in zip(plans, self.towers, strict=True))
-                yield f"towers see different numbers of views of an image of {size}: {counts}; join towers whose policies cut alike"
-                return
-            fits = True
-            for views in dict.fromkeys(zip(*(plan.views for plan in plans), strict=True)):
-                try:
-                    self.grids_out(*([view.grid(tower.encoder.patch_size)] for view, tower in zip(views, self.towers, strict=True)))
-                except GridError as error:
-                    for view, tower in zip(views, self.towers, strict=True):
-                        yield (
-                            f"policy {tower.policy.kind!r} cuts views of {view} pixels (height x width), with encoder "
-                            f"{tower.encoder.kind!r} (patch {tower.encoder.patch_size}) and connector {self.connector.kind!r}: {error}"
-                        )
-                    fits = False
-            for plan, tower in zip(plans if fits else (), self.towers, strict=fits):
-                try:
-                    tower.encoder.check_tiles(plan)
-                except GridError as error:
-                    yield (
-                        f"policy {tower.policy.kind!r} cuts an image of {size} into {len(plan.views)} views, with encoder "
-                        f"{tower.encoder.kind!r} and connector {self.connector.kind!r}: {error}"
-                    )
-
-
-def replan(policy: ImagePolicy, plan: ImagePlan) -> ImagePlan:
-    """What another policy does with the same picture, or with the same frames of a film."""
-    return policy.plan_clip(plan.source, plan.times) if plan.times else policy.plan(plan.source)
 
 
 _FAMILIES: dict[str, type[Spec]] = {
