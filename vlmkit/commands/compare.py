@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.commands import UsageError
 from vlmkit.commands.choice import add_plugin_option, described, load_plugins
 from vlmkit.commands.table import print_table
-from vlmkit.commands.terminal import printable, say
+from vlmkit.commands.terminal import say
 
 if TYPE_CHECKING:
-    from vlmkit.comparing.trial import Trial
     from vlmkit.comparing.world import World
 
 FAMILIES = ("policy", "encoder", "connector", "layout", "fusion", "language_model")
@@ -91,6 +90,7 @@ def _compare(arguments: Namespace, found: tuple[Any, ...], worlds: dict[float, W
     from rich.console import Console
 
     from vlmkit.comparing import report
+    from vlmkit.comparing.progress import StudyProgress
     from vlmkit.comparing.study import Study
     from vlmkit.files import write_whole
     from vlmkit.training.run import RunDirectory
@@ -112,13 +112,9 @@ def _compare(arguments: Namespace, found: tuple[Any, ...], worlds: dict[float, W
         directory.clear()
     directory.begin({"kind": "comparison"})
     study.write()
-    console = Console(stderr=True, markup=False, highlight=False)
-
-    def told(trial: Trial, done: int, total: int) -> None:
-        console.print(printable(f"{done} of {total}: {trial.name}"), soft_wrap=True)
-
     try:
-        study.run(jobs, told, devices)
+        with StudyProgress(Console(stderr=True, markup=False, highlight=False), study, jobs) as progress:
+            study.run(jobs, progress.done, devices, progress.watch)
     except KeyboardInterrupt:
         say(f"stopped; the same command goes on with what stands in {study.path}", file=sys.stderr)
         raise

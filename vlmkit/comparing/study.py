@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -24,6 +25,9 @@ from vlmkit.training.run import RunError
 STUDY = "study.json"
 PAUSE = 0.2
 """Seconds between two looks at processes."""
+
+
+Watch = Callable[[Sequence[Trial], Sequence[Trial], int], None]
 
 
 class TrialError(RuntimeError):
@@ -75,6 +79,13 @@ class Study:
 
     def trials(self) -> Iterator[Trial]:
         """Warm-ups first, then every candidate under each seed and budget: what has more seeds comes before what has more budgets."""
+        yield from self._by_name.values()
+
+    @functools.cached_property
+    def _by_name(self) -> dict[str, Trial]:
+        return {trial.name: trial for trial in self._planned()}
+
+    def _planned(self) -> Iterator[Trial]:
         warmed: dict[str, Trial] = {}
         world = next(iter(self.worlds.values()))
         if world.warm_up:
@@ -91,7 +102,7 @@ class Study:
                     yield Trial(name, candidate.architecture, seed, of_budget, self._pictures(seed, budget), warm)
 
     def trial(self, name: str) -> Trial:
-        return next(trial for trial in self.trials() if trial.name == name)
+        return self._by_name[name]
 
     def name(self, candidate: Candidate, seed: int, budget: float) -> str:
         return f"trials/{_short(candidate.name)}-seed{seed}-x{budget:g}"
@@ -109,7 +120,7 @@ class Study:
     def digest(self, trial: Trial) -> str:
         """Of all that a result follows from."""
         warmed = self.trial(trial.warm).architecture.to_dict() if trial.warm else None
-        stages = [stage.to_dict() for stage in trial.world.warm_up] if trial.warms else trial.world.description()
+        stages = [stage.to_dict() for stage in trial.stages] if trial.warms else trial.world.description()
         parts = [trial.architecture.to_dict(), warmed, trial.seed, stages, self.threads]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -127,15 +138,19 @@ class Study:
             )
         return found
 
-    def run(self, jobs: int, told: Callable[[Trial, int, int], None], devices: int = 0) -> None:
+    def run(self, jobs: int, told: Callable[[Trial, int, int], None], devices: int = 0, watch: Watch | None = None) -> None:
         """Every trial that has no result, `jobs` at a time. told: called with each that is done, how many are and how many there are.
-        devices: GPUs, of which each process sees one.
+        devices: GPUs, of which each process sees one. watch: called every second with the trials at work, those that wait, and how
+        many are done.
 
         Raises TrialError when all others are done, and KeyboardInterrupt after the processes have saved their states.
         """
         every = list(self.trials())
         waiting = [trial for trial in every if self._result(trial) is None]
-        done, failed, at_work = len(every) - len(waiting), dict[str, str](), dict[int, tuple[Trial, subprocess.Popen[bytes]]]()
+        unfinished = {trial.name for trial in waiting}
+        failed: dict[str, str] = {}
+        at_work: dict[int, tuple[Trial, subprocess.Popen[bytes]]] = {}
+        watched = time.monotonic() - 1
         try:
             while waiting or at_work:
                 for slot, (trial, process) in list(at_work.items()):
@@ -145,14 +160,17 @@ class Study:
                     if process.returncode:
                         failed[trial.name] = self._last_words(trial.name, process.returncode)
                     else:
-                        done += 1
-                        told(trial, done, len(every))
+                        unfinished.remove(trial.name)
+                        told(trial, len(every) - len(unfinished), len(every))
                 waiting = [trial for trial in waiting if trial.warm not in failed]
-                ready = [trial for trial in waiting if not trial.warm or self._result(self.trial(trial.warm)) is not None]
+                ready = [trial for trial in waiting if trial.warm not in unfinished]
                 free = [slot for slot in range(jobs) if slot not in at_work]
                 for slot, trial in zip(free, ready, strict=False):
                     waiting.remove(trial)
                     at_work[slot] = (trial, self._begin(trial, slot, devices))
+                if watch is not None and time.monotonic() - watched >= 1:
+                    watched = time.monotonic()
+                    watch([trial for trial, _ in at_work.values()], waiting, len(every) - len(unfinished))
                 time.sleep(PAUSE)
         except BaseException:
             _stop([process for _, process in at_work.values()])

@@ -24,6 +24,7 @@ from vlmkit.files import write_whole
 
 if TYPE_CHECKING:
     from vlmkit.model import VLM
+    from vlmkit.training.stage import Stage
 
 RESULT, WEIGHTS = "result.json", "warm.safetensors"
 WARMED = ("encoder.", "language_model.")
@@ -42,6 +43,11 @@ class Trial:
     """The trial in which its tower and language model learned before; empty for none."""
     warms: bool = False
     """Whether it is such a trial itself."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Those that it goes through."""
+        return self.world.warm_up if self.warms else self.world.stages
 
 
 def run(trial: Trial, study: Path, threads: int, digest: str, told: Callable[[str], None] = print) -> dict[str, Any]:
@@ -63,8 +69,7 @@ def run(trial: Trial, study: Path, threads: int, digest: str, told: Callable[[st
 
     torch.set_num_threads(threads)
     run, world = RunDirectory(study / trial.name), trial.world
-    stages = world.warm_up if trial.warms else world.stages
-    run.begin({"architecture": trial.architecture.to_dict(), "seed": trial.seed, "stages": [stage.to_dict() for stage in stages]})
+    run.begin({"architecture": trial.architecture.to_dict(), "seed": trial.seed, "stages": [stage.to_dict() for stage in trial.stages]})
     try:
         folder = trial.folder
         if not trial.warms:
@@ -84,7 +89,7 @@ def run(trial: Trial, study: Path, threads: int, digest: str, told: Callable[[st
             console=Console(quiet=True),
             workers=0,
         )
-        for stage in stages:
+        for stage in trial.stages:
             if stage.name not in trainer.done:
                 told(f"{stage.name}, {stage.steps} steps")
                 trainer.train(stage, world.batches(stage, processor, folder, trial.seed), **world.further(stage, trainer.model))
@@ -96,7 +101,7 @@ def run(trial: Trial, study: Path, threads: int, digest: str, told: Callable[[st
             save_warmed(model, run.path / WEIGHTS)
         else:
             told("held-out questions")
-            found["step_seconds"] = _step_seconds([record for record in read_metrics(run.path) if record["stage"] == stages[-1].name])
+            found["step_seconds"] = _step_seconds([record for record in read_metrics(run.path) if record["stage"] == trial.stages[-1].name])
             begun = time.perf_counter()
             found["scores"] = world.scores(model, processor)
             found["asking_seconds"] = round(time.perf_counter() - begun, 2)
