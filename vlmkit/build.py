@@ -115,7 +115,7 @@ def load(
     not read.
     """
     from vlmkit.checkpoint_directory import checkpoint_directory
-    from vlmkit.checkpoint_files import look_at, reading, refuse_whole_numbers
+    from vlmkit.checkpoint_files import look_at, reading
     from vlmkit.checkpoints import family_of, model_type_of
 
     place, wanted = _device(device), None if dtype is None else _dtype(dtype)
@@ -125,7 +125,6 @@ def load(
         family = family_of(model_type, path)
         with reading(path):
             model, processor = family.load(path, wanted)
-            refuse_whole_numbers(path, model)
         if attn_implementation is not None:
             model.set_attn_implementation(attn_implementation)
         return model.to(place), processor
@@ -138,9 +137,11 @@ def resolve(model: Named | os.PathLike[str]) -> Architecture:
 
 
 def _from_directory(directory: Any, expected: Architecture | None, device: Any, dtype: Any, attention: Any = None) -> VLM:
-    from vlmkit.checkpoint_files import look_at, reading, refuse_whole_numbers
+    from vlmkit.checkpoint_files import look_at, reading
+    from vlmkit.checkpoint_weights import read_model
     from vlmkit.config import VLMConfig
     from vlmkit.model import VLM
+    from vlmkit.renamed import RENAMED
 
     look_at(directory)
     refuse_other_type(directory)
@@ -148,14 +149,10 @@ def _from_directory(directory: Any, expected: Architecture | None, device: Any, 
         config = VLMConfig.from_pretrained(directory)
     if expected is not None:
         check_parts(directory, config.spec, expected)
-    # Mismatched sizes are refused below, by name, and not by a message that points at a table printed before it.
-    options = {"dtype": dtype or "auto", "output_loading_info": True, "ignore_mismatched_sizes": True}
-    if attention is not None:
-        options["attn_implementation"] = attention
+    options = {"dtype": dtype or "auto"} | ({} if attention is None else {"attn_implementation": attention})
     with reading(directory):
-        model, info = VLM.from_pretrained(directory, config=config, **options)
-        refuse_whole_numbers(directory, model)
-    wrong = {name: sorted(info[name]) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if info.get(name)}
+        model, info = read_model(VLM, directory, config=config, key_mapping=RENAMED, **options)
+    wrong = {name: sorted(info[name]) for name in ("missing_keys", "unexpected_keys") if info.get(name)}
     if wrong:
         raise SpecError(f"{directory}: " + "; ".join(f"{name.replace('_', ' ')}: {some(keys)}" for name, keys in wrong.items()))
     evaluating: VLM = model.to(device).eval()
@@ -207,15 +204,17 @@ def some(keys: list[Any]) -> str:
 
 def _pretrained(config: Any) -> VLM:
     """Encoder and language model from their published checkpoints; what has none stays random."""
+    from vlmkit.checkpoint_weights import read_model
+
     model = seeing(config)
     spec = config.spec
     checkpoint = spec.language_model.checkpoint
     refuse_unreachable(checkpoint, "config.json", spec.language_model.revision)
-    language_model, info = spec.language_model.model_class(config.text_config).from_pretrained(
+    language_model, info = read_model(
+        spec.language_model.model_class(config.text_config),
         checkpoint,
         config=config.text_config,
         dtype=config.dtype,
-        output_loading_info=True,
         **({} if spec.language_model.revision is None else {"revision": spec.language_model.revision}),
     )
     if differing := sorted({str(key) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info.get(name, ())}):

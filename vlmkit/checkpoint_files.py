@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmkit.checkpoint_directory import CheckpointError
+from vlmkit.foreign import words_of
 from vlmkit.spec import SpecError
 
 LARGEST_JSON = 16 << 20
@@ -34,7 +35,6 @@ CONFIGS = (
 LONG = ("tokenizer.json", "vocab.json", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "tekken.json", "*.tiktoken")
 TEXTS = ("chat_template.jinja", "merges.txt", "tokenizer.model", "vocab.txt")
-_WHOLE = re.compile(r"[IU]\d+|BOOL")
 _DEPTH = re.compile(r"(^|_)(n_layer|layers|depth|blocks)$")
 _LABELS = ("num_labels", "id2label", "label2id")
 _ADDED = ("added_tokens", "added_tokens_decoder", "additional_special_tokens", "extra_special_tokens")
@@ -93,25 +93,6 @@ def read_object(path: Path, most: int = LARGEST_JSON) -> dict[str, Any]:
     return found
 
 
-def refuse_whole_numbers(directory: str | os.PathLike[str], model: Any) -> None:
-    """Raise DamagedCheckpointError where a file stores whole numbers under the name of a weight: torch would take them for the values.
-    model: a torch module of the directory; buffers such as position_ids are whole numbers by right."""
-    weights = {name.rpartition(".")[2] for name, _ in model.named_parameters()}
-    for path in sorted(Path(directory).glob("*.safetensors")):
-        for name, said in _header(path).items():
-            stored = said.get("dtype") if name.rpartition(".")[2] in weights else None
-            if stored is not None and _WHOLE.fullmatch(stored):
-                raise DamagedCheckpointError(
-                    f"{path}: {name} is stored as whole numbers ({stored}), expected floating ones; save the weights unquantised"
-                )
-
-
-def _header(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        found: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return found
-
-
 @contextmanager
 def reading(directory: str | os.PathLike[str]) -> Iterator[None]:
     """What other libraries raise while they read a directory becomes a DamagedCheckpointError that names the file, where one is to blame.
@@ -125,7 +106,7 @@ def reading(directory: str | os.PathLike[str]) -> Iterator[None]:
             raise SpecError(f"{os.fspath(directory)}: {error}") from None
         if type(error).__module__.partition(".")[0] == "vlmkit":
             raise
-        where, reason = blamed(Path(directory)) or (Path(directory), _line(error))
+        where, reason = blamed(Path(directory)) or (Path(directory), words_of(error))
         raise DamagedCheckpointError(f"{where} cannot be read: {reason}; fetch or write it again") from error
 
 
@@ -151,7 +132,7 @@ def blamed(directory: Path) -> tuple[Path, str] | None:
                 opens(path)
             except Exception as error:
                 # torch's own words ask for weights_only=False, which would run what lies in the file.
-                reason = "it holds more than tensors, or is cut; nothing of it was run" if opens is older else _line(error)
+                reason = "it holds more than tensors, or is cut; nothing of it was run" if opens is older else words_of(error)
                 return path, reason
     if any(directory.glob("*.safetensors")) and not any(any(directory.glob(pattern)) for pattern in TOKENIZERS):
         return directory, "it holds no tokenizer (tokenizer.json)"
@@ -226,10 +207,3 @@ def _refuse_more(path: Path, field: str, value: Any, most: int) -> None:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _line(error: Exception) -> str:
-    """What an error of another library says, in one line, with its kind."""
-    lines = str(error).strip().splitlines()
-    told = lines[0] if lines else ""
-    return f"{type(error).__name__}: {told}"[:300]

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from vlmkit.architecture import Architecture
 from vlmkit.build import build, building, check_parts, refuse_other_type, resolve, seeing
+from vlmkit.checkpoint_weights import read_model
 from vlmkit.converted import Converted, refuse
 from vlmkit.experts_module import redraw_routers
 from vlmkit.experts_weights import Copied, routers_of
@@ -265,9 +266,7 @@ def published_alone(described: Any, model: VLM, language_model: Any) -> WeightSo
     if not files:
         warnings.warn(f"{described.checkpoint} has no safetensors files: every process loads it whole; convert it", stacklevel=4)
         revision = {} if described.revision is None else {"revision": described.revision}
-        whole, info = type(language_model).from_pretrained(
-            described.checkpoint, config=model.config.text_config, dtype="auto", output_loading_info=True, **revision
-        )
+        whole, info = read_model(type(language_model), described.checkpoint, config=model.config.text_config, dtype="auto", **revision)
         refuse(described.checkpoint, {what.replace("_", " "): sorted(map(str, info.get(what, ()))) for what in KEYS})
         return HeldWeights(whole.state_dict())
     found = Converted(language_model, Stored(files), described.checkpoint)

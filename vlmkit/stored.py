@@ -63,6 +63,9 @@ class Stored:
     def shape(self, name: str) -> tuple[int, ...]:
         return self.places[name].shape
 
+    def dtype(self, name: str) -> torch.dtype:
+        return self.places[name].dtype
+
     def read(self, name: str, start: int, length: int) -> Tensor:
         """(length,): values [start, start + length) of the flattened tensor, in the stored dtype. Raises IndexError outside of it."""
         place = self.places[name]

@@ -211,6 +211,16 @@ def test_load_pretrained_from_a_file_of_open_clip(tmp_path, form, changes):
     assert torch.equal(features(meta, GRIDS[1]), features(tower, GRIDS[1]))
 
 
+@pytest.mark.parametrize("file", ["visual.pt", "visual.pth", "visual.bin", "visual.safetensors"])
+def test_whole_numbers_are_no_weights(tmp_path, file):
+    weights = theirs().state_dict()
+    weights |= {"ln_pre.weight": weights["ln_pre.weight"].to(torch.int32)}
+    (save_file if file.endswith("safetensors") else torch.save)(weights, tmp_path / file)
+    spec = tiny("open_clip", checkpoint=str(tmp_path / file))
+    with pytest.raises(SpecError, match=r"ln_pre\.weight is stored as whole numbers \(torch\.int32\)"):
+        spec.load_pretrained(spec.build())
+
+
 def test_weights_that_do_not_fit_are_listed(tmp_path):
     weights = theirs(image_size=24, no_ln_pre=True).state_dict() | {"extra.weight": torch.zeros(3)}
     save_file(weights, tmp_path / "other.safetensors")

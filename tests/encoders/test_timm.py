@@ -165,6 +165,16 @@ def test_load_pretrained_from_a_file_of_timm(tmp_path, model, changes):
     assert torch.equal(features(tower, GRIDS[1]), features(ours(reference, model, **changes), GRIDS[1]))
 
 
+@pytest.mark.parametrize("file", ["model.pt", "model.pth", "model.bin", "model.safetensors"])
+def test_whole_numbers_are_no_weights(tmp_path, file):
+    weights = theirs("vit_base_patch16_224").state_dict()
+    weights["blocks.1.norm1.weight"] = weights["blocks.1.norm1.weight"].to(torch.int32)
+    (save_file if file.endswith("safetensors") else torch.save)(weights, tmp_path / file)
+    spec = tiny("timm", model="vit_base_patch16_224", checkpoint=str(tmp_path / file))
+    with pytest.raises(SpecError, match=r"blocks\.1\.norm1\.weight is stored as whole numbers"):
+        spec.load_pretrained(spec.build())
+
+
 def test_weights_that_do_not_fit_are_listed(tmp_path):
     weights = theirs("vit_base_patch16_224").state_dict()
     weights["blocks.7.norm1.weight"] = weights.pop("blocks.1.norm1.weight")

@@ -71,12 +71,13 @@ class Family(ABC):
         """
         from transformers import AutoProcessor, initialization
 
+        from vlmkit.checkpoint_weights import read_model
         from vlmkit.config import VLMConfig
         from vlmkit.model import VLM
         from vlmkit.processor import VLMProcessor
 
         published = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
-        reference, report = self.reference().from_pretrained(directory, dtype=dtype or "auto", output_loading_info=True)
+        reference, report = read_model(self.reference(), directory, dtype=dtype or "auto")
         refuse_incomplete(directory, report, (*self.unread, *self.pooling))
         refuse_other_placeholders(reference.config, published)
         say_left_out(directory, self.weights_left_out(reference, report))
@@ -182,22 +183,49 @@ def translate(name: str, *steps: Renames, to_ours: bool) -> str:
     return name
 
 
+def made_of(architecture: Architecture, weights: dict[str, Tensor], source: str, dtype: torch.dtype) -> VLM:
+    """The model in evaluation mode of tensors under vlmkit's names, in this dtype. Raises SpecError as `take_over` does, before anything is
+    allocated."""
+    from transformers import initialization
+
+    from vlmkit.config import VLMConfig
+    from vlmkit.model import VLM
+    from vlmkit.sliced import bare_of
+
+    refuse_other(bare_of(architecture, dtype), weights, source)
+    with initialization.no_init_weights():
+        model = VLM(VLMConfig(architecture=architecture.to_dict(), dtype=dtype))
+    take_over(model, {name: tensor.to(dtype) for name, tensor in weights.items()}, source)
+    evaluating: VLM = model.eval()
+    return evaluating
+
+
 def take_over(model: PreTrainedModel, weights: dict[str, Tensor], source: str) -> None:
-    """Give tensors to a model without copying. Raises SpecError listing keys and shapes that do not fit."""
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    """Give tensors to a model without copying. Raises SpecError listing keys, shapes and types that do not fit."""
+    refuse_other(model, weights, source)
+    model.load_state_dict(weights, assign=True)
+    model.tie_weights()
+
+
+def refuse_other(model: PreTrainedModel, weights: dict[str, Tensor], source: str) -> None:
+    """Raise SpecError listing keys, shapes and types that do not fit a model."""
+    expected = model.state_dict()
     problems = [
         *(f"missing {name}" for name in sorted(expected.keys() - weights.keys())),
         *(f"unexpected {name}" for name in sorted(weights.keys() - expected.keys())),
         *(
-            f"{name} is {tuple(weights[name].shape)}, expected {tuple(shape)}"
-            for name, shape in expected.items()
-            if name in weights and weights[name].shape != shape
+            f"{name} is {tuple(weights[name].shape)}, expected {tuple(own.shape)}"
+            for name, own in expected.items()
+            if name in weights and weights[name].shape != own.shape
+        ),
+        *(
+            f"{name} is stored as whole numbers ({weights[name].dtype}), expected floating ones"
+            for name, own in expected.items()
+            if name in weights and own.is_floating_point() and not weights[name].is_floating_point()
         ),
     ]
     if problems:
         raise SpecError(f"{source} does not fit: {some(problems)}")
-    model.load_state_dict(weights, assign=True)
-    model.tie_weights()
 
 
 def say_left_out(directory: str, modules: dict[str, int]) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vlmkit.architecture import Architecture
-from vlmkit.checkpoints.family import take_over
+from vlmkit.checkpoints.family import made_of
 from vlmkit.checkpoints.molmo_weights import EMBEDDINGS, PREFIX, RESBLOCK, VISION, to_ours, to_theirs
 from vlmkit.checkpoints.published import read_json, read_weights, write_json, write_weights
 from vlmkit.connectors.attention_pool import AttentionPool
@@ -54,21 +54,13 @@ class Molmo:
     def load(self, directory: str, dtype: torch.dtype | None = None) -> tuple[VLM, VLMProcessor]:
         """Model and processor of a published directory, in its own dtype unless another is asked for. Raises SpecError for what vlmkit
         does not build, and listing keys that are missing or unexpected."""
-        from transformers import initialization
-
-        from vlmkit.config import VLMConfig
-        from vlmkit.model import VLM
         from vlmkit.processor import VLMProcessor
         from vlmkit.tokenizer import load_tokenizer
 
         architecture, theirs = self.described(directory).validate(), read_weights(directory)
-        if dtype is not None:
-            theirs = {name: value.to(dtype) for name, value in theirs.items()}
-        kind = next(iter(theirs.values())).dtype
-        with initialization.no_init_weights():
-            model = VLM(VLMConfig(architecture=architecture.to_dict(), dtype=kind))
-        take_over(model, to_ours(theirs, architecture), directory)
-        return model.eval(), VLMProcessor(load_tokenizer(directory), architecture=architecture.to_dict())
+        kind = next(iter(theirs.values())).dtype if dtype is None else dtype
+        model = made_of(architecture, to_ours(theirs, architecture), directory, kind)
+        return model, VLMProcessor(load_tokenizer(directory), architecture=architecture.to_dict())
 
     def described(self, directory: str) -> Architecture:
         """The architecture of a published directory, of which no weights are read but their shapes. Raises SpecError."""

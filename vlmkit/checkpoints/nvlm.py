@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vlmkit.architecture import Architecture
-from vlmkit.checkpoints.family import take_over
+from vlmkit.checkpoints.family import made_of
 from vlmkit.checkpoints.published import read_json, read_weights, refuse_unknown, write_json, write_weights
 from vlmkit.connectors.mlp import Mlp
 from vlmkit.connectors.pixel_shuffle import PixelShuffle
@@ -70,20 +70,12 @@ NO_MATTER = ("pad_token_id", "dtype", "initializer_range", "use_cache", "max_win
 
 class NVLM:
     def load(self, directory: str, dtype: torch.dtype | None = None) -> tuple[VLM, VLMProcessor]:
-        from transformers import initialization
-
-        from vlmkit.config import VLMConfig
-        from vlmkit.model import VLM
         from vlmkit.processor import VLMProcessor
 
         architecture, tokenizer = self.described(directory), tokenizer_of(directory)
         weights = to_ours(read_weights(directory), architecture)
-        if dtype is None:
-            dtype = next(iter(weights.values())).dtype
-        with initialization.no_init_weights():
-            model = VLM(VLMConfig(architecture=architecture.to_dict(), dtype=dtype))
-        take_over(model, {name: tensor.to(dtype) for name, tensor in weights.items()}, directory)
-        return model.eval(), VLMProcessor(tokenizer, architecture=architecture.to_dict())
+        model = made_of(architecture, weights, directory, next(iter(weights.values())).dtype if dtype is None else dtype)
+        return model, VLMProcessor(tokenizer, architecture=architecture.to_dict())
 
     def described(self, directory: str) -> Architecture:
         return architecture_of(read_json(directory, "config.json"), tokenizer_of(directory)).validate()

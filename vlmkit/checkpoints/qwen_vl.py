@@ -20,7 +20,7 @@ from einops import rearrange
 from torch import Tensor
 
 from vlmkit.architecture import Architecture
-from vlmkit.checkpoints.family import Renames, take_over, translate
+from vlmkit.checkpoints.family import Renames, made_of, translate
 from vlmkit.checkpoints.published import read_json, read_weights, refuse_unknown, write_json, write_weights
 from vlmkit.connectors.positions import sincos_2d
 from vlmkit.connectors.resampler import Resampler
@@ -103,22 +103,16 @@ SPLIT = ("q_proj", "k_proj", "v_proj")
 
 class QwenVL:
     def load(self, directory: str, dtype: torch.dtype | None = None) -> tuple[VLM, VLMProcessor]:
-        from transformers import initialization
-
-        from vlmkit.config import VLMConfig
-        from vlmkit.model import VLM
         from vlmkit.processor import VLMProcessor
 
         architecture, tokenizer = self._read(directory)
         weights = to_ours(read_weights(directory), architecture)
         if dtype is None:
             dtype = weights["language_model.lm_head.weight"].dtype
-        with initialization.no_init_weights():
-            model = VLM(VLMConfig(architecture=architecture.to_dict(), dtype=dtype))
-        take_over(model, {name: tensor.to(dtype) for name, tensor in weights.items()}, directory)
+        model = made_of(architecture, weights, directory, dtype)
         for name, value in _sampling(directory).items():
             setattr(model.generation_config, name, value)
-        return model.eval(), VLMProcessor(tokenizer, architecture=architecture.to_dict())
+        return model, VLMProcessor(tokenizer, architecture=architecture.to_dict())
 
     def described(self, directory: str) -> Architecture:
         return self._read(directory)[0]

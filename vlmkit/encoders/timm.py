@@ -183,7 +183,7 @@ class Timm(ViT):
         import timm
         import torch
 
-        from vlmkit.encoders.loading import fill
+        from vlmkit.encoders.loading import fill, refuse_whole_numbers
         from vlmkit.encoders.timm_towers import TimmTower
 
         if self.checkpoint is None:
@@ -205,10 +205,17 @@ class Timm(ViT):
             # timm loads without a head loosely, and only logs what does not fit.
             vit.register_load_state_dict_post_hook(note)
             convert = getattr(sys.modules[type(vit).__module__], "checkpoint_filter_fn", None)
+
+            def converted(weights: Any, *model: Any) -> Any:
+                """As timm's own, whose values are not whole numbers where they stand for weights: copied, they would be taken for those."""
+                found = weights if convert is None else convert(weights, *model)
+                refuse_whole_numbers(vit.state_dict(), found, str(self.checkpoint))
+                return found
+
             if not local and (hub := vit.pretrained_cfg.get("hf_hub_id")):
                 refuse_unreachable(hub.partition("@")[0], ("model.safetensors", "pytorch_model.bin"))
             try:
-                timm.models.load_pretrained(vit, vit.pretrained_cfg, num_classes=0, filter_fn=convert, strict=False)
+                timm.models.load_pretrained(vit, vit.pretrained_cfg, num_classes=0, filter_fn=converted, strict=False)
             except RuntimeError as error:
                 raise SpecError(f"timm cannot load {self.checkpoint} into {self.model!r}: {error}") from error
             self.prune(vit)
