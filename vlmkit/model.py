@@ -16,6 +16,7 @@ from vlmkit.body import Body, BodyOutput
 from vlmkit.config import VLMConfig
 from vlmkit.encoders.unused import freeze_unused
 from vlmkit.features import Features
+from vlmkit.files import writing
 from vlmkit.fusion.incoming import FusionError, Incoming
 from vlmkit.generation import Generates
 from vlmkit.losses import supervised_columns
@@ -223,7 +224,8 @@ class VLM(Referred, Resizes, Sees, Speaks, Generates, PreTrainedModel, Generatio
         refuse_wrapped(self)
         if os.path.isfile(save_directory):
             raise NotADirectoryError(f"{save_directory} is a file; name a directory to save to")
-        super().save_pretrained(save_directory, max_shard_size=max_shard_size, **kwargs)
+        with writing(save_directory):
+            super().save_pretrained(save_directory, max_shard_size=max_shard_size, **kwargs)
 
 
 AutoModelForImageTextToText.register(VLMConfig, VLM)

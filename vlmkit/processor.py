@@ -19,6 +19,7 @@ from vlmkit.batch.sample import PreparedSample, RenderedImage, limited
 from vlmkit.batch.tags import Tags
 from vlmkit.config import VLMConfig
 from vlmkit.conversation import Conversation, Film, Medium, read_conversation
+from vlmkit.files import writing
 from vlmkit.layout.laid_out import IGNORE, Layout, Turn
 from vlmkit.spec import SpecError
 from vlmkit.tokenizer import PlainTokenizer, check_specials, with_all_told
@@ -247,8 +248,9 @@ class VLMProcessor(Referred, Renders, ProcessorMixin):  # type: ignore[misc]
 
     def save_pretrained(self, save_directory: Any, *arguments: Any, **options: Any) -> list[str]:
         """As transformers, with the lines of code that `auto_map` names."""
-        written: list[str] = super().save_pretrained(save_directory, *arguments, **options)
-        write_code(save_directory)
+        with writing(save_directory):
+            written: list[str] = super().save_pretrained(save_directory, *arguments, **options)
+            write_code(save_directory)
         return written
 
     @property

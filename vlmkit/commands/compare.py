@@ -111,7 +111,11 @@ def _compare(arguments: Namespace, found: tuple[Any, ...], worlds: dict[float, W
     if arguments.fresh:
         directory.clear()
     directory.begin({"kind": "comparison"})
-    study.write()
+    try:
+        study.write()
+    except BaseException:
+        directory.unlock()
+        raise
     try:
         with StudyProgress(Console(stderr=True, markup=False, highlight=False), study, jobs) as progress:
             study.run(jobs, progress.done, devices, progress.watch)

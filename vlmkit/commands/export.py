@@ -15,6 +15,7 @@ from pathlib import Path
 from vlmkit.commands.checkpoint import find_checkpoint
 from vlmkit.commands.choice import add_plugin_option, load_plugins
 from vlmkit.commands.terminal import say
+from vlmkit.files import writing
 
 FORMATS = ("transformers",)
 
@@ -42,11 +43,8 @@ def run(arguments: Namespace) -> None:
     if not sys.stderr.isatty():
         disable_progress_bar()
     model, processor = vlmkit.load(source, dtype=arguments.dtype)
-    try:
-        with whole_directory(target) as partial:
-            export(model, processor, partial)
-    except OSError as error:
-        raise TargetError(f"cannot write {str(target)!r}: {error.strerror or error}") from None
+    with whole_directory(target) as partial:
+        export(model, processor, partial)
     say(target)
 
 
@@ -68,16 +66,26 @@ def check_target(target: Path) -> None:
 @contextmanager
 def whole_directory(target: Path) -> Iterator[Path]:
     """A directory to write to, beside `target`. Its files are where they belong once all are written, and gone where that
-    failed."""
-    target = target.resolve()
+    failed. Raises TargetError where the disk does not take them."""
+    asked, target = target, target.resolve()
     partial = target.with_name(f".{target.name}.{os.getpid()}")
-    partial.mkdir()
+    moved: list[Path] = []
     try:
-        yield partial
-        if target.is_dir():  # it may be somebody's current directory: it is filled, not replaced
-            for file in partial.iterdir():
-                shutil.move(file, target / file.name)
-        else:
-            partial.rename(target)
+        with writing(target):
+            partial.mkdir()
+            yield partial
+            if target.is_dir():  # it may be somebody's current directory: it is filled, not replaced
+                for file in partial.iterdir():
+                    moved.append(target / file.name)
+                    file.rename(moved[-1])
+                moved.clear()
+            else:
+                partial.rename(target)
+    except OSError as error:
+        if type(error).__module__.partition(".")[0] == "vlmkit":
+            raise
+        raise TargetError(f"cannot write {str(asked)!r}: {error.strerror or error}") from None
     finally:
+        for file in moved:
+            shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
         shutil.rmtree(partial, ignore_errors=True)

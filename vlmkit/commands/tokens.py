@@ -60,8 +60,9 @@ def run(arguments: Namespace) -> None:
         _print_tables(sizes, models)
     failed = [str(size) for _, size in named if isinstance(size, Exception)]
     for name, size in sizes:
-        if all(isinstance(image_tokens(model, size), str) for model in models):
-            failed.append(f"{name}: no model takes it, and each says why not")
+        whys = [why for model in models if isinstance(why := image_tokens(model, size), str)]
+        if len(whys) == len(models):
+            failed.append(f"{name}: {whys[0] if len(whys) == 1 else 'no model takes it, and each says why not'}")
     if failed:
         raise TokensError("\n".join(failed))
 

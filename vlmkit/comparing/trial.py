@@ -115,11 +115,12 @@ def run(trial: Trial, study: Path, threads: int, digest: str, told: Callable[[st
 def save_warmed(model: VLM, file: Path) -> None:
     from safetensors.torch import save_file
 
-    from vlmkit.files import commit, partial
+    from vlmkit.files import commit, partial, writing
 
     weights = {name: value.clone().contiguous() for name, value in model.state_dict().items() if name.startswith(WARMED)}
-    save_file(weights, partial(file))
-    commit(partial(file), file)
+    with writing(file):
+        save_file(weights, partial(file))
+        commit(partial(file), file)
 
 
 def take_warmed(model: VLM, file: Path) -> None:

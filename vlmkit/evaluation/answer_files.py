@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vlmkit.files import write_whole
+from vlmkit.files import write_whole, writing
 
 CONFIGURATION = "evaluation.json"
 _ANSWERS = "answers.*.jsonl"
@@ -65,7 +65,8 @@ class AnswerFile:
     """Where a process puts its answers. Use as a context."""
 
     def __init__(self, folder: Path, rank: int) -> None:
-        self._file = (folder / f"answers.{rank}.jsonl").open("ab")
+        self._path = folder / f"answers.{rank}.jsonl"
+        self._file = self._path.open("ab")
 
     def __enter__(self) -> AnswerFile:
         return self
@@ -75,11 +76,12 @@ class AnswerFile:
 
     def add(self, answers: Iterable[tuple[Key, str]]) -> None:
         """Append and wait for the disk."""
-        for (question, blind), text in answers:
-            line = json.dumps({"question": question, "blind": blind, "answer": text}, ensure_ascii=False)
-            self._file.write(line.encode("utf-8", "surrogatepass") + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self._path):
+            for (question, blind), text in answers:
+                line = json.dumps({"question": question, "blind": blind, "answer": text}, ensure_ascii=False)
+                self._file.write(line.encode("utf-8", "surrogatepass") + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
 
 def _whole_lines(path: Path) -> dict[Key, str]:

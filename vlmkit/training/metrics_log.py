@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlmkit.files import writing
 from vlmkit.training.run import RunError
 from vlmkit.training.trackers import Tracker, asked_for
 
@@ -33,7 +35,7 @@ class MetricsLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self.trackers = [Tracker(name, directory, config) for name in (asked_for() if trackers is None else trackers)]
-        path = directory / "metrics.jsonl"
+        self._path = path = directory / "metrics.jsonl"
         there = path.stat().st_size if path.exists() else 0
         if there < keep:
             lost = f"has {there:,} of the {keep:,} bytes that it had when the state was saved" if path.exists() else "is missing"
@@ -50,7 +52,8 @@ class MetricsLog:
         """One record. `step` counts the updates of all stages; its floating numbers are curves. scores: of an evaluation after this
         step, which stand in the record as `score/...`."""
         scored = {f"score/{name}": value for name, value in (scores or {}).items()}
-        self._file.write(json.dumps(record | scored, ensure_ascii=False).encode() + b"\n")
+        with writing(self._path):
+            self._file.write(json.dumps(record | scored, ensure_ascii=False).encode() + b"\n")
         curves = {f"train/{name}": value for name, value in record.items() if isinstance(value, float)}
         for name, value in curves.items():
             self._events.add_scalar(name, value, step)
@@ -68,15 +71,19 @@ class MetricsLog:
 
     def flush(self) -> int:
         """Bring everything to the files; returns the length of metrics.jsonl in bytes."""
-        self._file.flush()
+        with writing(self._path):
+            self._file.flush()
         self._events.flush()
         for tracker in self.trackers:
             tracker.keep()
         return self._file.tell()
 
     def close(self) -> None:
-        self.flush()
-        self._file.close()
+        try:
+            self.flush()
+        finally:
+            with contextlib.suppress(OSError):  # what did not fit on the disk does not fit now
+                self._file.close()
         self._events.close()
         for tracker in self.trackers:
             tracker.close()

@@ -48,7 +48,9 @@ class RunDirectory:
             raise RunError(
                 f"{self.path / 'run.json'} cannot be read ({error}); remove the directory or choose another with --run"
             ) from None
-        return dict(found)
+        if not isinstance(found, dict):
+            raise RunError(f"{self.path / 'run.json'} holds no configuration; remove the directory or choose another with --run")
+        return found
 
     def check(self, configuration: dict[str, Any]) -> None:
         """Raises RunError with both values of everything in which an existing run differs."""
@@ -74,10 +76,14 @@ class RunDirectory:
         self.check(configuration)
         self.path.mkdir(parents=True, exist_ok=True)
         self.lock()
-        for leftover in self.path.glob(f"*{PARTIAL}"):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        if self.configuration() is None:
-            write_whole(self.path / "run.json", json.dumps(configuration, indent=2, ensure_ascii=False) + "\n")
+        try:
+            for leftover in self.path.glob(f"*{PARTIAL}"):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            if self.configuration() is None:
+                write_whole(self.path / "run.json", json.dumps(configuration, indent=2, ensure_ascii=False) + "\n")
+        except BaseException:
+            self.unlock()
+            raise
 
     def clear(self) -> None:
         """Remove the run. Raises RunError for a directory that holds none: nothing else is ever deleted."""

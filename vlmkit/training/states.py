@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vlmkit.files import commit, partial, write_whole
+from vlmkit.files import commit, partial, write_whole, writing
 from vlmkit.renamed import todays
 from vlmkit.training.processes import Processes
 from vlmkit.training.run import RunError
@@ -42,6 +42,10 @@ WAY_OUT = "remove {}, and the run goes on from the state before it"
 
 class StateError(RunError, ValueError):
     """A state that cannot be continued from."""
+
+
+class SaveError(RunError, OSError):
+    """A state that could not be saved; the one before it is as it was."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,7 @@ class Saver:
         """Copy the pieces and write them behind the training's back. All processes call it at the same step."""
         self.commit()
         self._path, self._position = self.directory / number, dict(position)
-        if self.processes.main:
-            shutil.rmtree(self._path, ignore_errors=True)
-            try:
-                self._path.mkdir(parents=True)
-            except OSError as error:
-                raise OSError(f"the state could not be saved to {self._path}: {error.strerror}; {GOES_ON}") from None
-        self.processes.wait()
+        self._refuse(self._make() if self.processes.main else None)
         tensors, where = {}, {}
         for piece in pieces:
             tensors[piece.key] = piece.values.detach().to("cpu", copy=True).contiguous()
@@ -107,45 +105,61 @@ class Saver:
         return self._thread is not None and not self._thread.is_alive()
 
     def commit(self) -> None:
-        """Wait until all processes have written, and make the state count. Raises OSError on all of them where one could not write."""
+        """Wait until all processes have written, and make the state count. Raises SaveError on all of them where one could not write."""
         if self._thread is None:
             return
         self._thread.join()
         self._thread = None
         problem, self._error = self._error, None
-        if told := [told for told in self.processes.gather(None if problem is None else str(problem)) if told is not None]:
-            if self.processes.main:
-                shutil.rmtree(self._path, ignore_errors=True)
-            raise OSError(f"the state could not be saved to {self._path}: {told[0]}; {GOES_ON}")
-        found = self._complete() if self.processes.main else self.processes.world
+        self._refuse(problem)
+        found, problem = self._complete() if self.processes.main else (self.processes.world, None)
+        self._refuse(problem)
         if self.processes.sum([found])[0] != self.processes.world**2:
-            raise OSError(
+            raise SaveError(
                 f"{self._path} holds the shares of fewer than {self.processes.world} processes; the run's directory has to be one that "
                 "all machines share"
             )
 
-    def _complete(self) -> int:
-        """The position is written where every process's share is there. Returns how many are."""
+    def _refuse(self, problem: OSError | None) -> None:
+        """Raise SaveError on all processes where one of them has a problem: none waits for another that has left."""
+        told = [told for told in self.processes.gather(None if problem is None else problem.strerror or str(problem)) if told is not None]
+        if told:
+            if self.processes.main:
+                shutil.rmtree(self._path, ignore_errors=True)
+            raise SaveError(f"the state could not be saved to {self._path}: {told[0]}; {GOES_ON}")
+
+    def _make(self) -> OSError | None:
+        """The directory of a state, and what the disk says against it."""
+        shutil.rmtree(self._path, ignore_errors=True)
+        try:
+            self._path.mkdir(parents=True)
+        except OSError as error:
+            return error
+        return None
+
+    def _complete(self) -> tuple[int, OSError | None]:
+        """The position is written where every process's share is there. Returns how many are, and what the disk says against it."""
         files = {path.with_suffix(".safetensors").name: json.loads(path.read_text()) for path in self._path.glob("rank-*.json")}
         if len(files) == self.processes.world:
             content = {"schema": SCHEMA, "position": self._position, "files": files}
             try:
                 write_whole(self._path / "position.json", json.dumps(content | {"sha256": _digest(content)}))
             except OSError as error:
-                shutil.rmtree(self._path, ignore_errors=True)
-                raise OSError(f"the state could not be saved to {self._path}: {error.strerror}; {GOES_ON}") from None
+                return len(files), error
             _prune(self.directory)
-        return len(files)
+        return len(files), None
 
     def _write(self, tensors: dict[str, Tensor], header: str) -> None:
         path = self._path / f"rank-{self.processes.rank:05}.safetensors"
         try:
-            save_file(tensors, partial(path), {"state": header})
+            with writing(path):
+                save_file(tensors, partial(path), {"state": header})
             digests = {"sha256": _sha256(partial(path)), "header": hashlib.sha256(header.encode()).hexdigest()}
             commit(partial(path), path)
             write_whole(path.with_suffix(".json"), json.dumps(digests))
-        except (OSError, SafetensorError) as error:
-            self._error = error if isinstance(error, OSError) else OSError(str(error))
+        except OSError as error:
+            self._error = error
+            partial(path).unlink(missing_ok=True)
 
 
 class SavedState:

@@ -30,6 +30,7 @@ from vlmkit.data.sample import DataError
 from vlmkit.data.shards.places import Address, Place
 from vlmkit.data.shards.stores import local_copy
 from vlmkit.files import commit, partial, write_whole
+from vlmkit.foreign import words_of
 
 VERSION, UNCHECKED = 2, 1
 CHECKED = 1 << 14
@@ -185,7 +186,7 @@ def _read(directory: Place) -> tuple[Summary, dict[str, list[int]]]:
     except DataError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{file} cannot be read ({type(error).__name__}: {error!s:.200}); pack the data again") from None
+        raise DataError(f"{file} cannot be read ({words_of(error)}); pack the data again") from None
 
 
 def _check_summary(file: Place, summary: Summary, checks: dict[str, list[int]]) -> None:
@@ -247,8 +248,8 @@ def _mapped(file: Place, dtype: np.dtype[Any], shape: tuple[int, ...], summary: 
         raise DataError(f"{file} is not there, or is no file; {_AGAIN}")
     try:
         table = np.load(here, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy reads its header as a program text, and fails in all ways that those have
-        raise DataError(f"{file} cannot be read ({type(error).__name__}: {error!s:.200}); pack the data again") from None
+    except Exception:  # numpy reads its header as a program text, and fails in all ways that those have; its words ask for pickles
+        raise DataError(f"{file} cannot be read (it is no table as vlmkit writes it, or is cut); pack the data again") from None
     if table.dtype != dtype or table.shape != shape:
         raise DataError(f"{file} holds {table.shape} of {table.dtype}, {INDEX} says {shape} of {dtype}; pack the data again")
     # A plain array over the same pages: numpy's memmap costs several microseconds an access.

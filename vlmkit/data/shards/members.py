@@ -21,6 +21,7 @@ from typing import Any
 
 from vlmkit.conversation import pictures, read_conversation
 from vlmkit.data.sample import DataError, Image, Rejected, Sample
+from vlmkit.foreign import words_of
 from vlmkit.layout.laid_out import LayoutError
 from vlmkit.preprocess.encoded import format_of
 from vlmkit.preprocess.geometry import Size
@@ -81,7 +82,7 @@ def to_sample(text: Buffer, pictures: Buffer) -> Sample:
         said = json.loads(str(content, "utf-8"))
         return Sample(to_images(pictures) if pictures else (), tuple(said["conversations"]), said["source"], said["id"])
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"not a sample as vlmkit writes it ({type(error).__name__}: {error})") from None
+        raise DataError(f"not a sample as vlmkit writes it ({words_of(error)})") from None
 
 
 def to_images(pictures: Buffer) -> tuple[bytes, ...]:
@@ -89,7 +90,7 @@ def to_images(pictures: Buffer) -> tuple[bytes, ...]:
     try:
         return tuple(_contents(pictures))
     except ValueError as error:
-        raise DataError(f"not images as vlmkit writes them ({type(error).__name__}: {error})") from None
+        raise DataError(f"not images as vlmkit writes them ({words_of(error)})") from None
 
 
 def member(name: str, data: bytes) -> bytes:

@@ -26,6 +26,7 @@ from vlmkit.data.rejections import Rejections
 from vlmkit.data.sample import DataError
 from vlmkit.data.shards.index import INDEX, PACKING, ROWS, SIZES, Shard, Table, check_of
 from vlmkit.files import write_whole
+from vlmkit.foreign import words_of
 
 _JOB, _LOCK = "job.json", "lock"
 
@@ -181,4 +182,4 @@ def _reading(file: Path) -> Iterator[None]:
         raise
     except Exception as error:  # numpy's header is read as a program text
         directory = file.parent.parent
-        raise DataError(f"{file} cannot be read ({type(error).__name__}); remove {str(directory)!r} and pack again") from None
+        raise DataError(f"{file} cannot be read ({words_of(error)}); remove {str(directory)!r} and pack again") from None
