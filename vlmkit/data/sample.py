@@ -10,6 +10,10 @@ from pathlib import Path
 
 from vlmkit.conversation import Conversation
 
+LONGEST_TEXT = 200_000
+"""Characters of one conversation, about 50,000 tokens: more is taken for an accident."""
+LONGEST_ID = 1000
+
 Image = Path | bytes
 """An encoded image: a file, or the bytes of one (the member of a tar, the cell of a table)."""
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import vlmkit
-from vlmkit.data.reading.checks import LONGEST_TEXT, checked
+from vlmkit.data.reading.checks import checked
 from vlmkit.data.reading.rows import AnnotationRow, Groups, each, json_lines
 from vlmkit.data.reading.wording import ask
-from vlmkit.data.sample import DataError, Rejected, Sample
+from vlmkit.data.sample import LONGEST_TEXT, DataError, Rejected, Sample
 
 
 @pytest.fixture

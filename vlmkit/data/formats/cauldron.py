@@ -13,7 +13,7 @@ from typing import Any
 from vlmkit.data.formats import formats
 from vlmkit.data.reading.media import FILMS_AND_SOUNDS, check_films
 from vlmkit.data.reading.parquet import parquet_rows
-from vlmkit.data.reading.places import files
+from vlmkit.data.reading.places import below, files
 from vlmkit.data.reading.rows import AnnotationRow, brief, each
 from vlmkit.data.reading.wording import ask
 from vlmkit.data.sample import Image, Rejected, Sample
@@ -28,7 +28,7 @@ def read(folder: Path) -> Iterator[Sample | Rejected]:
         if isinstance(data, bytes):
             return data
         if isinstance(path, str):
-            return folder / path
+            return below(folder, path)
         raise row.wrong(f"expected an image {{bytes, path}}, got {brief(cell)}")
 
     def sample(row: AnnotationRow) -> Sample:

@@ -21,7 +21,7 @@ from vlmkit.conversation import Conversation
 from vlmkit.data.formats import formats
 from vlmkit.data.reading.media import DIFFER, check_films, check_unread
 from vlmkit.data.reading.parquet import parquet_rows
-from vlmkit.data.reading.places import one_file
+from vlmkit.data.reading.places import below, one_file
 from vlmkit.data.reading.rows import AnnotationRow, Rows, Unusable, brief, each, json_lines, json_rows
 from vlmkit.data.reading.turns import conversation, named_by
 from vlmkit.data.reading.urls import Fetch, decoded, fetched, is_data, is_url
@@ -50,7 +50,7 @@ def read(folder: Path, *, name: str = "data.jsonl", untagged: str = "reject", fe
             raise Unusable("row has wrong fields", f"an image is {{'type': 'image', 'path': <below the folder>}}, got {brief(name)}")
         if is_data(name):
             return decoded(name)
-        return fetched(name, fetch) if is_url(name) else folder / name
+        return fetched(name, fetch) if is_url(name) else below(folder, name)
 
     def sample(row: AnnotationRow) -> Sample:
         turns = row.many("messages" if row.get("messages") is not None or row.get("conversations") is None else "conversations")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vlmkit.data.formats import formats
-from vlmkit.data.reading.places import first_there, one_file
+from vlmkit.data.reading.places import below, first_there, one_file
 from vlmkit.data.reading.rows import BROKEN, AnnotationRow, Groups, each, json_rows
 from vlmkit.data.reading.wording import CAPTION, ask
 from vlmkit.data.sample import Rejected, Sample
@@ -26,17 +26,16 @@ def read(folder: Path, *, split: str = "train") -> Iterator[Sample | Rejected]:
     pictures = first_there(folder / release, folder / "images" / release)
 
     captions, broken = Groups(), False
-    for item in each(source, json_rows(source, file, "annotations"), lambda row: (row.key("image_id"), row.text("caption"))):
-        if isinstance(item, Rejected):
+    captioned = json_rows(source, file, "annotations")
+    for item in each(source, captioned, lambda row: captions.add(row.key("image_id"), row.text("caption"))):
+        if item is not None:
             broken |= item.reason == BROKEN
             yield item
-        else:
-            captions.add(*item)
 
     def sample(row: AnnotationRow) -> Sample:
         name = row.key("id")
         asked = tuple(ask(CAPTION, caption) for (caption,) in captions.pop(name))
-        return Sample((pictures / row.text("file_name"),), asked, source, name)
+        return Sample((below(pictures, row.text("file_name")),), asked, source, name)
 
     for found in each(source, json_rows(source, file, "images"), sample):
         # The file is read a second time; that it is broken was said.

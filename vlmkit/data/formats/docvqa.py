@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vlmkit.data.formats import formats
 from vlmkit.data.reading.grouped import by_image
-from vlmkit.data.reading.places import first_there, one_file
+from vlmkit.data.reading.places import below, first_there, one_file
 from vlmkit.data.reading.rows import AnnotationRow, Rows, Unusable, json_rows
 from vlmkit.data.reading.wording import agreed
 from vlmkit.data.sample import Rejected, Sample
@@ -33,7 +33,7 @@ def rows(folder: Path, split: str) -> Rows:
 
 
 def page(folder: Path, split: str, name: str) -> Path:
-    return first_there(folder / name, folder / split / name, folder / "spdocvqa_images" / Path(name).name)
+    return first_there(below(folder, name), folder / split / name, folder / "spdocvqa_images" / Path(name).name)
 
 
 def _question(row: AnnotationRow) -> tuple[str, str, str]:

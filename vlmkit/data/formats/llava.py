@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vlmkit.data.formats import formats
 from vlmkit.data.reading.media import check_films, check_unread
-from vlmkit.data.reading.places import first_there, one_file
+from vlmkit.data.reading.places import below, first_there, one_file
 from vlmkit.data.reading.rows import AnnotationRow, each, json_rows
 from vlmkit.data.reading.turns import conversation
 from vlmkit.data.sample import Rejected, Sample
@@ -31,7 +31,7 @@ def read(folder: Path, *, name: str = "*.json") -> Iterator[Sample | Rejected]:
         check_unread(row.value, ("image",), named)
         numbers = itertools.count()
         said = conversation(row.many("conversations"), lambda item: next(numbers))
-        images = tuple(first_there(folder / image, folder / "images" / image) for image in named)
+        images = tuple(first_there(below(folder, image), folder / "images" / image) for image in named)
         # Ids repeat: an instruction set has several rows about one picture.
         return Sample(images, (said,), source, f"{row.name}/{row.key('id')}")
 

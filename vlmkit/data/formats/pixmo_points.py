@@ -24,6 +24,8 @@ from vlmkit.pointing.molmo import spelled
 
 ANSWERS = ("points", "counts")
 METHODS = ("", "pointing", "counting")
+MOST = 10_000
+"""Points of a label; the answer that names them would be too long for a conversation."""
 
 
 @formats.register("pixmo_points")
@@ -35,11 +37,15 @@ def read(folder: Path, *, answers: str = "points", method: str = "", fetch: Fetc
     source = folder.name
     groups = Groups()
     found = files(folder, "data/*.parquet", "*.parquet")
-    for item in each(source, parquet_rows(folder, found, ("image_url", "label", "points", "collection_method")), _labelled):
-        if isinstance(item, Rejected):
-            yield item
-        elif not method or item[3] == method:
-            groups.add(*item[:3])
+
+    def add(row: AnnotationRow) -> None:
+        url, label, points, collected = _labelled(row)
+        if not method or collected == method:
+            groups.add(url, label, points)
+
+    for rejected in each(source, parquet_rows(folder, found, ("image_url", "label", "points", "collection_method")), add):
+        if rejected is not None:
+            yield rejected
     for url, labelled in groups:
         try:
             shown = image(folder, url, fetch)
@@ -65,6 +71,8 @@ def check(option: str, value: str, known: Sequence[str]) -> None:
 
 def _labelled(row: AnnotationRow) -> tuple[str, str, list[tuple[float, float]], str]:
     points = []
+    if len(row.many("points")) > MOST:
+        raise row.wrong(f"expected at most {MOST} points, got {len(row.many('points'))}")
     for point in row.many("points"):
         x, y = (point.get("x"), point.get("y")) if isinstance(point, dict) else (None, None)
         # Not a number compares as outside too.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vlmkit.data.formats import formats
-from vlmkit.data.reading.places import files, is_there
+from vlmkit.data.reading.places import below, files, is_there
 from vlmkit.data.reading.rows import AnnotationRow, each, json_rows
 from vlmkit.data.reading.urls import Fetch, fetched
 from vlmkit.data.reading.wording import CAPTION, ask
@@ -25,7 +25,7 @@ def read(folder: Path, *, fetch: Fetch | None = None) -> Iterator[Sample | Rejec
 
     def sample(row: AnnotationRow) -> Sample:
         subreddit, name = row.text("subreddit"), row.key("image_id")
-        path = folder / "images" / subreddit / f"{name}.jpg"
+        path = below(folder / "images", f"{subreddit}/{name}.jpg")
         image: Image = path if fetch is None or is_there(path) else fetched(row.text("url"), fetch)
         return Sample((image,), (ask(CAPTION, row.text("caption")),), source, f"{subreddit}/{name}")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from vlmkit.data.formats import formats
 from vlmkit.data.reading import matlab
-from vlmkit.data.reading.places import need, one_file
+from vlmkit.data.reading.places import below, need, one_file
 from vlmkit.data.reading.rows import AnnotationRow, each
 from vlmkit.data.reading.wording import WORDS, ask
 from vlmkit.data.sample import DataError, Rejected, Sample
@@ -33,7 +33,7 @@ def read(folder: Path) -> Iterator[Sample | Rejected]:
             raise row.wrong("expected a path, words and boxes (2, 4, words)")
         if len(words) != boxes:
             raise row.wrong(f"{len(words)} words, but {boxes} boxes")
-        return Sample((folder / path,), (ask(WORDS, " ".join(words)),), source, path)
+        return Sample((below(folder, path),), (ask(WORDS, " ".join(words)),), source, path)
 
     need("scipy", "gt.mat")
     yield from each(source, _rows(one_file(folder, "gt.mat", way_out="It is at the top of SynthText.zip")), sample)

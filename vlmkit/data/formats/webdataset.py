@@ -11,16 +11,16 @@ does, one folder down. Read as a stream: one sample is in memory.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vlmkit.conversation import Conversation
 from vlmkit.data.formats import formats
+from vlmkit.data.reading.large_json import TooLarge
 from vlmkit.data.reading.media import DIFFER, UNREAD_ENDINGS, check_films, other_media
 from vlmkit.data.reading.places import files
-from vlmkit.data.reading.rows import Unusable, brief
+from vlmkit.data.reading.rows import TOO_LARGE, Unusable, brief, from_bytes
 from vlmkit.data.reading.tars import TarMembers, groups
 from vlmkit.data.reading.turns import conversation, named_by
 from vlmkit.data.reading.wording import CAPTION, ask
@@ -102,8 +102,10 @@ def _numbered(messages: Any, pictures: Sequence[str]) -> Conversation:
 
 def _json(data: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(data.decode("utf-8-sig", "surrogateescape"))
-    except (ValueError, RecursionError) as error:
+        said = from_bytes(data)
+    except TooLarge as error:
+        raise Unusable(TOO_LARGE, f"its .json has {error}") from None
+    except (EOFError, ValueError, RecursionError) as error:
         raise Unusable("row is not JSON", getattr(error, "msg", None) or type(error).__name__) from None
     if not isinstance(said, dict):
         raise Unusable("row has wrong fields", f"expected an object, got {brief(said)}")

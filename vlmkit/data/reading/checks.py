@@ -17,17 +17,15 @@ from typing import Any
 
 from vlmkit.conversation import Conversation, pictures, read_conversation
 from vlmkit.data.reading.media import DIFFER, tag_in
+from vlmkit.data.reading.places import LONGEST_PATH
 from vlmkit.data.reading.rows import Unusable, brief
-from vlmkit.data.sample import DataError, Image, Rejected, Sample
+from vlmkit.data.sample import LONGEST_ID, LONGEST_TEXT, DataError, Image, Rejected, Sample
 from vlmkit.layout.laid_out import LayoutError
 
-LONGEST_TEXT = 200_000
-"""Characters of one conversation, about 50,000 tokens: more is taken for an accident."""
-LONGEST_ID = 1000
 LONGEST_NAME = 200
 """Characters of a path in a message."""
-LONGEST_PATH = 4096
-"""Characters, as many as a file system takes."""
+MAX_MEMBERS = 10_000
+"""Images of a sample, and conversations about them."""
 MAX_BYTES = 1 << 30
 """Of one image file."""
 
@@ -106,6 +104,9 @@ def _examined(sample: Sample, files: _Files) -> Iterator[Sample | Rejected]:
         yield Rejected(source, brief(name), "row has wrong fields", f"the id is {brief(name)}, expected 1 to {LONGEST_ID} letters")
         return
     try:
+        if max(len(sample.images), len(sample.conversations)) > MAX_MEMBERS:
+            held = f"{len(sample.images)} images and {len(sample.conversations)} conversations"
+            raise Unusable("sample is too large", f"it has {held}, allowed are {MAX_MEMBERS} of each")
         images = tuple(files.image(image) for image in sample.images)
         if not sample.conversations:
             raise Unusable("no answer", "it has no conversation")
@@ -134,13 +135,13 @@ def _plain(conversation: Conversation, images: int) -> Conversation:
         raise Unusable("row has wrong fields", str(error)[:300]) from None
     if shown != list(range(images)):
         raise Unusable(DIFFER, f"the conversation shows images {brief(shown)}, the sample has {images}")
-    for turn in turns:
-        if tag := next(filter(None, (tag_in(part) for part in turn.content if isinstance(part, str))), None):
-            raise Unusable(DIFFER, f"the {turn.role}'s words have {brief(tag)}, for which no image is shown")
     texts = [part for turn in turns for part in turn.content if isinstance(part, str)]
     length = sum(map(len, texts))
     if length > LONGEST_TEXT:
         raise Unusable("text is too long", f"it has {length} characters, allowed are {LONGEST_TEXT}")
+    for turn in turns:
+        if tag := next(filter(None, (tag_in(part) for part in turn.content if isinstance(part, str))), None):
+            raise Unusable(DIFFER, f"the {turn.role}'s words have {brief(tag)}, for which no image is shown")
     if not all(map(_is_unicode, texts)):
         raise Unusable("text is no Unicode", "it has bytes that are not UTF-8, or half of a character")
     if turns[-1].role != "assistant" or not any(isinstance(part, str) and part.strip() for part in turns[-1].content):

@@ -23,10 +23,8 @@ def by_image(
     All rows are read before the first sample comes; questions and answers are held meanwhile (`Groups`).
     """
     groups = Groups()
-    for asked in each(source, rows, read):
-        if isinstance(asked, Rejected):
-            yield asked
-        else:
-            groups.add(*asked)
+    for rejected in each(source, rows, lambda row: groups.add(*read(row))):
+        if rejected is not None:
+            yield rejected
     for name, pairs in groups:
         yield Sample((find(name),), tuple(ask(question, answer) for question, answer in pairs), source, name)

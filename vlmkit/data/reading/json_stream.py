@@ -2,7 +2,7 @@
 
 An annotation file is one array or object, at the top or under a key, and may be gigabytes. Held in memory are one element and
 a buffer of a megabyte. Each element is read by the standard library's own decoder, which limits how deeply values nest; an
-incremental parser that does not was driven out of memory by a file of brackets.
+incremental parser that does not was driven out of memory by a file of brackets. What is larger than the buffer is counted first.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from vlmkit.data.reading.large_json import BLANKS, CHUNK, LONGEST, LargeValue, TooLarge
 from vlmkit.data.sample import DataError
 
-CHUNK = 1 << 20
-"""Characters read at once."""
-LONGEST = 1 << 26
-"""Characters of one element, 67 million; more is taken for a broken file."""
-_SPACE = " \t\n\r"
+_FARTHEST = 2 * LONGEST
+"""Characters after which an element without an end is a broken file."""
+_LONGEST_NUMBER = 1 << 20
 _BLANKS = re.compile(r"[ \t\n\r]*")
 
 
@@ -31,8 +30,8 @@ def elements(file: Path, key: str | None = None) -> Iterator[tuple[str, Any]]:
     """(name, value) of each element of the array or object at the top of a document, or under `key` of the top object.
 
     A name is the key of a member or the number of an element, from 0. Bytes that are no UTF-8 become lone surrogates, so that
-    they spoil one text and not the file. Raises BrokenJson at the place where nothing more can be read; elements before it
-    were yielded.
+    they spoil one text and not the file. A value over the bound of `large_json` is a TooLarge in its place. Raises BrokenJson at
+    the place where nothing more can be read; elements before it were yielded.
     """
     with file.open(encoding="utf-8", errors="surrogateescape") as stream:
         document = _Document(stream)
@@ -85,7 +84,7 @@ class _Document:
 
     def end(self) -> None:
         """Nothing but space is left."""
-        while not self.text[self.at :].strip(_SPACE):
+        while not self.text[self.at :].strip(BLANKS):
             self.at = len(self.text)
             if not self.more():
                 return
@@ -115,7 +114,7 @@ class _Document:
     def value(self, following: str) -> Any:
         """The value here, which one of the characters `following` has to come after: a number may go on in the next chunk."""
         while True:
-            self.next()
+            first = self.next()
             try:
                 value, end = self.decode(self.text, self.at)
                 end = _blanks(self.text, end)
@@ -124,17 +123,45 @@ class _Document:
                     return value
                 problem = f"expected one of {' '.join(following)}"
             except (ValueError, RecursionError) as error:
-                problem = getattr(error, "msg", None) or type(error).__name__
-            if len(self.text) - self.at > LONGEST or not self.more():
+                problem = _told(error)
+            held = len(self.text) - self.at
+            if first in '[{"' and held >= CHUNK:
+                return self.large(following)
+            if held > _LONGEST_NUMBER or not self.more():
                 raise self.broken(problem)
+
+    def large(self, following: str) -> Any:
+        """The value here, which does not fit into the buffer."""
+        start = self.before + self.at
+        value = LargeValue()
+        self.through(value, _FARTHEST)
+        if self.next() not in following:
+            raise self.broken(f"expected one of {' '.join(following)}")
+        try:
+            return value.made()
+        except TooLarge as error:
+            return error
+        except (ValueError, RecursionError) as error:
+            raise self.broken(_told(error), start) from None
 
     def skip(self) -> None:
         """Over the value here."""
         if self.next() in "[{":
-            for _ in self.container():
-                pass
+            self.through(LargeValue(kept=False), None)
         else:
             self.value(",}")
+
+    def through(self, value: LargeValue, farthest: int | None) -> None:
+        """Read to the end of a value."""
+        start = self.before + self.at
+        while (end := value.end(self.text[self.at :])) is None:
+            self.before += len(self.text)
+            self.text, self.at = self.stream.read(CHUNK), 0
+            if not self.text:
+                raise self.broken("the file ends early")
+            if farthest is not None and self.before - start > farthest:
+                raise self.broken("a value does not end", start)
+        self.at += end
 
     def expect(self, characters: str) -> str:
         """The next character that is no space, which has to be one of these."""
@@ -160,5 +187,9 @@ class _Document:
         self.text, self.at = rest + read, 0
         return bool(read)
 
-    def broken(self, problem: str) -> BrokenJson:
-        return BrokenJson(f"no JSON from character {self.before + self.at} on ({problem})")
+    def broken(self, problem: str, place: int | None = None) -> BrokenJson:
+        return BrokenJson(f"no JSON from character {self.before + self.at if place is None else place} on ({problem})")
+
+
+def _told(error: Exception) -> str:
+    return getattr(error, "msg", None) or type(error).__name__

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 from vlmkit.data.reading.rows import Unusable, brief
@@ -37,8 +36,11 @@ _OF_HTML = ("<video>", "<audio>")
 _NAMES_MEDIA = re.compile(
     r".*(image|img|picture|photo|video|audio|film|frame|media)s?([_-]?(url|uri|path|file|file_?name|src)s?)?|file_names?", re.I
 )
-_IS_FILE = re.compile(r"data:|https?:|.*\.[a-z0-9]{2,5}\s*$", re.I | re.S)
+_IS_ADDRESS = re.compile(r"data:|https?:", re.I)
+_ENDS_AS_FILE = re.compile(r".*\.[a-z0-9]{2,5}\s*$", re.I | re.S)
 _DEEPEST = 3
+_LONGEST = 4096
+"""Characters of what may be a column's name, or a file's."""
 
 
 def tag_in(text: str) -> str | None:
@@ -61,12 +63,12 @@ def check_films(row: Mapping[str, Any]) -> None:
 
 def check_unread(row: Mapping[str, Any], read: Collection[str], shown: Collection[Any]) -> None:
     """Raises Unusable where a column whose name speaks of media, and that is none of `read`, names a file that is none of `shown`."""
-    names = {PurePosixPath(name).name for name in shown if isinstance(name, str)}
+    names = {_base(name) for name in shown if isinstance(name, str)}
     for column, value in row.items():
-        if column in read or not _NAMES_MEDIA.fullmatch(str(column)):
+        if column in read or len(str(column)) > _LONGEST or not _NAMES_MEDIA.fullmatch(str(column)):
             continue
         for name in _named(value):
-            if not isinstance(name, str) or PurePosixPath(name).name not in names:
+            if not isinstance(name, str) or _base(name) not in names:
                 raise Unusable(DIFFER, f"column {column!r} names {brief(name)}, which the row does not show; images are read from 'images'")
 
 
@@ -77,8 +79,17 @@ def other_media(what: str) -> Unusable:
 def _named(value: Any, depth: int = 0) -> list[Any]:
     """Names of files and bytes of them in a value; not numbers, flags and words."""
     if isinstance(value, str | bytes):
-        return [value] if value and (isinstance(value, bytes) or _IS_FILE.match(value)) else []
+        return [value] if value and (isinstance(value, bytes) or _is_file(value)) else []
     if depth == _DEEPEST or not isinstance(value, list | dict):
         return []
     inner = value.values() if isinstance(value, dict) else value
     return [name for item in inner for name in _named(item, depth + 1)]
+
+
+def _is_file(text: str) -> bool:
+    return bool(_IS_ADDRESS.match(text) or (len(text) <= _LONGEST and _ENDS_AS_FILE.match(text)))
+
+
+def _base(name: str) -> str:
+    """The last part of a path; a data: URI of megabytes is none to take apart."""
+    return name.rstrip("/").rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Rows of parquet files, a few at a time: memory holds a row group as it is stored, not a file."""
+"""Rows of parquet files, a few at a time: memory holds the pages of a few rows, not a file."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlmkit.data.reading.parquet_bounds import MAX_ROW, batch_size
+from vlmkit.data.reading.parquet_pages import row_groups
 from vlmkit.data.reading.places import need
-from vlmkit.data.reading.rows import BROKEN, AnnotationRow
+from vlmkit.data.reading.rows import BROKEN, TOO_LARGE, AnnotationRow
 from vlmkit.data.sample import Rejected
 
-BATCH = 16
-"""Rows decoded at once; a row may hold several images."""
-MAX_DICTIONARY = 1 << 26
-"""Bytes of values that rows share, of one column and row group: each row that is decoded has a copy of its own."""
-_SMALL = 1 << 22
-"""Bytes of such values up to which BATCH rows are decoded at once; above, one."""
+_BUFFER = 1 << 20
+"""Bytes read at once; without it pyarrow reads a column of a row group whole."""
 
 
 def parquet_rows(folder: Path, files: Iterable[Path], columns: Sequence[str] | None) -> Iterator[AnnotationRow | Rejected]:
@@ -28,58 +26,31 @@ def parquet_rows(folder: Path, files: Iterable[Path], columns: Sequence[str] | N
         number = 0
         stem = Path(os.path.relpath(file, folder)).with_suffix("")
         try:
-            with parquet.ParquetFile(file) as table:
-                present = None if columns is None else [name for name in columns if name in table.schema_arrow.names]
-                shared = _shared(file, table.metadata)
-                if shared > MAX_DICTIONARY:
-                    raise ValueError(f"its rows share values of {shared} bytes, expected at most {MAX_DICTIONARY}")
-                for batch in table.iter_batches(batch_size=BATCH if shared <= _SMALL else 1, columns=present):
-                    for place in range(batch.num_rows):
-                        where = f"{file.name}, row {number}"
-                        yield _row(source, batch, place, where, f"{stem}/{number}")
-                        number += 1
-                if number != table.metadata.num_rows:
-                    raise ValueError(f"the file says that it has {table.metadata.num_rows}")
+            with file.open("rb") as stream:
+                groups = row_groups(stream)
+                with parquet.ParquetFile(file, buffer_size=_BUFFER) as table:
+                    present = None if columns is None else [name for name in columns if name in table.schema_arrow.names]
+                    for place, group in enumerate(groups):
+                        before = number
+                        size = batch_size(stream, group, present)
+                        for batch in table.iter_batches(batch_size=size, row_groups=[place], columns=present):
+                            for row in range(batch.num_rows):
+                                yield _row(source, batch.slice(row, 1), f"{file.name}, row {number}", f"{stem}/{number}")
+                                number += 1
+                        if number != before + group.rows:
+                            raise ValueError(f"a row group says that it has {group.rows}")
+                    if number != table.metadata.num_rows:
+                        raise ValueError(f"the file says that it has {table.metadata.num_rows}")
         except broken as error:
             problem = str(error).partition("\n")[0]
             yield Rejected(source, file.name, BROKEN, f"{file.name}: {number} rows were read, then: {problem}")
 
 
-def _shared(file: Path, metadata: Any) -> int:
-    """Bytes of the largest dictionary of any column and row group, as the header of its page says."""
-    most = 0
-    with file.open("rb") as stream:
-        for group in range(metadata.num_row_groups):
-            for column in range(metadata.num_columns):
-                chunk = metadata.row_group(group).column(column)
-                if chunk.has_dictionary_page:
-                    stream.seek(chunk.dictionary_page_offset)
-                    most = max(most, _page_bytes(stream.read(16)))
-    return most
-
-
-def _page_bytes(header: bytes) -> int:
-    """Bytes of a page when it is unpacked: the second field of its header, after its kind, both whole numbers in Thrift's compact form.
-
-    0 for a header that is written otherwise, which pyarrow refuses."""
-    at, values = 0, []
-    for _ in range(2):
-        if header[at : at + 1] != b"\x15":  # the next field, a whole number of 32 bits
-            return 0
-        at += 1
-        value = shift = 0
-        while at < len(header):
-            value |= (header[at] & 0x7F) << shift
-            shift, at = shift + 7, at + 1
-            if header[at - 1] < 0x80:
-                break
-        values.append(value >> 1 if value % 2 == 0 else 0)
-    return values[1]
-
-
-def _row(source: str, batch: Any, place: int, where: str, name: str) -> AnnotationRow | Rejected:
+def _row(source: str, row: Any, where: str, name: str) -> AnnotationRow | Rejected:
+    if row.nbytes > MAX_ROW:
+        return Rejected(source, name, TOO_LARGE, f"{where}: it has {row.nbytes} bytes, expected at most {MAX_ROW}")
     try:
-        (value,) = batch.slice(place, 1).to_pylist()
+        (value,) = row.to_pylist()
     except ValueError as error:  # a text that is not UTF-8
         return Rejected(source, name, "text is no Unicode", f"{where}: {error}")
     return AnnotationRow(value, where, name)

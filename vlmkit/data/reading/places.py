@@ -8,7 +8,11 @@ from importlib import import_module
 from pathlib import Path, PurePath
 from typing import Any
 
+from vlmkit.data.reading.rows import Unusable
 from vlmkit.data.sample import DataError
+
+LONGEST_PATH = 4096
+"""Characters, as many as a file system takes."""
 
 
 def files(folder: Path, *patterns: str | tuple[str, ...], but: str = "", way_out: str = "") -> list[Path]:
@@ -57,6 +61,13 @@ def one_file(folder: Path, *patterns: str, but: str = "", way_out: str) -> Path:
     if len(found) > 1:
         raise DataError(f"{folder} has several annotation files: {', '.join(path.name for path in found[:10])}. {way_out}")
     return found[0]
+
+
+def below(folder: Path, name: str) -> Path:
+    """A file of a folder by its name. Raises Unusable for one that no file system takes: to take it apart may need all memory."""
+    if len(name) > LONGEST_PATH:
+        raise Unusable("image is missing", f"its path has {len(name)} characters, a file system takes {LONGEST_PATH}")
+    return folder / name
 
 
 def first_there(*places: Path) -> Path:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vlmkit.data.reading.checks import LONGEST_ID
 from vlmkit.data.reading.rows import brief
-from vlmkit.data.sample import Rejected
+from vlmkit.data.sample import LONGEST_ID, Rejected
 
 TarMembers = dict[str, bytes]
 """What follows the first dot of a member's name -> its bytes, in the order of the shard: {"jpg": ..., "json": ...}."""
@@ -22,6 +22,10 @@ TarMembers = dict[str, bytes]
 
 MAX_HELD = 1 << 27
 """Bytes of all members of a key, which are in memory at once."""
+MAX_MEMBERS = 10_000
+"""Of a key; behind twice as many the shard is not read further."""
+MAX_UNPACKED = 1 << 29
+"""Bytes of a member of a compressed tar: to pass over it, it is unpacked."""
 MAX_HEADER = 1 << 20
 """Bytes of the names and further fields that stand before a member."""
 
@@ -54,6 +58,7 @@ def groups(source: str, shard: Path) -> Iterator[tuple[str, TarMembers] | Reject
     members: TarMembers = {}
     problem: Rejected | None = None
     behind: Rejected | None = None
+    count = held = 0
     try:
         for info, content in _members(shard):
             folder, _, name = info.name.rpartition("/")
@@ -70,11 +75,16 @@ def groups(source: str, shard: Path) -> Iterator[tuple[str, TarMembers] | Reject
                 if key is not None:
                     yield problem or (key, members)
                 key, members, problem = found, {}, None
-            wrong = _wrong(info, ending.lower() in members, sum(map(len, members.values())))
-            if wrong is not None:
+                count = held = 0
+            count += 1
+            if count > 2 * MAX_MEMBERS:
+                raise _CutShort(f"more than {count - 1} members of one key")
+            if problem is None and (wrong := _wrong(info, ending.lower(), members, held)) is not None:
                 problem = Rejected(source, found, wrong, f"{shard.name}: {brief(info.name)}")
                 members.clear()  # what cannot be used is not held
-            members[ending.lower()] = content() if problem is None else b""
+            if problem is None:
+                members[ending.lower()] = content()
+                held += info.size
     except _CutShort as error:
         last = f" with sample {brief(key)}" if key is not None else ""
         yield Rejected(source, shard.name, "tar is cut short", f"{shard.name} ends{last}: {error}")
@@ -87,7 +97,7 @@ def groups(source: str, shard: Path) -> Iterator[tuple[str, TarMembers] | Reject
         yield behind
 
 
-def _wrong(info: tarfile.TarInfo, repeated: bool, held: int) -> str | None:
+def _wrong(info: tarfile.TarInfo, ending: str, members: TarMembers, held: int) -> str | None:
     if not info.isreg():
         return "tar member is no file"
     if info.issparse():
@@ -96,7 +106,11 @@ def _wrong(info: tarfile.TarInfo, repeated: bool, held: int) -> str | None:
         return "tar member is too large" if info.size > MAX_HELD else "sample is too large"
     if info.name.startswith("/") or ".." in PurePosixPath(info.name).parts:
         return "tar member leaves its folder"
-    return "key occurs twice" if repeated else None
+    if len(ending) > LONGEST_ID:
+        return "row has wrong fields"
+    if len(members) == MAX_MEMBERS:
+        return "sample is too large"
+    return "key occurs twice" if ending in members else None
 
 
 def _members(shard: Path) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]]:
@@ -108,6 +122,8 @@ def _members(shard: Path) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]
             while (info := tar.next()) is not None:
                 if info.size < 0 or tar.offset <= place:  # a header made so that reading it never ends
                     raise _CutShort("a header gives a negative size")
+                if info.size > MAX_UNPACKED and not isinstance(tar.fileobj, io.BufferedReader):
+                    raise _CutShort(f"{brief(info.name)} has {info.size} bytes, of a compressed tar expected at most {MAX_UNPACKED}")
                 place = tar.offset
                 tar.members.clear()  # type: ignore[attr-defined]  # or it keeps every header it has seen
                 if not info.isdir():

@@ -20,6 +20,8 @@ Show = Callable[[Mapping[str, Any]], Any]
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _KEYS = ("path", "image", "url")
+MAX_TAGS = 10_000
+"""Of one message."""
 
 
 def conversation(turns: Sequence[Any], show: Show) -> Conversation:
@@ -66,6 +68,8 @@ def _items(item: Any, role: Any, show: Show) -> Iterator[Any]:
 
 
 def _parts(text: str, show: Show) -> Iterator[dict[str, Any]]:
+    if text.count(TAG) > MAX_TAGS:
+        raise Unusable("sample is too large", f"a message has {text.count(TAG)} tags {TAG}, allowed are {MAX_TAGS}")
     for place, words in enumerate(text.split(TAG)):
         if place:
             yield {"type": "image", "image": show({})}
