@@ -47,6 +47,25 @@ class DamagedCheckpointError(CheckpointError, SpecError):
 def look_at(directory: str | os.PathLike[str]) -> None:
     """Raise DamagedCheckpointError with file and reason for a directory whose files cannot be what a checkpoint's are."""
     place = Path(directory)
+    look_at_texts(place)
+    for path in (*place.glob("*.safetensors"), *place.glob("*.bin")):
+        _size(path)
+        if path.suffix == ".safetensors":
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+            if not 1 < length <= min(path.stat().st_size - 8, LARGEST_TOKENIZER):
+                raise DamagedCheckpointError(
+                    f"{path} cannot be read: it is no whole safetensors file (a header of {length:,} bytes); fetch or write it again"
+                )
+    if (place / "adapter_config.json").exists():
+        raise DamagedCheckpointError(
+            f"{place}: adapter_config.json lies beside config.json, and would change the model; move the adapter elsewhere, "
+            "load the model, and add the adapter with vlmkit.training.adapter_files.load_adapters or peft.PeftModel.from_pretrained"
+        )
+
+
+def look_at_texts(place: Path) -> None:
+    """As `look_at`, of all but weights: what a tokenizer or a processor is read from."""
     for name in (*CONFIGS, *LONG):
         path = place / name
         if not os.path.lexists(path):
@@ -63,20 +82,6 @@ def look_at(directory: str | os.PathLike[str]) -> None:
             _size(place / name, LARGEST_TOKENIZER)
             if not name.endswith(".model"):
                 _refuse_bytes(place / name)
-    for path in (*place.glob("*.safetensors"), *place.glob("*.bin")):
-        _size(path)
-        if path.suffix == ".safetensors":
-            with path.open("rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-            if not 1 < length <= min(path.stat().st_size - 8, LARGEST_TOKENIZER):
-                raise DamagedCheckpointError(
-                    f"{path} cannot be read: it is no whole safetensors file (a header of {length:,} bytes); fetch or write it again"
-                )
-    if (place / "adapter_config.json").exists():
-        raise DamagedCheckpointError(
-            f"{place}: adapter_config.json lies beside config.json, and would change the model; move the adapter elsewhere, "
-            "load the model, and add the adapter with vlmkit.training.adapter_files.load_adapters or peft.PeftModel.from_pretrained"
-        )
 
 
 def read_object(path: Path, most: int = LARGEST_JSON) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from vlmkit.checkpoint_files import look_at
 from vlmkit.hub import refuse_unreachable
 from vlmkit.registry import suggestion
 from vlmkit.spec import SpecError
@@ -63,6 +64,7 @@ def read_config(name: str | os.PathLike[str], revision: str | None = None, trust
         place = os.path.abspath(os.path.expanduser(place))
         if not os.path.isfile(os.path.join(place, "config.json")):
             raise SpecError(f"language model {place!r}: no config.json there; name a directory that save_pretrained of a model wrote")
+        look_at(place)
     try:
         if not local:
             refuse_unreachable(place, "config.json", revision)

@@ -7,8 +7,10 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmkit.checkpoint_files import look_at_texts
 from vlmkit.hub import refuse_unreachable
 from vlmkit.layout.specials import Specials
 from vlmkit.layout.template import MARK
@@ -153,6 +155,8 @@ def load_tokenizer(name: str, required: Iterable[str] = (), *, revision: str | N
     from transformers import AutoTokenizer
 
     at = {} if revision is None else {"revision": revision}
+    if os.path.isdir(name):
+        look_at_texts(Path(name))
     try:
         refuse_unreachable(name, "tokenizer_config.json", revision)
         if (ranked := _of_ranks(name, at)) is not None:

@@ -24,6 +24,7 @@ import vlmkit
 from tests.tiny import shared
 from vlmkit.checkpoint_files import MOST_ADDED_TOKENS, DamagedCheckpointError
 from vlmkit.checkpoints import export
+from vlmkit.language_model import LanguageModel
 from vlmkit.spec import SpecError
 from vlmkit.tokenizer import load_tokenizer
 
@@ -188,6 +189,33 @@ def test_what_is_without_measure_is_refused_at_once(own: Path, tmp_path: Path, b
         vlmkit.load(place)
     assert time.process_time() - begun < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
+
+
+@pytest.mark.parametrize("bomb", ["tokens", "tokens of the config", "more tokens", "a large file"])
+def test_a_tokenizer_without_measure_is_refused_wherever_it_is_named(own: Path, tmp_path: Path, bomb: str) -> None:
+    place = tmp_path / "model"
+    shutil.copytree(own, place)
+    BOMBS[bomb](place)
+    begun = time.process_time()
+    with pytest.raises(DamagedCheckpointError, match=str(place)):
+        load_tokenizer(str(place))
+    assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_language_model_without_measure_is_refused_at_once(tmp_path: Path, bomb: str) -> None:
+    place = tmp_path / "words"
+    model, processor = shared()
+    model.language_model.save_pretrained(place)
+    processor.tokenizer.save_pretrained(place)
+    if bomb == "layers":
+        changed(place / "config.json", num_hidden_layers=10**6)
+    else:
+        BOMBS[bomb](place)
+    begun = time.process_time()
+    with pytest.raises(DamagedCheckpointError, match=str(place)):
+        LanguageModel.from_pretrained(place)
+    assert time.process_time() - begun < 5
 
 
 def test_a_template_that_does_not_end_is_refused(published: Path, tmp_path: Path) -> None:
