@@ -99,6 +99,7 @@ def test_padding_does_not_change_it(name: str, pack: bool) -> None:
     built, processor = made(name)
     batch = dict(processor(CONVERSATIONS, pack=pack))
     losses, padded = built(**batch).losses, built(**longer(batch, 40)).losses
+    assert losses.keys() == padded.keys() == {"language_model", "router"}
     for which in losses:
         torch.testing.assert_close(padded[which], losses[which], rtol=1e-5, atol=0)
 

@@ -3,41 +3,37 @@
 A plan is a list of groups, one after the other: {"world": 2, "runs": [["directory", "engine", "stage", stop], ["copy", "from", "to"]]}.
 A run trains the stage in the directory, from wherever that stands, "full*5" in five times as many steps; `stop` sends SIGTERM to the last
 process in that step, or is null.
-The processes of a group are forked: what they import takes longer than what they do.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
 import shutil
 import signal
-import socket
 import sys
-import traceback
 import zlib
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import vlmkit
 from tests.training.conftest import DATA, small
+from tests.training.forked import group
 from vlmkit.evaluation.tasks import Question, Task, evaluate
 from vlmkit.experts import Experts
 from vlmkit.training.adapter import Adapter
 from vlmkit.training.blueprint import OfArchitecture
 from vlmkit.training.engines import engine
-from vlmkit.training.launched import Place
 from vlmkit.training.loop import Interrupted, Trainer
-from vlmkit.training.processes import Processes, meet
+from vlmkit.training.processes import Processes
 from vlmkit.training.run import RunDirectory
 from vlmkit.training.stage import Stage
 from vlmkit.training.update import model_loss
@@ -171,8 +167,7 @@ def train(processes: Processes, directory: str, kind: str, stage: str, stop: int
         run.unlock()
 
 
-def work(rank: int, world: int, port: int, runs: list[list[Any]]) -> None:
-    processes = meet(Place(rank, world, 0, port=port), patience=timedelta(seconds=120))
+def work(processes: Processes, runs: list[list[Any]]) -> None:
     for run in runs:
         if run[0] == "copy":
             processes.wait()
@@ -180,34 +175,6 @@ def work(rank: int, world: int, port: int, runs: list[list[Any]]) -> None:
                 shutil.copytree(run[1], run[2])
         else:
             train(processes, *run)
-    processes.wait()
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def group(world: int, runs: list[list[Any]]) -> None:
-    """Raises RuntimeError where one of the processes fails; the others are ended."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = []
-    for rank in range(world):
-        child = os.fork()
-        if child == 0:
-            try:
-                work(rank, world, port, runs)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-            os._exit(0)
-        children.append(child)
-    while children:
-        ended, status = os.wait()
-        children.remove(ended)
-        if status:
-            for child in children:
-                os.kill(child, signal.SIGKILL)
-            raise RuntimeError(f"a process of {world} failed with {os.waitstatus_to_exitcode(status)} in {runs}")
 
 
 def main() -> None:
@@ -215,7 +182,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     for planned in json.load(sys.stdin):
-        group(planned["world"], planned["runs"])
+        group(planned["world"], functools.partial(work, runs=planned["runs"]))
 
 
 if __name__ == "__main__":

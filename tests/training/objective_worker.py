@@ -8,30 +8,24 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import signal
-import socket
 import sys
-import traceback
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from rich.console import Console
 from torch import Tensor
 from torch.utils.data import Dataset
 
 import vlmkit
+from tests.training.forked import group
 from vlmkit.training.blueprint import OfArchitecture
 from vlmkit.training.engines import engine
-from vlmkit.training.launched import Place
 from vlmkit.training.loop import Trainer
 from vlmkit.training.objectives import objectives
 from vlmkit.training.objectives.caption_contrast_module import caption_rows, embed
-from vlmkit.training.processes import Processes, meet
+from vlmkit.training.processes import Processes
 from vlmkit.training.run import RunDirectory
 from vlmkit.training.stage import Source, Stage
 
@@ -122,41 +116,12 @@ def train(processes: Processes, directory: str, kind: str, name: str) -> None:
         run.unlock()
 
 
-def work(rank: int, world: int, port: int, runs: list[list[str]]) -> None:
-    processes = meet(Place(rank, world, 0, port=port), patience=timedelta(seconds=120))
+def work(processes: Processes, runs: list[list[str]]) -> None:
     for run in runs:
         train(processes, *run)
-    processes.wait()
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def group(world: int, runs: list[list[str]]) -> None:
-    """Raises RuntimeError where one of the processes fails; the others are ended."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = []
-    for rank in range(world):
-        child = os.fork()
-        if child == 0:
-            try:
-                work(rank, world, port, runs)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-            os._exit(0)
-        children.append(child)
-    while children:
-        ended, status = os.wait()
-        children.remove(ended)
-        if status:
-            for child in children:
-                os.kill(child, signal.SIGKILL)
-            raise RuntimeError(f"a process of {world} failed with {os.waitstatus_to_exitcode(status)} in {runs}")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for planned in json.load(sys.stdin):
-        group(planned["world"], planned["runs"])
+        group(planned["world"], functools.partial(work, runs=planned["runs"]))

@@ -224,6 +224,7 @@ def test_accumulated_micro_batches_equal_one_batch(tmp_path):
         results.append(setup.train(stages=(stage,)))
     # Adam divides by the gradient's size, so gradients are compared through their norms and losses.
     one, other = (list(read_metrics(setup.run.path)) for setup in results)
+    assert len(one) == 2
     for first, second in zip(one, other, strict=True):
         assert first["loss"] == pytest.approx(second["loss"], rel=1e-6)
         assert first["norm"] == pytest.approx(second["norm"], rel=1e-5)
