@@ -1,4 +1,4 @@
-"""A training step of a batch that states everything, beside the same batch through which forward has to look; and its graphs.
+"""A training step of a batch that states everything, beside the same batch without what forward can find out; and graphs of the step.
 
     python benchmarks/forward.py --model univa-vl-tiny --rows 8 --repeats 20 --json forward.json
 

@@ -130,7 +130,7 @@ _PUBLIC = {
     "vlmkit.evaluation.benchmarks": ("tasks",),
     "vlmkit.features": ("Features", "Grid", "GridError"),
     "vlmkit.fusion": ("fusions",),
-    "vlmkit.fusion.base": ("FusionError",),
+    "vlmkit.fusion.incoming": ("FusionError",),
     "vlmkit.language_model": ("LanguageModel",),
     "vlmkit.layout": ("layouts",),
     "vlmkit.layout.laid_out": ("LayoutError",),
