@@ -26,10 +26,10 @@ from vlmkit.commands.list import FAMILIES
 from vlmkit.commands.photo import photo_size, read_size
 from vlmkit.commands.picture import MARK
 from vlmkit.commands.show import default_output
-from vlmkit.commands.terminal import printable
 from vlmkit.commands.tokens import counted
 from vlmkit.preprocess import Clip, Size, open_image
 from vlmkit.registry import Registry
+from vlmkit.terminal import printable
 
 STRANGER = '''
 """A file of parts."""

@@ -17,9 +17,10 @@ from typing import Any, NoReturn
 from vlmkit import __version__
 from vlmkit.architecture import ArchitectureError
 from vlmkit.commands import UsageError
-from vlmkit.commands.terminal import printable, say
+from vlmkit.commands.terminal import say
 from vlmkit.plugins import PluginError
 from vlmkit.registry import RegistryError
+from vlmkit.terminal import guarded, printable
 
 COMMANDS = ("list", "tokens", "show", "plan", "data", "train", "compare", "consolidate", "eval", "chat", "serve", "export")
 """Files of commands/, in the order of the help. The first line of a file's docstring is the command's help; it has
@@ -35,8 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a file name may hold anything, also what the terminal cannot write
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _run(argv)
-        sys.stdout.flush()
+        with guarded():
+            code = _run(argv)
+            sys.stdout.flush()
     except BrokenPipeError:
         _close_quietly()
         return 141

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from vlmkit.terminal import printable
+
 Colour = tuple[int, int, int]
 
 INK: Colour = (31, 35, 40)
@@ -145,20 +147,25 @@ class Page:
 
 def text_width(text: str, size: int, *, bold: bool = False) -> int:
     """Pixels of a line of text."""
-    return round(_font(size, bold).getlength(text))
+    return round(_font(size, bold).getlength(_seen(text)))
 
 
 def write_text(
     pen: ImageDraw.ImageDraw, left: int, top: int, text: str, size: int, colour: Colour, room: int, *, bold: bool = False
 ) -> None:
     """Text from its upper left corner; shortened in the middle where it is longer than the room."""
-    text = text.encode("utf-8", "replace").decode()
+    text = _seen(text)
     kept = len(text)
     shown = text
     while text_width(shown, size, bold=bold) > room and kept > 8:
         kept -= max(1, kept // 16)
         shown = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
     pen.text((left, top), shown, fill=colour, font=_font(size, bold), anchor="la")
+
+
+def _seen(text: str) -> str:
+    """A line that can be drawn: the library that lays out text fails at ends of lines, and names and words of data sets hold them."""
+    return printable(text.encode("utf-8", "replace").decode()).replace("\n", "\\n")
 
 
 def _filled(widths: Sequence[int], limit: int) -> list[list[int]]:

@@ -27,6 +27,7 @@ from vlmkit.drawn import warm_up
 from vlmkit.plugins import PluginError
 from vlmkit.registry import RegistryError
 from vlmkit.spec import SpecError
+from vlmkit.terminal import guarded
 from vlmkit.training.run import RunDirectory, RunError
 from vlmkit.training.signals import quit_at_ctrl_c
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 STOPPED = "stopped; the same command goes on from there"
 
 
+@guarded()
 def main(given: list[str] | None = None) -> int:
     """Exit status: 0 finished, 1 something is missing or went wrong, 2 wrong arguments, 128 + n stopped by signal n."""
     parser = arguments.parser((__doc__ or "").split("\n\n")[0])
@@ -125,9 +127,10 @@ def train(
     with quit_at_ctrl_c(STOPPED):
         import torch
         import transformers
-        from rich.console import Console
+        from rich.text import Text
 
         from vlmkit.allocator import reuse_large_blocks
+        from vlmkit.screen import Screen
         from vlmkit.training.blueprint import OfArchitecture
         from vlmkit.training.engines import engine
         from vlmkit.training.loop import Interrupted, Trainer
@@ -142,15 +145,12 @@ def train(
     torch.set_num_threads(threads)
     reuse_large_blocks()
     processes = meet()
-    console = Console(quiet=not processes.main)
+    console = Screen(quiet=not processes.main)
     blueprint = OfArchitecture(
         architecture, weights=recipe.weights, seed=seed, dtype=recipe.dtype, changed=warm_up.begin, prepared=prefer_flash_attention
     )
-    console.print(
-        f"[bold]{architecture.name}[/]: {parameters.total:,} parameters on {_place(processes, engine_name)} in {run.path}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    what = f": {parameters.total:,} parameters on {_place(processes, engine_name)} in {run.path}"
+    console.print(Text.assemble((architecture.name, "bold"), what), soft_wrap=True)
     shards = data
     with StopSignals() as stop:
         trainer = Trainer(
@@ -191,17 +191,16 @@ def train(
 
 def rendered(recipe: Recipe, folder: Path, seed: int, console: Console) -> Path:
     """The pictures of the published stages, rendered once into the shards that they are trained from."""
-    from rich.progress import Progress
-
     from vlmkit.drawn import pictures
+    from vlmkit.screen import Bars
 
     wanted = pictures.counts(stage for stage in recipe.stages if stage.name not in pictures.WARM_UP)
-    with Progress(console=console, transient=True) as progress:
+    with Bars(console=console, transient=True) as progress:
         bar = progress.add_task("rendering pictures", total=sum(wanted.values()))
         for source, count in wanted.items():
             pictures.write_shards(folder / source, source, count, seed, written=lambda: progress.advance(bar))
             progress.update(bar, refresh=True)
-    console.print(f"{sum(wanted.values()):,} pictures in {folder}", highlight=False, soft_wrap=True)
+    console.print(f"{sum(wanted.values()):,} pictures in {folder}", soft_wrap=True)
     return folder
 
 
@@ -258,9 +257,9 @@ def finish(
     write_whole(run.path / "results.json", json.dumps({"scores": scores, "seconds": round(trainer.seconds, 1)}, indent=2) + "\n")
     if results:
         console.print(asking.table(results))
-    console.print(f"checkpoint: {run.path / 'checkpoint'}\nreport: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"checkpoint: {run.path / 'checkpoint'}\nreport: {run.path / 'report.html'}", soft_wrap=True)
     if results:
-        console.print(playing.invitation(run.path), highlight=False, markup=False, soft_wrap=True)
+        console.print(playing.invitation(run.path), soft_wrap=True)
 
 
 def show_stage(
@@ -289,15 +288,16 @@ def _headline(run: RunDirectory) -> str:
 
 
 def _announce(console: Console, number: int, stage: Stage, recipe: Recipe, trainer: Trainer) -> None:
+    from rich.text import Text
+
     from vlmkit.architecture import PARTS
 
     learning = [part.replace("_", " ") for part in PARTS if stage.learns(part)]
     frozen = [part.replace("_", " ") for part in ("encoder", "connector", "language_model") if not stage.learns(part)]
     data = ", ".join(source.name for source in stage.data)
     note = f"; frozen: {', '.join(frozen)}" if frozen else ""
-    console.print(
-        f"[bold]{stage.name}[/] ({number} of {len(recipe.stages)}) on {data}; learning: {', '.join(learning)}{note}", highlight=False
-    )
+    what = f" ({number} of {len(recipe.stages)}) on {data}; learning: {', '.join(learning)}{note}"
+    console.print(Text.assemble((stage.name, "bold"), what))
 
 
 # --- machines ---------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 from vlmkit.commands.checkpoint import find_checkpoint
 from vlmkit.commands.choice import add_plugin_option, load_plugins
 from vlmkit.commands.terminal import say, streamer
+from vlmkit.terminal import is_terminal
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -42,7 +43,7 @@ def run(arguments: Namespace) -> None:
 
     import vlmkit
 
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         disable_progress_bar()
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, processor = vlmkit.load(directory, device=device)

@@ -87,12 +87,11 @@ def _worlds(arguments: Namespace) -> dict[float, World]:
 
 
 def _compare(arguments: Namespace, found: tuple[Any, ...], worlds: dict[float, World]) -> None:
-    from rich.console import Console
-
     from vlmkit.comparing import report
     from vlmkit.comparing.progress import StudyProgress
     from vlmkit.comparing.study import Study
     from vlmkit.files import write_whole
+    from vlmkit.screen import Screen
     from vlmkit.training.run import RunDirectory
 
     if find_spec("scipy") is None:
@@ -117,7 +116,7 @@ def _compare(arguments: Namespace, found: tuple[Any, ...], worlds: dict[float, W
         directory.unlock()
         raise
     try:
-        with StudyProgress(Console(stderr=True, markup=False, highlight=False), study, jobs) as progress:
+        with StudyProgress(Screen(stderr=True), study, jobs) as progress:
             study.run(jobs, progress.done, devices, progress.watch)
     except KeyboardInterrupt:
         say(f"stopped; the same command goes on with what stands in {study.path}", file=sys.stderr)

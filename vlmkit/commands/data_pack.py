@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmkit.commands import UsageError
 from vlmkit.commands.choice import add_plugin_option, load_plugins
-from vlmkit.commands.terminal import printable, say
+from vlmkit.commands.terminal import say
 from vlmkit.data.filters import Filter, filters
 from vlmkit.registry import suggestion
 from vlmkit.spec import SpecError
@@ -137,10 +137,11 @@ def _check_options(family: str, parameters: Sequence[inspect.Parameter], name: s
 @contextmanager
 def _shown(name: str) -> Iterator[Callable[[ShardWriter], None]]:
     """A live bar on a terminal, a line every few seconds elsewhere, on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TimeElapsedColumn
 
-    console = Console(stderr=True, markup=False, emoji=False)
+    from vlmkit.screen import Bars, Screen, Words
+
+    console = Screen(stderr=True)
     begun = last = time.monotonic()
     first: int | None = None
 
@@ -157,13 +158,13 @@ def _shown(name: str) -> Iterator[Callable[[ShardWriter], None]]:
             text = told(writer)
             if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
                 last = time.monotonic()
-                console.print(printable(f"{name}: {text}"), highlight=False, soft_wrap=True)
+                console.print(f"{name}: {text}", soft_wrap=True)
 
         yield line
         return
     # A reader does not say how much it will yield: the bar shows that something goes on, the words how much.
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, refresh_per_second=4) as bar:
+    columns = (Words("{task.description}"), BarColumn(), Words("{task.fields[text]}"), TimeElapsedColumn())
+    with Bars(*columns, console=console, refresh_per_second=4) as bar:
         task = bar.add_task(name, total=None, text="reading")
         yield lambda writer: bar.update(task, text=told(writer))
 

@@ -145,12 +145,13 @@ class _Progress:
     """A bar on stderr for the main process, of its own share where there are several."""
 
     def __init__(self, title: str, task: Task, blind: bool, processes: Processes) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-        console = Console(stderr=True, quiet=not processes.main)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=console, transient=True)
+        from vlmkit.screen import Bars, Screen, Words
+
+        console = Screen(stderr=True, quiet=not processes.main)
+        columns = (Words("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Bars(*columns, console=console, transient=True)
         self._task = self._bar.add_task(title, total=len(task.questions) * (1 + blind))
         self._each = processes.world
 

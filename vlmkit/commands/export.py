@@ -16,6 +16,7 @@ from vlmkit.commands.checkpoint import find_checkpoint
 from vlmkit.commands.choice import add_plugin_option, load_plugins
 from vlmkit.commands.terminal import say
 from vlmkit.files import writing
+from vlmkit.terminal import is_terminal
 
 FORMATS = ("transformers",)
 
@@ -40,7 +41,7 @@ def run(arguments: Namespace) -> None:
     import vlmkit
     from vlmkit.checkpoints import export
 
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         disable_progress_bar()
     model, processor = vlmkit.load(source, dtype=arguments.dtype)
     with whole_directory(target) as partial:

@@ -21,6 +21,7 @@ from vlmkit.commands.checkpoint import find_checkpoint
 from vlmkit.commands.choice import add_plugin_option, load_plugins
 from vlmkit.commands.terminal import say
 from vlmkit.serving.limits import Limits
+from vlmkit.terminal import is_terminal
 
 USUAL = Limits()
 
@@ -89,7 +90,7 @@ def serve(arguments: Namespace, directory: Path, name: str, listening: socket.so
     import vlmkit
     from vlmkit.serving.app import build_app
 
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         disable_progress_bar()
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, processor = vlmkit.load(directory, device=device, dtype=arguments.dtype)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from vlmkit.commands.terminal import printable
+from vlmkit.terminal import is_terminal, printable
 
 PIPE_WIDTH = 100_000
 """Nothing is wrapped or cut off where a program reads; a table takes only what it needs of it."""
@@ -15,10 +15,11 @@ PIPE_WIDTH = 100_000
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", right: Sequence[str] = ()) -> None:
     """A table on stdout; the columns named in `right` hold numbers. Text is taken as it is, without markup."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, emoji=False, highlight=False)
+    from vlmkit.screen import Screen
+
+    console = Screen(width=None if is_terminal(sys.stdout) else PIPE_WIDTH)
     if title:
         console.print(printable(title), style="bold", soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)

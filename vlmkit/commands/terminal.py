@@ -1,18 +1,11 @@
-"""What is printed: a model, a file's name or a data set may hold anything, also what a terminal takes as commands."""
+"""What commands say, and answers while they are generated."""
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import Any, TextIO
 
-_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-"""Control characters but line breaks and tabs, marks that turn the direction of writing, and halves of surrogates."""
-
-
-def printable(text: str) -> str:
-    """The text with what a terminal would act on written as escapes: a colour becomes \\x1b[31m, in letters."""
-    return _UNSEEN.sub(lambda found: found[0].encode("unicode-escape").decode("ascii"), text)
+from vlmkit.terminal import printable
 
 
 def say(*words: Any, file: TextIO | None = None, flush: bool = False) -> None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from vlmkit.commands import UsageError
 from vlmkit.commands.choice import add_exchange_options, add_language_model_option, add_plugin_option, chosen
-from vlmkit.commands.terminal import printable
 
 if TYPE_CHECKING:
     from vlmkit.data.shards.places import Place
@@ -144,10 +143,10 @@ def _check_data(arguments: Namespace) -> None:
 def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run: Any, configuration: dict[str, Any]) -> int:
     """Exit status: 0 done, 128 + n stopped by signal n."""
     import torch
-    from rich.console import Console
 
     import vlmkit
     from vlmkit.resolution import at_resolution
+    from vlmkit.screen import Screen
     from vlmkit.training.blueprint import OfArchitecture
     from vlmkit.training.consolidate import consolidate
     from vlmkit.training.engines import engine
@@ -167,7 +166,7 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
             run.begin(configuration)
         else:
             run.check(configuration)
-    console = Console(quiet=not processes.main)
+    console = Screen(quiet=not processes.main)
     processor = vlmkit.build_processor(architecture)
     blueprint = OfArchitecture(architecture, weights=arguments.weights, seed=arguments.seed, dtype=arguments.dtype)
     with StopSignals() as stop:
@@ -194,7 +193,7 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
                 data = mixture(stage, processor, arguments.data, seed=arguments.seed, hold_out=arguments.hold_out)
                 trainer.train(stage, data, evaluate=looks, evaluate_every=arguments.evaluate_every)
         except Interrupted as stopped:
-            console.print(printable(f"{stopped}; the state is saved. The same command goes on from there."), soft_wrap=True)
+            console.print(f"{stopped}; the state is saved. The same command goes on from there.", soft_wrap=True)
             return 128 + stopped.signal
         finally:
             if trainer.log is not None:
@@ -206,5 +205,5 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
         with replace_directory(run.path / "checkpoint") as directory:
             consolidate(run.path, directory, dtype=arguments.dtype)
             processor.save_pretrained(directory)
-        console.print(printable(f"checkpoint: {run.path / 'checkpoint'}"), highlight=False, soft_wrap=True)
+        console.print(f"checkpoint: {run.path / 'checkpoint'}", soft_wrap=True)
     return 0

@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID
 
 from vlmkit.comparing.study import Study
 from vlmkit.comparing.trial import Trial
+from vlmkit.screen import Bars, Words
 from vlmkit.training.progress import clock
 
 _TAIL = 65_536
@@ -100,18 +101,18 @@ class StudyProgress:
         self._at_work: dict[str, _Work] = {}
         self._before: dict[str, int] = {}
         self._made: list[tuple[Trial, int, float]] = []
-        self._bars: Progress | None = None
+        self._bars: Bars | None = None
 
     def __enter__(self) -> Self:
         self._begun = self._last_line = self._seconds()
         if self.console.is_terminal:
             columns = (
-                TextColumn("{task.description}", markup=False),
+                Words("{task.description}"),
                 BarColumn(bar_width=10),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[text]}", markup=False),
+                Words("{task.fields[text]}"),
             )
-            self._bars = Progress(*columns, console=self.console, refresh_per_second=4)
+            self._bars = Bars(*columns, console=self.console, refresh_per_second=4)
             self._bars.start()
             self._all = self._bars.add_task("trials", total=self.total, text="")
         return self

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.architecture import Architecture
 from vlmkit.comparing.world import World
 from vlmkit.files import write_whole
+from vlmkit.terminal import guard
 
 if TYPE_CHECKING:
     from vlmkit.model import VLM
@@ -57,9 +58,9 @@ def run(trial: Trial, study: Path, threads: int, digest: str, told: Callable[[st
     Raises vlmkit.training.loop.Interrupted, with its state saved.
     """
     import torch
-    from rich.console import Console
 
     import vlmkit
+    from vlmkit.screen import Screen
     from vlmkit.training.blueprint import OfArchitecture
     from vlmkit.training.engines import engine
     from vlmkit.training.loop import Trainer
@@ -86,7 +87,7 @@ def run(trial: Trial, study: Path, threads: int, digest: str, told: Callable[[st
             OfArchitecture(trial.architecture, seed=trial.seed, changed=begin),
             engine=engine("single", meet()),
             seed=trial.seed,
-            console=Console(quiet=True),
+            console=Screen(quiet=True),
             workers=0,
         )
         for stage in trial.stages:
@@ -156,6 +157,7 @@ def main(argv: list[str]) -> int:
     from vlmkit.comparing.study import Study
     from vlmkit.training.loop import Interrupted
 
+    guard()  # what it says is shown by the study
     study = Study.read(Path(argv[0]))
     try:
         trial = study.trial(argv[1])

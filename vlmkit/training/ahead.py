@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vlmkit.data.mixture import Batches, Mixture
 from vlmkit.data.sample import DataError
+from vlmkit.terminal import guard
 from vlmkit.training.processes import Processes
 from vlmkit.training.signals import ignore_stop_signals, stop_signals_held_back
 from vlmkit.training.stage import Stage
@@ -59,6 +60,11 @@ def _last_sentence(error: Exception) -> str | None:
     return text[begin:].split(": ", 1)[1].strip() if begin >= 0 else None
 
 
+def _begin(worker: int) -> None:
+    guard()
+    ignore_stop_signals(worker)
+
+
 def mixed(mixture: Mixture, state: Mapping[str, Any] | None, processes: Processes, *, workers: int, threads: int) -> Batches:
     """The micro-batches of a mixture, from its beginning or behind a saved state."""
     return mixture.batches(
@@ -68,7 +74,7 @@ def mixed(mixture: Mixture, state: Mapping[str, Any] | None, processes: Processe
         workers=workers,
         threads=threads,
         pin_memory=processes.device.type == "cuda",
-        on_worker=ignore_stop_signals,
+        on_worker=_begin,
     )
 
 
@@ -84,7 +90,7 @@ def numbered(
         sampler=range(first * each + rank, stage.steps * each, world),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=ignore_stop_signals,
+        worker_init_fn=_begin,
         pin_memory=processes.device.type == "cuda",
         # Its own generator: the one of the training is left alone.
         generator=torch.Generator(),

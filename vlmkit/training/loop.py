@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 
 from vlmkit.data.mixture import Batches, Mixture, merge_states
 from vlmkit.files import write_whole
+from vlmkit.screen import Screen
 from vlmkit.training.adapted import scales_of
 from vlmkit.training.ahead import mixed, numbered, working_ahead
 from vlmkit.training.blueprint import Blueprint, OfModule
@@ -78,7 +79,7 @@ class Trainer:
         self.run = run
         self.engine = engine or engine_of("single", Processes())
         self.processes = self.engine.processes
-        self.console = console or Console(quiet=not self.processes.main)
+        self.console = console or Screen(quiet=not self.processes.main)
         self.seed = seed
         self.save_seconds = save_seconds
         self.workers = workers

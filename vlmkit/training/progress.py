@@ -9,7 +9,9 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn
+
+from vlmkit.screen import Bars, Words
 
 _KEEP = ("loss", "left", "tokens_per_second", "mfu", "images_per_second", "waiting", "memory", "padding", "samples_per_second")
 """The most important first: where a terminal is narrow, the last ones are left out."""
@@ -45,18 +47,18 @@ class StageProgress:
         self._first, self._seconds = first, seconds
         self._recent: deque[tuple[int, float]] = deque(maxlen=_RECENT)
         self._loss: float | None = None
-        self._bar: Progress | None = None
+        self._bar: Bars | None = None
 
     def __enter__(self) -> Self:
         self._begun = self._last_line = self._seconds()
         if self.console.is_terminal:
             columns = (
-                TextColumn("{task.description:<10}"),
+                Words("{task.description:<10}"),
                 BarColumn(bar_width=self._bar_width),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[text]}", markup=False),
+                Words("{task.fields[text]}"),
             )
-            self._bar = Progress(*columns, console=self.console, refresh_per_second=4)
+            self._bar = Bars(*columns, console=self.console, refresh_per_second=4)
             self._bar.start()
             self._task = self._bar.add_task(self.name, total=self.steps, completed=self._first, text="")
         return self

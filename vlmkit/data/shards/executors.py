@@ -11,6 +11,8 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from vlmkit.terminal import guard
+
 
 class Here(Executor):
     """This process, at once."""
@@ -65,6 +67,7 @@ def is_stopped() -> bool:
 def _begin(stop: Any) -> None:
     """The start of a process for images, which ends when the process that writes is gone."""
     global _stopped
+    guard()
     _stopped = stop
     parent = multiprocessing.parent_process()
     assert parent is not None
