@@ -22,8 +22,9 @@ from vlmkit.experts_weights import Copied
 from vlmkit.grouped import grouped_rows
 from vlmkit.language_model import LanguageModel
 from vlmkit.model import VLM
-from vlmkit.sliced import HeldWeights, PublishedWeights, values_of
+from vlmkit.sliced import PublishedWeights
 from vlmkit.spec import Settings, SpecError
+from vlmkit.weight_source import HeldWeights, values_of
 
 FOUR = Experts(count=4, top=2, layers="all", balance=0.5)
 DECODERS: dict[str, dict[str, Any]] = {

@@ -7,7 +7,6 @@ import torch
 import vlmkit
 from vlmkit.encoders.positions import resample
 from vlmkit.resolution import Resampled, at_resolution
-from vlmkit.sliced import HeldWeights
 from vlmkit.spec import SpecError
 from vlmkit.training.blueprint import OfArchitecture, OfModule
 from vlmkit.training.engines import engine
@@ -17,6 +16,7 @@ from vlmkit.training.run import RunDirectory
 from vlmkit.training.signals import StopSignals
 from vlmkit.training.stage import Source, Stage
 from vlmkit.training.states import SavedState
+from vlmkit.weight_source import HeldWeights
 
 SQUARE = ("llava-1.5-tiny", "paligemma-tiny", "paligemma2-tiny")
 

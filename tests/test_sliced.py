@@ -26,9 +26,10 @@ from tests.test_skeleton import DECODERS
 from tests.tiny import CONVERSATIONS, DECODER, architecture, draw, language_model, model, part
 from vlmkit.architecture import Architecture
 from vlmkit.skeleton import skeleton
-from vlmkit.sliced import HeldWeights, PublishedWeights, RandomWeights, SavedWeights, WeightSource, fill, weights_of
+from vlmkit.sliced import PublishedWeights, RandomWeights, SavedWeights, fill, weights_of
 from vlmkit.spec import SpecError
 from vlmkit.stored import Stored
+from vlmkit.weight_source import HeldWeights, WeightSource
 
 TINY = [name for name in vlmkit.list_models() if name.endswith("-tiny")]
 

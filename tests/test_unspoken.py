@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import vlmkit
-from vlmkit.sliced import PublishedWeights, values_of
+from vlmkit.sliced import PublishedWeights
 from vlmkit.spec import SpecError
+from vlmkit.weight_source import values_of
 
 TINY = vlmkit.architecture("molmo-tiny")
 

@@ -14,11 +14,11 @@ from vlmkit.experts_module import Mixture
 from vlmkit.stored import refuse_outside
 
 if TYPE_CHECKING:
-    from vlmkit.sliced import WeightSource
+    from vlmkit.weight_source import WeightSource
 
 
 class Copied:
-    """A WeightSource (vlmkit/sliced.py) of a model with experts over one of the model without. Where a model has none, it is that one."""
+    """A WeightSource of a model with experts over one of the model without. Where a model has none, it is that one."""
 
     def __init__(self, weights: WeightSource, model: Any, router: Callable[[str, tuple[int, ...]], Tensor]) -> None:
         """model: the one with experts, on whichever device; its weights are not looked at. router: the weight of a router, by its name and

@@ -12,8 +12,8 @@ from vlmkit.architecture import Architecture
 from vlmkit.encoders.base import ViT
 from vlmkit.encoders.positions import resample
 from vlmkit.preprocess.policies.base import SquarePolicy
-from vlmkit.sliced import WeightSource, values_of
 from vlmkit.spec import SpecError
+from vlmkit.weight_source import WeightSource, values_of
 
 
 def at_resolution(architecture: Architecture, size: int) -> Architecture:

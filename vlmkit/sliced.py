@@ -1,7 +1,6 @@
 """Weights of a model, read in runs: for whoever fills a model in pieces, because it is whole on no host.
 
-Every source gives the values of a parameter, or of a buffer of the state dict, under the name that it has in the model, in the dtype that
-it is stored in; the caller casts. A process that owns a share of a parameter reads that share, and from disk no more than it.
+Three kinds of WeightSource:
 
     SavedWeights        what save_pretrained of a VLM wrote
     PublishedWeights    as build(weights="pretrained"): towers and language model of published checkpoints, the rest drawn
@@ -12,12 +11,10 @@ Directories were read; downloads go through huggingface_hub and were never run h
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -30,41 +27,12 @@ from vlmkit.experts_module import redraw_routers
 from vlmkit.experts_weights import Copied, routers_of
 from vlmkit.renamed import RENAMED
 from vlmkit.spec import SpecError
-from vlmkit.stored import Stored, files_of, refuse_outside
+from vlmkit.stored import Stored, files_of
 from vlmkit.unspoken_weights import WithUnspoken
+from vlmkit.weight_source import HeldWeights, WeightSource, values_of
 
 if TYPE_CHECKING:
     from vlmkit.model import VLM
-
-
-class WeightSource(Protocol):
-    """Parameters and persistent buffers of a model, by the names of its state dict; a tied one has all of its names."""
-
-    def names(self) -> tuple[str, ...]: ...
-
-    def shape(self, name: str) -> tuple[int, ...]: ...
-
-    def read(self, name: str, start: int, length: int) -> Tensor:
-        """(length,): values [start, start + length) of the flattened tensor, in the stored dtype, on the CPU, a copy. Raises IndexError
-        outside of it."""
-        ...
-
-
-class HeldWeights:
-    """Tensors that are in memory, as a source."""
-
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors = tensors
-
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.tensors)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self.tensors[name].shape)
-
-    def read(self, name: str, start: int, length: int) -> Tensor:
-        refuse_outside(name, self.shape(name), start, length)
-        return self.tensors[name].detach().reshape(-1)[start : start + length].clone()
 
 
 class SavedWeights(Converted):
@@ -223,12 +191,6 @@ def fill(module: nn.Module, source: WeightSource, *, device: str | torch.device 
             full = f"{path}.{name}" if path else name
             values = values_of(source, full).to(buffer.dtype) if full in persistent else buffer
             owner._buffers[name] = values.to(device)
-
-
-def values_of(source: WeightSource, name: str) -> Tensor:
-    """A whole tensor of a source, in its shape and in the stored dtype."""
-    shape = source.shape(name)
-    return source.read(name, 0, math.prod(shape)).view(shape)
 
 
 def bare(config: Any) -> VLM:

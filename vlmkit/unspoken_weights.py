@@ -12,11 +12,11 @@ from vlmkit.stored import refuse_outside
 
 if TYPE_CHECKING:
     from vlmkit.language_model import LanguageModel
-    from vlmkit.sliced import WeightSource
+    from vlmkit.weight_source import WeightSource
 
 
 class WithUnspoken:
-    """A WeightSource (vlmkit/sliced.py) over that of the model without."""
+    """A WeightSource over that of the model without."""
 
     def __init__(self, weights: WeightSource, described: LanguageModel, model: Any) -> None:
         """model: the one without, on whichever device; its weights are not looked at."""

@@ -20,7 +20,6 @@ from tests.data.packs import sample
 from tests.training.conftest import DATA, Numbered, Setup, small
 from vlmkit.data.shards import ShardWriter
 from vlmkit.preprocess.policies.smart_resize import SmartResize
-from vlmkit.sliced import values_of
 from vlmkit.training.consolidate import consolidate
 from vlmkit.training.engines import engine
 from vlmkit.training.loop import Trainer
@@ -31,6 +30,7 @@ from vlmkit.training.sources import mixture
 from vlmkit.training.stage import Source, Stage
 from vlmkit.training.states import SavedState, StateWeights
 from vlmkit.training.update import model_loss
+from vlmkit.weight_source import values_of
 
 POCKET = small().replace(policy=SmartResize(min_pixels=4 * 784, max_pixels=8 * 784))
 FEW: dict[str, Any] = {"connector": 1e-2, "language_model": 1e-3, "data": DATA}

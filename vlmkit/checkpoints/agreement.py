@@ -1,9 +1,11 @@
-"""Before a directory is written: its processor has to give vlmkit's own ids."""
+"""Before a directory is written: its config has to describe the model, and its processor has to give vlmkit's own ids."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from vlmkit.architecture import Architecture
 from vlmkit.layout.jinja_template import JinjaTemplate
 from vlmkit.layout.laid_out import LayoutError, Turn
 from vlmkit.layout.marks import Shown, messages_of
@@ -43,3 +45,14 @@ def refuse_disagreement(published: Any, processor: VLMProcessor) -> None:
                 f"{type(published).__name__} would make {processor.tokenizer.decode(theirs)!r} of a conversation of which the layout makes "
                 f"{processor.tokenizer.decode(ours)!r}; bring a tokenizer that begins texts as the template does"
             )
+
+
+def refuse_other(published: str, architecture: Architecture, read: Architecture, no_matter: Collection[str]) -> None:
+    """Raise SpecError where an architecture is another than the one that is `read` of the config that was made for it. no_matter: of the
+    language model's config, what the published one does not tell, or tells elsewhere."""
+    for part in ("policy", "encoder", "connector", "layout", "fusion"):
+        if (ours := getattr(architecture, part)) != (theirs := getattr(read, part)):
+            raise SpecError(f"{published} of these sizes has the {part} {theirs}, but this one is {ours}")
+    here, there = (one.language_model.transformers_config().to_dict() for one in (architecture, read))
+    if apart := next((name for name in there if name not in no_matter and there[name] != here.get(name)), None):
+        raise SpecError(f"{published} has {apart} {there[apart]!r} in its language model, but here it is {here.get(apart)!r}")

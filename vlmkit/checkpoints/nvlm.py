@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vlmkit.architecture import Architecture
+from vlmkit.checkpoints.agreement import refuse_other
 from vlmkit.checkpoints.family import made_of
 from vlmkit.checkpoints.published import read_json, read_weights, refuse_unknown, write_json, write_weights
 from vlmkit.connectors.mlp import Mlp
@@ -199,16 +200,11 @@ def config_of(architecture: Architecture, processor: VLMProcessor) -> dict[str, 
             **{name: getattr(text, name) for name in TEXT},
         },
     }
-    expected = architecture_of(said, processor.tokenizer)
-    for part in ("policy", "encoder", "connector", "layout", "fusion"):
-        theirs, ours = getattr(expected, part), getattr(architecture, part)
-        if part == "encoder":
-            ours = ours.replace(checkpoint=None, keep_unused=theirs.keep_unused, scale=theirs.scale)
-        if ours != theirs:
-            raise SpecError(f"{NAME} of these sizes has the {part} {theirs}, but this one is {ours}")
-    here, there = text.to_dict(), expected.language_model.transformers_config().to_dict()
-    if apart := next((name for name in there if name not in NO_MATTER and there[name] != here.get(name)), None):
-        raise SpecError(f"{NAME} has {apart} {there[apart]!r} in its language model, but here it is {here.get(apart)!r}")
+    read = architecture_of(said, processor.tokenizer)
+    assert isinstance(read.encoder, InternViT)
+    # Of the encoder, what no config tells.
+    plain = encoder.replace(checkpoint=None, keep_unused=read.encoder.keep_unused, scale=read.encoder.scale)
+    refuse_other(NAME, architecture.replace(encoder=plain), read, NO_MATTER)
     return said
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vlmkit.sliced import WeightSource, values_of
 from vlmkit.training.adapters import NAME, adapted_layers, drawn, is_adapter, merged_weight, plain_name, row_lengths
 from vlmkit.training.states import SavedState, StateWeights
+from vlmkit.weight_source import WeightSource, values_of
 
 MAGNITUDE = "lora_magnitude_vector"
 

@@ -13,9 +13,10 @@ from torch import nn
 from vlmkit.architecture import Architecture
 from vlmkit.build import build
 from vlmkit.skeleton import skeleton
-from vlmkit.sliced import HeldWeights, WeightSource, fill, weights_of
+from vlmkit.sliced import fill, weights_of
 from vlmkit.spec import SpecError
 from vlmkit.training.changed import carried
+from vlmkit.weight_source import HeldWeights, WeightSource
 
 if TYPE_CHECKING:
     from vlmkit.model import VLM

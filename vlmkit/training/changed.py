@@ -10,9 +10,9 @@ from vlmkit.architecture import Architecture
 from vlmkit.experts import Experts
 from vlmkit.experts_weights import Copied, drawn
 from vlmkit.resolution import Resampled, at_resolution
-from vlmkit.sliced import WeightSource
 from vlmkit.spec import SpecError
 from vlmkit.training.stage import Stage
+from vlmkit.weight_source import WeightSource
 
 
 def changed(architecture: Architecture, stage: Stage) -> Architecture:

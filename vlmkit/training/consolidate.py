@@ -11,10 +11,11 @@ import torch
 
 from vlmkit.architecture import Architecture
 from vlmkit.build import building
-from vlmkit.sliced import WeightSource, bare_of, values_of
+from vlmkit.sliced import bare_of
 from vlmkit.training.adapted import weights_of
 from vlmkit.training.run import RunError
 from vlmkit.training.states import SavedState
+from vlmkit.weight_source import WeightSource, values_of
 
 SHARD = "5GB"
 WEIGHTS = "model.safetensors"

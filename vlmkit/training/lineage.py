@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from vlmkit.architecture import PARTS, Architecture
-from vlmkit.sliced import HeldWeights, WeightSource, values_of
 from vlmkit.training.adapted import NewAdapters, weights_of
 from vlmkit.training.adapter_files import save_adapters
 from vlmkit.training.adapters import add_adapters, is_adapter, merge_adapters
@@ -19,6 +18,7 @@ from vlmkit.training.kernels import use_liger
 from vlmkit.training.optimizers import adapters_of, prepare_parts, refuse_unclaimed
 from vlmkit.training.stage import Stage
 from vlmkit.training.states import SavedState, StateWeights
+from vlmkit.weight_source import HeldWeights, WeightSource, values_of
 
 
 class Lineage:

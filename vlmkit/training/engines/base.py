@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmkit.sliced import WeightSource
 from vlmkit.training.blueprint import Blueprint
 from vlmkit.training.processes import Processes
 from vlmkit.training.stage import Stage
 from vlmkit.training.states import Piece, SavedState, StateError
+from vlmkit.weight_source import WeightSource
 
 Batch = Mapping[str, Tensor]
 Loss = Callable[[nn.Module, Batch], Tensor]

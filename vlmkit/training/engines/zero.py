@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmkit.sliced import WeightSource
 from vlmkit.training.blueprint import Blueprint
 from vlmkit.training.engines.base import Batch, Engine, Loss, Optimizers, Reads, Share, blocks_of, fill
 from vlmkit.training.processes import Processes, join_alone
 from vlmkit.training.run import RunError
 from vlmkit.training.stage import Stage
+from vlmkit.weight_source import WeightSource
 
 BUCKET = 50_000_000
 """Values that are reduced or fetched ahead at once: 200 MB in float32."""
