@@ -207,6 +207,7 @@ class Desk:
         if code in (0, 130) or (code, said) == of_sound:  # done, or it came to what is stopped here
             return None
         lines = [each for each in said.splitlines() if not each.endswith("--help' tells what it takes.")]
+        lines = lines[:1] if lines[0].endswith(":") else lines  # a sentence may end in a list: what was rejected, what differs
         foreign = re.search(r"[A-Za-z](Error|Exception)\b|Traceback|weights_only|allow_pickle", said)
         return None if code in (1, 2) and len(lines) == 1 and "damaged" in said and not foreign else f"{code}, {said!r}"
 

@@ -107,7 +107,7 @@ def reading(directory: str | os.PathLike[str]) -> Iterator[None]:
     except (MemoryError, ImportError):
         raise
     except Exception as error:
-        if type(error) is SpecError and os.fspath(directory) not in str(error):
+        if isinstance(error, SpecError) and os.fspath(directory) not in str(error):
             raise SpecError(f"{os.fspath(directory)}: {error}") from None
         if type(error).__module__.partition(".")[0] == "vlmkit":
             raise

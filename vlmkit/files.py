@@ -20,7 +20,8 @@ def partial(path: Path) -> Path:
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     """An error of the disk says of which path it is: Python's own do so where a file is opened, and not where it is written. Libraries in
-    Rust (safetensors, tokenizers) have errors of their own, with the system's number in their words. Raises OSError."""
+    Rust (safetensors, tokenizers) have errors of their own, with the system's number in their words. Raises OSError; vlmkit's own errors
+    stay what they are, for they say what was read meanwhile."""
     try:
         yield
     except OSError as error:
@@ -29,7 +30,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from None
     except Exception as error:
         number = re.search(r"\(os error (\d+)\)", str(error))
-        if number is None:
+        if number is None or type(error).__module__.partition(".")[0] == "vlmkit":
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), os.fspath(path)) from None
 

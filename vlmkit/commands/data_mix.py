@@ -14,6 +14,7 @@ from vlmkit.commands.choice import add_plugin_option, load_plugins
 from vlmkit.commands.table import print_table
 from vlmkit.commands.terminal import say
 from vlmkit.data.mixes import Mix, list_mixes, mix
+from vlmkit.data.sample import DataError
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -55,7 +56,10 @@ def _print_stage_data(chosen: Mix, folder: Path) -> None:
     if not folder.is_dir():
         raise UsageError(f"--data {folder} is no directory; 'vlmkit data pack' writes shards into DIR/<source>")
     sizes = {source.name: len(Shards(folder / source.name)) for source in chosen.sources if (folder / source.name).is_dir()}
-    weights = chosen.weights(sizes)
+    try:
+        weights = chosen.weights(sizes)
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from None
     missing = [source.name for source in chosen.sources if source.name not in sizes]
     if missing:
         say(f"not in {folder}, so left out: {', '.join(missing)}", file=sys.stderr)

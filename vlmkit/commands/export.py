@@ -83,8 +83,9 @@ def whole_directory(target: Path) -> Iterator[Path]:
             else:
                 partial.rename(target)
     except OSError as error:
-        if type(error).__module__.partition(".")[0] == "vlmkit":
-            raise
+        where = partial if error.filename is None else Path(os.fsdecode(error.filename)).absolute()
+        if type(error).__module__.partition(".")[0] == "vlmkit" or not {partial, target}.intersection((where, *where.parents)):
+            raise  # of what was read meanwhile
         raise TargetError(f"cannot write {str(asked)!r}: {error.strerror or error}") from None
     finally:
         for file in moved:

@@ -20,6 +20,9 @@ from vlmkit.preprocess.policies import policies
 from vlmkit.preprocess.policies.base import SquarePolicy
 from vlmkit.spec import SpecError
 
+MOST = 1000
+"""Tiles that a policy may allow: every way to arrange them is listed."""
+
 
 @policies.register("tiles")
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +39,8 @@ class Tiles(SquarePolicy):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("least", 1)
-        if self.most < self.least:
-            raise SpecError(f"tiles.most: expected {self.least} (least) or more, got {self.most}")
+        if not self.least <= self.most <= MOST:
+            raise SpecError(f"tiles.most: expected {self.least} (least) to {MOST:,}, got {self.most:,}")
 
     @property
     def grids(self) -> tuple[tuple[int, int], ...]:
