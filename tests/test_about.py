@@ -12,6 +12,7 @@ import vlmkit
 from tests.counted import TINY_MODELS
 from tests.tiny import apart, architecture, assistant, draw, encoded_views, model, picture, shared, user
 from vlmkit.about import About, has_plain_cache, placed
+from vlmkit.batch.batch import Batch
 from vlmkit.cache_name import CACHE
 from vlmkit.model import VLM
 
@@ -107,10 +108,13 @@ def test_sliding_windows_see_what_they_would_see_of_a_long_row(language: str) ->
 def test_what_is_kept_is_not_changed_by_asking() -> None:
     built, processor = shared()
     asked = built.about(processor, picture(seed=1))
-    before = [(keys.clone(), values.clone()) for keys, values in asked._kept]
+    layers = asked._cache.layers
+    before = [(layer.keys.clone(), layer.values.clone()) for layer in layers]
     first = asked.ask("What is it?", max_new_tokens=5)
     asked.ask(QUESTIONS, max_new_tokens=5, num_beams=2)
-    assert all(torch.equal(one, other) for kept, old in zip(asked._kept, before, strict=True) for one, other in zip(kept, old, strict=True))
+    for layer, (keys, values) in zip(layers, before, strict=True):
+        assert torch.equal(layer.keys, keys)
+        assert torch.equal(layer.values, values)
     assert asked.ask("What is it?", max_new_tokens=5) == first == built.chat(processor, picture(seed=1), "What is it?", max_new_tokens=5)
 
 
@@ -200,3 +204,19 @@ def test_inputs_hold_a_cache_that_generation_may_add_to() -> None:
     first, again = asked.inputs(QUESTIONS), asked.inputs(QUESTIONS)
     assert first[CACHE] is not again[CACHE]
     assert torch.equal(built.generate(**first, **NEW), built.generate(**again, **NEW))
+
+
+@pytest.mark.parametrize("name", ["univa-vl-tiny", "qwen2-vl-tiny", "llama-3.2-vision-tiny", "prismatic-tiny"])
+def test_a_question_copies_neither_the_beginning_nor_pixels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is not padded: the first token behind the beginning makes the one copy that there is."""
+    built, processor = vlmkit.build(name, seed=0), vlmkit.build_processor(name)
+    asked = built.about(processor, [picture(90, 70, seed=3), picture(60, 60, seed=4)])
+    moved: list[str] = []
+    monkeypatch.setattr(Batch, "to", lambda batch, *where, **how: moved.extend(key for key in batch if len(batch[key])) or batch)
+    for questions in (["What is it?"], ["What?", "Who??"]):
+        cache = asked.inputs(questions)[CACHE]
+        for kept, given in zip(asked._cache.layers, cache.layers, strict=True):
+            assert given.keys.data_ptr() == kept.keys.data_ptr()
+            assert given.values.data_ptr() == kept.values.data_ptr()
+    assert "input_ids" in moved
+    assert not any(key.startswith("pixel_values") for key in moved)

@@ -199,3 +199,22 @@ def test_a_second_turn_goes_on_from_the_cache_of_the_first() -> None:
     again = built.generate(**whole, **{CACHE: cache}, max_new_tokens=NEW, do_sample=False)
     assert torch.equal(again, fresh)
     assert seen == [2]
+
+
+@pytest.mark.parametrize("language", LANGUAGE_MODELS)
+def test_a_step_is_told_nothing_but_a_token_and_its_position(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where samples begin, and which tokens show images, is the prompt's; each step that looked at it would pay for it."""
+    arch = architecture(language=language)
+    built, processor = model(arch), vlmkit.build_processor(arch)
+    batch = processor(PROMPTS[:1])
+    assert "segments" in batch
+    told: list[set[str]] = []
+
+    def listen(module: Any, args: Any, given: dict[str, Any]) -> None:
+        told.append({key for key, value in given.items() if value is not None})
+
+    built.register_forward_pre_hook(listen, with_kwargs=True)
+    monkeypatch.setattr("vlmkit.model.boundaries_of", lambda segments: pytest.fail("samples were looked for"))
+    built.generate(**batch, max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    step = {"input_ids", "attention_mask", "position_ids", CACHE, "use_cache", "return_dict"}
+    assert [given - step for given in told[1:]] == [set(), set()]

@@ -31,6 +31,28 @@ def test_a_weight_that_is_no_number_is_named(value: float) -> None:
         asked(model)
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"do_sample": False},
+        {"do_sample": True},
+        {"num_beams": 2},
+        {"use_cache": False},
+        {"prompt_lookup_num_tokens": 2},
+        {"cache_implementation": "static", "disable_compile": True},
+    ],
+    ids=str,
+)
+def test_no_way_of_generating_answers_with_logits_that_are_no_numbers(how: dict[str, Any]) -> None:
+    model, processor = copy.deepcopy(shared()[0]), shared()[1]
+    batch = processor([CONVERSATIONS[0][:1]], add_generation_prompt=True)
+    assert len(model.generate(**batch, max_new_tokens=3, **how)[0]) > batch["input_ids"].shape[1]
+    with torch.no_grad():
+        model.language_model.model.layers[0].mlp.down_proj.weight[0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="the logits are not finite: weight language_model"):
+        model.generate(**batch, max_new_tokens=3, **how)
+
+
 def test_pixels_that_are_no_numbers_are_named() -> None:
     model, processor = shared()
     batch = dict(processor([CONVERSATIONS[0][:1]], add_generation_prompt=True))

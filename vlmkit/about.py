@@ -7,6 +7,7 @@ well, and a row that is padded by k tokens computes the last k tokens of the beg
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,6 @@ class About:
         self.visual: Features | None = None
         """The visual tokens of all images."""
         self._ids: list[int] = []
-        self._kept: list[tuple[Tensor, Tensor]] = []
         self._cache: Any = None
         self._begin()
 
@@ -72,15 +72,16 @@ class About:
         """
         layouts = tuple(self._lay_out(question) for question in questions)
         batch = dict(self.processor.collate([PreparedSample(self._images, layouts)], padding_side="left").to(self.model.device))
-        for name in ("labels", "supervised"):
+        unused = [name for name in batch if name in ("labels", "supervised") or name.startswith("pixel_values")]
+        for name in unused:
             del batch[name]
         if self.visual is not None:
-            batch = {name: value for name, value in batch.items() if not name.startswith("pixel_values")} | {"visual": self.visual}
+            batch["visual"] = self.visual
         rows = batch["input_ids"].shape[1]
         pads = [rows - len(layout.ids) for layout in layouts]
         begun = min((pad + _agree(self._ids, layout.ids) for pad, layout in zip(pads, layouts, strict=True)), default=0)
         begun = min(begun, rows - 1)
-        if share and self._kept and begun > 0:
+        if share and self._cache is not None and begun > 0:
             batch[CACHE] = self._cache_of([min(pad, begun) for pad in pads], begun)
         return batch
 
@@ -98,6 +99,7 @@ class About:
         pixels = {name: batch[name] for name in batch if is_pixels(name)}
         if pixels:
             self.visual = model.get_image_features(**pixels)
+            self._images = tuple(image.without_pixels() for image in self._images)
         shared = min(_agree(layouts[0].ids, layouts[1].ids), len(layouts[0].ids) - 1)
         if not shared or model.spec.fusion.needs_prefix or not has_plain_cache(model):
             return
@@ -113,17 +115,14 @@ class About:
         # Made without a config, a cache keeps all keys of layers with a sliding window too, and masks say what is seen of them.
         cache = DynamicCache()
         model(**begun, **{CACHE: cache}, logits_to_keep=1)
-        self._kept = [(layer.keys, layer.values) for layer in cache.layers]
         self._ids, self._cache = list(layouts[0].ids[:shared]), cache
 
     def _cache_of(self, pads: Sequence[int], begun: int) -> Any:
         """A cache of `begun` columns, in which the beginning stands behind the padding of each row."""
-        import copy
-
-        from transformers import DynamicCache
-
         cache = copy.copy(self._cache)  # what a fusion keeps beside it, once for all rows, goes along
-        cache.layers = DynamicCache([tuple(placed(kept, pads, begun) for kept in layer) for layer in self._kept]).layers
+        cache.layers = [copy.copy(layer) for layer in cache.layers]
+        for layer in cache.layers:
+            layer.keys, layer.values = placed(layer.keys, pads, begun), placed(layer.values, pads, begun)
         return cache
 
 
@@ -134,9 +133,10 @@ PROBES = ("What is it?", "1")
 
 
 def placed(kept: Tensor, pads: Sequence[int], columns: int) -> Tensor:
-    """(1, heads, P, D) -> (rows, heads, columns, D): in each row behind its padding, and cut where the columns end."""
+    """(1, heads, P, D) -> (rows, heads, columns, D): in each row behind its padding, and cut where the columns end. Without padding a
+    view: a cache grows by what is put together anew, and copies it then."""
     if not any(pads):
-        return kept[:, :, :columns].repeat(len(pads), 1, 1, 1)
+        return kept[:, :, :columns].expand(len(pads), -1, -1, -1)
     rows = kept.new_zeros(len(pads), kept.shape[1], columns, kept.shape[3])
     for row, pad in enumerate(pads):
         rows[row, :, pad:] = kept[0, :, : columns - pad]

@@ -7,17 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LogitsProcessor
 
 
-class Finite(LogitsProcessor):  # type: ignore[misc]
-    """Raises FloatingPointError for logits (B, vocabulary) with NaN or +inf; -inf stands for a token that may not come."""
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        # One number: a sum with NaN in it is NaN, and no logits that may come add up to +inf in float32.
-        if not bool(scores.float().sum() < torch.inf):
-            raise FloatingPointError("the logits are not finite")
-        return scores
+def refuse_numberless(logits: Tensor) -> None:
+    """Raise FloatingPointError for logits with NaN or +inf; -inf stands for a token that may not come."""
+    # One number: a sum with NaN in it is NaN, and no logits that may come add up to +inf in float32.
+    if not logits.sum(dtype=torch.float32).item() < torch.inf:
+        raise FloatingPointError("the logits are not finite")
 
 
 def where(model: nn.Module, batch: Mapping[str, Any]) -> str:

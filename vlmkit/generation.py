@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import GenerationMixin, LogitsProcessorList, ProcessorMixin
+from transformers import GenerationMixin, ProcessorMixin
 
 from vlmkit.batch.portable import CODES, whole
 from vlmkit.cache_name import CACHE
-from vlmkit.finite import Finite, where
+from vlmkit.finite import refuse_numberless, where
 from vlmkit.fusion.incoming import FusionError
 from vlmkit.layout.laid_out import LayoutError
 from vlmkit.views import BESIDE_VISUAL, is_pixels, take_pixels
@@ -34,8 +34,6 @@ class Generates(GenerationMixin):  # type: ignore[misc]
         """As transformers, for batches of both forms (vlmkit.batch.portable). Raises FloatingPointError that says where, for logits
         that are no numbers."""
         asked = whole(kwargs, self.spec) if kwargs.get(CODES) is not None else kwargs
-        if len(args) <= 2:
-            asked = asked | {"logits_processor": LogitsProcessorList([Finite(), *(asked.get("logits_processor") or ())])}
         try:
             return super().generate(*args, **asked)
         except FloatingPointError as error:
@@ -103,7 +101,7 @@ class Generates(GenerationMixin):  # type: ignore[misc]
             inputs["token_type_ids"] = types.masked_fill(generated, 1)
         if learned_index is not None:
             inputs["learned_index"] = extended(learned_index, length, -1)[:, begin:]
-        if segments is not None:
+        if segments is not None and begin < prompt:  # behind the prompt a row is one sample
             inputs["segments"] = extended(segments, length, 0)[:, begin:]
         places = extended(visual_index, length, -1)[:, begin:] if begin < prompt else None
         refers = places is not None and bool((places != -1).any())
@@ -138,7 +136,9 @@ class Generates(GenerationMixin):  # type: ignore[misc]
 
     def _update_model_kwargs_for_generation(self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Visual tokens of the prompt are kept for a fusion that looks at them again. Of three positions all go on behind the largest,
-        which need not be the last token's."""
+        which need not be the last token's. Logits are looked at here, once a step: transformers asks a processor of them for its signature
+        at every step, which takes longer."""
+        refuse_numberless(outputs.logits)
         before = model_kwargs.get("position_ids")
         updated: dict[str, Any] = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
         if before is not None and before.dim() == THREE:

@@ -110,8 +110,10 @@ class VLM(Referred, Resizes, Sees, Speaks, Generates, PreTrainedModel, Generatio
     def device(self) -> torch.device:
         """Where inputs belong: that of the weights, and of weights that accelerate keeps elsewhere where it brings them."""
         found: torch.device = super().device
+        if found.type != "meta":
+            return found
         brought = getattr(getattr(self, "_hf_hook", None), "execution_device", None)
-        return found if found.type != "meta" or brought is None else torch.device(brought)
+        return found if brought is None else torch.device(brought)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()  # type: ignore[no-any-return]
@@ -193,7 +195,8 @@ class VLM(Referred, Resizes, Sees, Speaks, Generates, PreTrainedModel, Generatio
             supervised = None
         elif supervised is None:
             supervised = supervised_columns(labels)
-        if boundaries is None and segments is not None and attention_mask is None and attends_by_sample(self.language_model):
+        alone = attention_mask is None and cache is None  # beside either, nothing asks where samples begin
+        if boundaries is None and segments is not None and alone and attends_by_sample(self.language_model):
             boundaries = boundaries_of(segments)
         output = self.speak(
             Incoming(

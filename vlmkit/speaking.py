@@ -63,7 +63,7 @@ class Speaks(PreTrainedModel):  # type: ignore[misc]
         (P + 1,), where the samples of packed rows begin; attention by sample needs them, or else makes masks of whole rows. On a CPU it is
         one graph with numbers, a graph for each value of theirs, and in several graphs, that stay, with a tensor.
         """
-        model, rows = self.language_model, len(incoming.embeddings)
+        model, rows = self.language_model, incoming.embeddings.shape[0]
         packed = incoming.segments is not None and incoming.attention_mask is None and incoming.cache is None
         if packed:
             refuse_states(model)
@@ -107,7 +107,7 @@ class Speaks(PreTrainedModel):  # type: ignore[misc]
             hidden = tuple(layer.view(rows, -1, layer.shape[-1]) for layer in hidden)
         return VLMOutput(
             loss=torch.stack(list(losses.values())).sum() if losses else None,
-            logits=logits.view(rows, -1, logits.shape[-1]) if logits is not None and len(logits) != rows else logits,
+            logits=logits.view(rows, -1, logits.shape[-1]) if logits is not None and logits.shape[0] != rows else logits,
             # Not every language model returns all of them: RecurrentGemma keeps its cache to itself.
             **{CACHE: getattr(outputs, CACHE, None)},
             hidden_states=hidden,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from torch import Tensor
@@ -27,6 +27,11 @@ class RenderedImage:
     tokens: ImageTokens
     beside: tuple[Pixels, ...] = ()
     """What further towers see of it, one for each that does not see the same patches as one before."""
+
+    def without_pixels(self) -> RenderedImage:
+        """What conversations about it are laid out by, once it is encoded."""
+        beside = tuple(one._replace(pixel_values=one.pixel_values.new_empty(0)) for one in self.beside)
+        return replace(self, pixel_values=self.pixel_values.new_empty(0), beside=beside)
 
 
 @dataclass(frozen=True, slots=True)
