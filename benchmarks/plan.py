@@ -32,6 +32,7 @@ from vlmkit.planning import Job
 from vlmkit.preprocess.geometry import Size
 from vlmkit.preprocess.policies.pad_square import PadSquare
 from vlmkit.preprocess.policies.smart_resize import SmartResize
+from vlmkit.recompute import recompute
 from vlmkit.spec import Settings
 from vlmkit.training.optimizers import build_optimizers, prepare_parts
 from vlmkit.training.stage import Source, Stage
@@ -135,7 +136,7 @@ class Step:
         self.model = vlmkit.build(of.model, seed=0)
         parts = {part: getattr(self.model, part) for part in PARTS}
         if of.recompute:
-            self.model.gradient_checkpointing_enable()
+            recompute(self.model)
         self.model.train()
         prepare_parts(stage, parts)
         self.optimizers = build_optimizers(stage, parts, fused=True)
@@ -226,13 +227,13 @@ def main() -> None:
     print(f"{'model':8} {'learns':11} {'recompute':9} {'predicted':>10} {'live':>16} {'resident':>16}   MB, and prediction / measured")
     for name in [arguments.model] if arguments.model else models():
         for stage in [arguments.stage] if arguments.stage else STAGES:
-            for recompute in (False, True):
-                row: dict[str, Any] = {"model": name, "stage": stage, "recompute": recompute}
+            for recomputes in (False, True):
+                row: dict[str, Any] = {"model": name, "stage": stage, "recompute": recomputes}
                 for what in ("predicted", "live", "resident"):
-                    row |= in_a_process(what, name, stage, recompute, arguments.steps)
+                    row |= in_a_process(what, name, stage, recomputes, arguments.steps)
                 rows.append(row)
                 shown = [f"{row[what] / 1e6:8.0f} {row['predicted'] / row[what]:7.3f}" for what in ("live", "resident")]
-                print(f"{name:8} {stage:11} {recompute!s:9} {row['predicted'] / 1e6:10.0f} {shown[0]:>16} {shown[1]:>16}", flush=True)
+                print(f"{name:8} {stage:11} {recomputes!s:9} {row['predicted'] / 1e6:10.0f} {shown[0]:>16} {shown[1]:>16}", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
 

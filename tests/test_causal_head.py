@@ -14,6 +14,7 @@ from tests.tiny import apart, draw
 from vlmkit.cache_name import CACHE
 from vlmkit.causal_head import CausalHead, text_model_class
 from vlmkit.language_model import LanguageModel
+from vlmkit.recompute import recompute
 from vlmkit.spec import Settings
 
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
@@ -103,10 +104,10 @@ def test_it_is_saved_loaded_resized_and_recomputed_like_any_other(tmp_path: Path
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
     assert again.get_output_embeddings().weight is again.get_input_embeddings().weight
 
-    def gradient(recompute: bool) -> Tensor:
+    def gradient(recomputes: bool) -> Tensor:
         learning = made(language_model).train()
-        if recompute:
-            learning.gradient_checkpointing_enable()
+        if recomputes:
+            recompute(learning)
         learning(IDS, position_ids=POSITIONS, use_cache=False).logits.square().mean().backward()
         found: Tensor | None = learning.model.layers[0].mlp.up_proj.weight.grad
         assert found is not None

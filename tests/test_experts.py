@@ -22,6 +22,7 @@ from vlmkit.experts_weights import Copied
 from vlmkit.grouped import grouped_rows
 from vlmkit.language_model import LanguageModel
 from vlmkit.model import VLM
+from vlmkit.recompute import recompute
 from vlmkit.sliced import PublishedWeights
 from vlmkit.spec import Settings, SpecError
 from vlmkit.weight_source import HeldWeights, values_of
@@ -162,11 +163,11 @@ def test_without_a_factor_there_is_no_balancing_loss() -> None:
 def test_recomputed_layers_give_the_same_gradients(capacity: float | None) -> None:
     """Also where tokens are dropped: the same ones are, padding takes no room again. Measured 0."""
     gradients = []
-    for recompute in (False, True):
+    for recomputes in (False, True):
         built, batch = made(FOUR.replace(capacity=capacity))
         built.train()
-        if recompute:
-            built.gradient_checkpointing_enable()
+        if recomputes:
+            recompute(built)
         built(**longer(batch, 5)).loss.backward()
         gradients.append({name: parameter.grad for name, parameter in built.named_parameters() if parameter.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()

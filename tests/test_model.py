@@ -18,6 +18,7 @@ from vlmkit.fusion.incoming import FusionError
 from vlmkit.language_model import LanguageModel
 from vlmkit.layout.laid_out import IGNORE
 from vlmkit.model import VLM
+from vlmkit.recompute import recompute
 from vlmkit.spec import Settings
 
 ATTENTION = ("eager", "sdpa")
@@ -240,7 +241,7 @@ def test_gradient_checkpointing_changes_memory_and_nothing_else() -> None:
     for checkpointed in (False, True):
         built = model().train()
         if checkpointed:
-            built.gradient_checkpointing_enable()
+            recompute(built)
         calls: list[str] = []
         built.language_model.model.layers[0].mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append("language model"))
         built.encoder.transformer.resblocks[0].register_forward_pre_hook(lambda *_, calls=calls: calls.append("encoder"))

@@ -18,6 +18,7 @@ from vlmkit.fusion.cross_attention import CrossAttention
 from vlmkit.fusion.incoming import FusionError
 from vlmkit.model import VLM
 from vlmkit.processor import VLMProcessor
+from vlmkit.recompute import recompute
 from vlmkit.spec import SpecError
 
 FORMS: dict[str, CrossAttention] = {
@@ -272,9 +273,9 @@ def test_recomputing_gives_the_same_gradients(form: str) -> None:
     batch = processor(CONVERSATIONS)
     built.train()
     found = []
-    for recompute in (False, True):
-        if recompute:
-            built.gradient_checkpointing_enable()
+    for recomputes in (False, True):
+        if recomputes:
+            recompute(built)
             assert all(layer.gradient_checkpointing for layer in built.fusion.layers)
         built.zero_grad()
         built(**batch).loss.backward()

@@ -26,7 +26,7 @@ class Tower(nn.Module):
     """
 
     gradient_checkpointing: bool = False
-    """Recompute blocks in the backward pass. transformers' `gradient_checkpointing_enable` finds and sets it."""
+    """Recompute blocks in the backward pass. transformers' switch for a whole model (vlmkit.recompute) finds and sets it."""
 
     def __init__(self, spec: Encoder) -> None:
         super().__init__()

@@ -6,7 +6,6 @@ A backward pass on the meta device would start threads of torch's autograd, and 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.architecture import PARTS
 from vlmkit.features import Features, View
 from vlmkit.planning.job import Job, PlanError
+from vlmkit.recompute import recompute
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -126,9 +126,7 @@ def _prepare(job: Job, model: Any) -> None:
 
     model.train()
     if job.recompute:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # transformers 5.24 has a new name for it, releases before do not
-            model.gradient_checkpointing_enable()
+        recompute(model)
     for part in PARTS:
         module = getattr(model, part)
         module.requires_grad_(part in job.learns)

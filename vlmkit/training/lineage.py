@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from vlmkit.architecture import PARTS, Architecture
+from vlmkit.recompute import recompute
 from vlmkit.training.adapted import NewAdapters, weights_of
 from vlmkit.training.adapter_files import save_adapters
 from vlmkit.training.adapters import add_adapters, is_adapter, merge_adapters
@@ -106,9 +107,9 @@ class Lineage:
         if stage.kernels == "liger":
             use_liger(model, self.engine.processes.device)
         if stage.recompute:
-            model.gradient_checkpointing_enable()
+            recompute(model)
         elif any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-            model.gradient_checkpointing_disable()
+            recompute(model, False)
         model.train()
         prepare_parts(stage, parts, learning)
 
