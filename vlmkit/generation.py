@@ -64,7 +64,8 @@ class Generates(GenerationMixin):  # type: ignore[misc]
     def answers(self, processor: ProcessorMixin, batch: Mapping[str, Any], **generate: Any) -> list[str]:
         """The words generated behind each row of a batch whose rows end where an answer begins: greedy and of 256 tokens at most, unless
         `generate`, transformers' arguments, says otherwise."""
-        refuse_long(self.language_model.config, batch["input_ids"].shape[1])
+        batch = whole(dict(batch), self.spec) if batch.get(CODES) is not None else batch
+        refuse_long(self.language_model.config, batch["input_ids"].shape[1], batch.get("position_ids"))
         stops = self.stop_ids(processor)
         ids = self.generate(**batch, **({"max_new_tokens": 256, "do_sample": False, "eos_token_id": stops} | generate))
         ids = ids if isinstance(ids, Tensor) else ids.sequences
@@ -168,11 +169,16 @@ class Generates(GenerationMixin):  # type: ignore[misc]
         return ids, expanded | shared
 
 
-def refuse_long(config: Any, length: int) -> None:
-    """Raise LayoutError for a prompt of more tokens than the language model has positions."""
+def refuse_long(config: Any, length: int, positions: Tensor | None) -> None:
+    """Raise LayoutError for a prompt of `length` tokens that takes more positions than the language model has. By time, row and column
+    (3, B, S) it takes fewer than it has tokens."""
     most = getattr(config, "max_position_embeddings", None)
-    if most is not None and length > most:
-        raise LayoutError(f"the prompt has {length:,} tokens, more than the {most:,} positions of the language model; shorten it")
+    if most is None or length <= most:
+        return
+    taken = length if positions is None or positions.dim() != THREE else int(positions.max()) + 1
+    if taken > most:
+        at = "" if taken == length else f" at {taken:,} positions"
+        raise LayoutError(f"the prompt has {length:,} tokens{at}, more than the {most:,} positions of the language model; shorten it")
 
 
 def extended(index: Tensor, length: int, value: int) -> Tensor:

@@ -30,6 +30,11 @@ def three_positions(layout: Layout, images: Sequence[ImageTokens]) -> tuple[arra
     return positions_of(layout.spans, [image.grids for image in images], len(layout.ids))
 
 
+def positions_taken(layout: Layout, images: Sequence[ImageTokens], three: bool) -> int:
+    """How many of a language model's positions a conversation takes: one a token, or where there are three as far as the largest goes."""
+    return max(map(max, three_positions(layout, images)), default=-1) + 1 if three and layout.ids else len(layout.ids)
+
+
 def positions_of(spans: Sequence[Span], images: Sequence[Sequence[Grid]], length: int) -> tuple[array[int], array[int], array[int]]:
     """The same of `length` tokens, for the grids of each image's views."""
     walk = _Walk()

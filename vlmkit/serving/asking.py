@@ -8,6 +8,7 @@ from typing import Any
 
 from vlmkit.batch.sample import PreparedSample
 from vlmkit.layout.laid_out import LayoutError
+from vlmkit.layout.positions import positions_taken
 from vlmkit.preprocess.geometry import ImageSizeError
 from vlmkit.preprocess.images import ImageError, decode, image_size
 from vlmkit.serving.drawing import Drawing
@@ -46,7 +47,7 @@ class Asking:
             seed=secrets.randbits(63) if request.seed is None else request.seed,
         )
         words = Words(self.decode, request.stop)
-        return Job(sample, drawing, self._room(request, len(sample.layouts[0].ids)), words, tell, request.stream)
+        return Job(sample, drawing, self._room(request, sample), words, tell, request.stream)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self.processor.decode(tokens, skip_special_tokens=True))
@@ -62,16 +63,19 @@ class Asking:
         except ImageError as error:
             raise RequestError(f"{param}: {error}", param=param, code="invalid_image") from None
 
-    def _room(self, request: ChatRequest, prompt: int) -> int:
+    def _room(self, request: ChatRequest, sample: PreparedSample) -> int:
         """How many tokens the answer may have. Raises RequestError where prompt and answer are too long for the model."""
+        layout = sample.layouts[0]
+        prompt = positions_taken(layout, [image.tokens for image in sample.images], self.processor.entries.three)
         wanted = self.limits.answer_tokens if request.max_tokens is None else request.max_tokens
         if self.context is None:
             return wanted
         least = 1 if request.max_tokens is None else request.max_tokens
         if prompt + least > self.context:
+            at = "" if prompt == len(layout.ids) else f" at {prompt} positions"
             raise RequestError(
-                f"messages: the prompt has {prompt} tokens, images included, and the answer may have {least} more, but the model takes "
-                f"{self.context} together",
+                f"messages: the prompt has {len(layout.ids)} tokens{at}, images included, and the answer may have {least} more, but the "
+                f"model takes {self.context} together",
                 param="messages",
                 code="context_length_exceeded",
             )
