@@ -18,6 +18,7 @@ from vlmkit.encoders.unused import freeze_unused
 from vlmkit.features import Features
 from vlmkit.files import writing
 from vlmkit.fusion.incoming import FusionError, Incoming
+from vlmkit.fusion.masks import is_whole
 from vlmkit.generation import Generates
 from vlmkit.losses import supervised_columns
 from vlmkit.packing import (
@@ -157,8 +158,9 @@ class VLM(Referred, Resizes, Sees, Speaks, Generates, PreTrainedModel, Generatio
 
         With labels in training mode only columns that some row supervises go through the LM head, and `logits` is None: at a 100k
         vocabulary all of them would be most of the memory. `visual`: visual tokens in place of pixels, as `get_image_features` gives them;
-        `grids` and `places` stay. Packed samples (`segments`, or positions that start again) take no attention
-        mask, and no cache is kept. `cache` and `past_key_values` are two names of one thing: transformers renamed it.
+        `grids` and `places` stay. `attention_mask` (B, S) says which tokens are there, beside segments and a prefix; (B, 1, S, S) says
+        alone what each token sees. Packed samples (`segments`, or positions that start again) take no attention mask, and no cache is kept.
+        `cache` and `past_key_values` are two names of one thing: transformers renamed it.
         `mm_token_type_ids`, `image_grid_thw` and `visual_counts`: a batch in the portable form (vlmkit.batch.portable), which says the
         same. Raises FusionError where images and places do not fit.
         """
@@ -176,10 +178,14 @@ class VLM(Referred, Resizes, Sees, Speaks, Generates, PreTrainedModel, Generatio
         cache = past_key_values if cache is None else cache
         cached = cache is not None and cache.get_seq_length() > 0
         made_here = segments is not None
-        if not made_here and not cached:
-            segments = segments_of(position_ids, attention_mask, cache is not None)
-        elif boundaries is not None:
+        if boundaries is not None and (made_here or cached):
             refuse_mask(attention_mask, cache)
+        if is_whole(attention_mask):
+            segments = None
+        elif not made_here and not cached:
+            segments = segments_of(position_ids, attention_mask, cache is not None)
+        elif segments is not None and attention_mask is not None and not cached:
+            segments = segments.masked_fill(attention_mask[:, -segments.shape[1] :] == 0, -1)
         sees = pixel_values is not None or (visual is not None and not cached)
         if sees and self.three_positions and (position_ids is None or position_ids.dim() != 3):
             raise FusionError(

@@ -33,7 +33,7 @@ class Incoming(NamedTuple):
     """(B, S): the number of the sample within its row, -1 where nothing stands; None behind a cache, and where `attention_mask` says
     all that there is to say."""
     attention_mask: Tensor | None = None
-    """(B, S), or None for no padding."""
+    """(B, S), or None for no padding; or (B, 1, S, S), which says alone what each token sees."""
     position_ids: Tensor | None = None
     """(B, S), or (3, B, S): time, row and column; or None."""
     cache: Any = None

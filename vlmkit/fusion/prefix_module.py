@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vlmkit.fusion.incoming import FusionError, Incoming
-from vlmkit.fusion.masks import causal_masks
+from vlmkit.fusion.masks import as_given, causal_masks, is_whole
 from vlmkit.fusion.module import FusionModule
 from vlmkit.fusion.prefix import Prefix
 
@@ -35,6 +35,8 @@ class PrefixModule(FusionModule):
 
     def mask(self, incoming: Incoming, embeddings: Tensor) -> Any:
         """The mask of a prompt or of whole samples; behind a cached prefix everything is causal and padding says it all."""
+        if is_whole(incoming.attention_mask):
+            return as_given(self.config, embeddings, incoming)
         types, cache = incoming.token_type_ids, incoming.cache
         cached = 0 if cache is None else int(cache.get_seq_length())
         if cached:
