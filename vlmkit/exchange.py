@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from vlmkit.layout.jinja_template import own_template
 from vlmkit.layout.reading import read_template
 from vlmkit.layout.template import MARK, Template
 from vlmkit.layout.unused import named_for, unused_for
@@ -154,7 +155,7 @@ def _shown(tokenizer: Any, added: Mapping[str, int]) -> set[str]:
     for items in ([{"type": "image"}], []):
         message = {"role": "user", "content": [*items, {"type": "text", "text": "?"}]}
         try:
-            texts.append(str(tokenizer.apply_chat_template([message], tokenize=False)))
+            texts.append(own_template(tokenizer.get_chat_template(), tokenizer).render([message]))
         except Exception:  # whatever a program from elsewhere raises: it reads texts alone
             return set()
     return {spelling for spelling in added if spelling in texts[0] and spelling not in texts[1]}

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.architecture import Architecture
-from vlmkit.layout.jinja_template import JinjaTemplate
+from vlmkit.layout.jinja_template import JinjaTemplate, own_template
 from vlmkit.layout.laid_out import LayoutError, Turn
 from vlmkit.layout.marks import Shown, messages_of
 from vlmkit.spec import SpecError
@@ -30,6 +30,7 @@ def refuse_disagreement(published: Any, processor: VLMProcessor) -> None:
     template = processor.spec.layout.template
     if published.chat_template is None or (isinstance(template, JinjaTemplate) and template.end):
         return  # the words around turns are the processor's, and its family compared them
+    source = published.chat_template["default"] if isinstance(published.chat_template, dict) else published.chat_template
     for turns, asks in CONVERSATIONS:
         turns = tuple(template.readable(turn) for turn in turns) if isinstance(template, JinjaTemplate) else turns
         try:
@@ -37,7 +38,7 @@ def refuse_disagreement(published: Any, processor: VLMProcessor) -> None:
         except LayoutError:
             continue
         messages = messages_of(turns, Shown((), ()), lambda _, text: text)
-        text = published.apply_chat_template(messages, add_generation_prompt=asks, tokenize=False)
+        text = own_template(source, published.tokenizer).render(messages, add_generation_prompt=asks)
         bos = published.tokenizer.bos_token
         theirs = published.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
         if theirs != ours:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from vlmkit.layout.laid_out import LayoutError, Turn
 from vlmkit.layout.marks import Marks, Messages, Shown, render_marked
@@ -33,6 +33,10 @@ Role = Literal["system", "user", "assistant"]
 
 class TemplateTimeoutError(SpecError):
     """A template whose loops do not end; no other conversation is tried."""
+
+
+class TemplateSizeError(SpecError):
+    """A template whose operations make too much; no other conversation is tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,24 +74,25 @@ class JinjaTemplate(Spec):
 
     def render(self, messages: Messages, *, add_generation_prompt: bool = False, continue_final_message: bool = False) -> str:
         """What the template makes of messages. Raises LayoutError, with its own words, where it refuses them."""
-        from transformers.utils.chat_template_utils import render_jinja_template
+        from vlmkit.layout.bounded_jinja import OversizeError, render
 
         try:
             with within(LONGEST, "its program"):
-                [rendered], _ = render_jinja_template(
-                    conversations=[messages],
-                    chat_template=self.source,
+                return render(
+                    self.source,
+                    messages,
                     add_generation_prompt=add_generation_prompt,
                     continue_final_message=continue_final_message,
                     **self.variables,
                 )
         except TimeoutError as error:
             raise TemplateTimeoutError(f"the chat template is refused: {error}") from None
+        except OversizeError as error:
+            raise TemplateSizeError(f"the chat template is refused: {error}") from None
         except Exception as error:  # whatever a program from elsewhere raises
             raise LayoutError(
                 f"the chat template refuses this conversation: {str(error).splitlines()[0] if str(error) else error!r}"
             ) from None
-        return str(rendered)
 
     def write(
         self,
@@ -151,6 +156,12 @@ class JinjaTemplate(Spec):
         if not rendered.startswith(prefix):
             return None
         return len(prefix) + len(self.end) * (asks and rendered.startswith(self.end, len(prefix)))
+
+
+def own_template(source: str, tokenizer: Any) -> JinjaTemplate:
+    """A chat template with what its tokenizer lets it read."""
+    named = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if name in source}
+    return JinjaTemplate(source=source, variables=Settings(named))
 
 
 class Answer(NamedTuple):

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from vlmkit.layout.jinja_source import Prompt, chat_template
-from vlmkit.layout.jinja_template import JinjaTemplate
+from vlmkit.layout.jinja_template import JinjaTemplate, own_template
 from vlmkit.layout.laid_out import LayoutError, Turn
 from vlmkit.layout.marks import Shown, messages_of
 from vlmkit.layout.probes import ASKED, SAID, Probe, assistant, probes, system, user
 from vlmkit.layout.template import Template
-from vlmkit.spec import Settings, SpecError
+from vlmkit.spec import SpecError
 
 QUESTION, ANSWER, ORDER, FURTHER = "qzq", "azq", "szq", "fzq"
 """Words that no template has of its own."""
@@ -48,11 +48,8 @@ def read_template(
     """
     around = added_around(tokenizer)
     bos = tokenizer.bos_token or ""
-    jinja = JinjaTemplate(
-        source=source,
-        variables=Settings({name: str(token) for name, token in tokenizer.special_tokens_map.items() if name in source}),
-        begin=around.before if begin is None else begin,
-        end=end if begin is not None else around.behind,
+    jinja = own_template(source, tokenizer).replace(
+        begin=around.before if begin is None else begin, end=end if begin is not None else around.behind
     )
     reader = _Reader(with_forms(jinja, written), written, after_image)
     begins = bool(bos) and reader.starts_with(bos)
