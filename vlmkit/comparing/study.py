@@ -186,7 +186,7 @@ class Study:
             environment["CUDA_VISIBLE_DEVICES"] = seen.split(",")[slot % devices] if seen else str(slot % devices)
         log = self.path / "logs" / f"{trial.name.replace('/', '-')}.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "vlmkit.comparing.trial", str(self.path), trial.name]
+        command = [sys.executable, "-m", "vlmkit.comparing", str(self.path), trial.name]
         with log.open("wb") as file:
             # A group of its own: Ctrl-C reaches this process, which stops the others itself.
             return subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)

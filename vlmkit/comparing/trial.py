@@ -1,8 +1,6 @@
-"""One candidate with one seed and one budget, in a process of its own: its memory is its own, and an accident costs no other.
+"""One candidate with one seed and one budget. A warm-up is a trial too, whose result is the weights of a tower and of a language model.
 
-    python -m vlmkit.comparing.trial STUDY NUMBER
-
-A warm-up is a trial too, whose result is the weights of a tower and of a language model. Stopped, a trial goes on where it was.
+Stopped, a trial goes on where it was.
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.architecture import Architecture
 from vlmkit.comparing.world import World
 from vlmkit.files import write_whole
-from vlmkit.terminal import guard
 
 if TYPE_CHECKING:
     from vlmkit.model import VLM
@@ -150,28 +147,3 @@ def _peak(device: Any) -> int:
         return int(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def main(argv: list[str]) -> int:
-    """Exit status: 0 done, 1 went wrong, 128 + n stopped by signal n. The last line of stderr says what was wrong."""
-    from vlmkit.comparing.study import Study
-    from vlmkit.training.loop import Interrupted
-
-    guard()  # what it says is shown by the study
-    study = Study.read(Path(argv[0]))
-    try:
-        trial = study.trial(argv[1])
-        run(trial, study.path, study.threads, study.digest(trial), lambda line: print(line, flush=True))
-    except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
-        return 128 + stopped.signal
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        print(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
