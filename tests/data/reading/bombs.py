@@ -40,8 +40,8 @@ JSON: dict[str, Callable[[int], str]] = {
     "a fraction": lambda size: "0." + "1" * size,
     "large numbers": array("1" * 4299),
     "brackets": lambda size: "[" * size,
-    "brackets without end": lambda size: "[" + "[]," * size,
-    "a text without end": lambda size: '"' + "x" * 3 * size,
+    "brackets without end": lambda size: "[" + "[]," * (2 * size // 3),
+    "a text without end": lambda size: '"' + "x" * 2 * size,
     "a wide text": text("x", "😀"),
     "a text": text("x"),
     "escapes": text("\\u00e9"),
@@ -55,7 +55,7 @@ JSON: dict[str, Callable[[int], str]] = {
     "messages": array('{"role":"user","content":""}'),
     "conversations": array(json.dumps(TURNS)),
 }
-"""About so many characters of JSON."""
+"""About so many characters of JSON, or twice as many."""
 
 
 def _lines(*rows: Any) -> str:
@@ -116,7 +116,7 @@ def put(folder: Path, file: str, text: str, value: str) -> dict[str, str]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as stream:
         if file.endswith(".tar"):
-            data = f"{before}{value}{after}".encode()
+            data = f"{before}{value}{after}".encode("utf-8", "surrogateescape")
             with tarfile.open(fileobj=stream, mode="w") as tar:
                 for name, content in (("a.json", data), ("b.json", json.dumps({"messages": TURNS}).encode())):
                     info = tarfile.TarInfo(name)
@@ -124,5 +124,5 @@ def put(folder: Path, file: str, text: str, value: str) -> dict[str, str]:
                     tar.addfile(info, io.BytesIO(content))
         else:
             for part in (before, value, after):
-                stream.write(part.encode())
+                stream.write(part.encode("utf-8", "surrogateescape"))
     return {"name": file} if file == "data.json" else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import vlmkit
-from vlmkit.data.reading.checks import checked
+from vlmkit.data.reading.checks import MAX_MEMBERS, checked
 from vlmkit.data.reading.rows import AnnotationRow, Groups, each, json_lines
 from vlmkit.data.reading.wording import ask
 from vlmkit.data.sample import LONGEST_TEXT, DataError, Rejected, Sample
@@ -45,6 +45,8 @@ def test_relative_paths_and_bytes_are_images(folder):
         (Sample((b"a",), ("?",), "s", "1"), "row has wrong fields"),
         (Sample((b"a",), (ask("?", "!"),), "s", ""), "row has wrong fields"),
         (Sample((), (ask("?", "x" * LONGEST_TEXT, 0),), "s", "1"), "text is too long"),
+        (Sample((b"a",) * (MAX_MEMBERS + 1), (ask("?", "!", MAX_MEMBERS + 1),), "s", "1"), "sample is too large"),
+        (Sample((b"a",), (ask("?", "!"),) * (MAX_MEMBERS + 1), "s", "1"), "sample is too large"),
     ],
 )
 def test_what_cannot_be_used_is_rejected(folder, sample, reason):

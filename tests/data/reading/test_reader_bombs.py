@@ -16,6 +16,7 @@ import pytest
 from tests.data.packs import jpeg
 from tests.memory import peak_memory
 from vlmkit.data.formats import formats
+from vlmkit.data.reading import tars
 from vlmkit.data.reading.tars import MAX_HEADER, MAX_HELD
 from vlmkit.data.sample import Rejected, Sample
 from vlmkit.data.shards import Shards
@@ -126,6 +127,28 @@ def test_members_of_a_key_are_bounded_together(tmp_path):
     samples, rejected = bounded("webdataset", tmp_path)
     assert [sample.id for sample in samples] == ["a/z"]
     assert [item.reason for item in rejected] == ["sample is too large"]
+
+
+def test_members_without_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(tars, "MAX_MEMBERS", 100)
+    for count, samples, reason in ((100, 1, []), (101, 1, ["sample is too large"]), (201, 0, ["tar is cut short"])):
+        (tmp_path / "a.tar").write_bytes(b"".join(member(f"a.{number}.jpg", b"x") for number in range(count)) + SOUND + END)
+        found, rejected = bounded("webdataset", tmp_path)
+        assert len(found) == samples
+        assert [item.reason for item in rejected] == (reason or ["no answer"])
+    names = b"".join(member(f"a.{'x' * 90}{number}.jpg", b"") for number in range(9))
+    (tmp_path / "a.tar").write_bytes(names + END)
+    monkeypatch.setattr(tars, "LONGEST_ID", 90)
+    assert [item.reason for item in bounded("webdataset", tmp_path)[1]] == ["row has wrong fields"]
+
+
+def test_zeros_without_end_in_a_packed_tar(tmp_path):
+    head = tarfile.TarInfo("a.jpg")
+    head.size = 1 << 32
+    (tmp_path / "a.tgz").write_bytes(gzip.compress(head.tobuf(tarfile.USTAR_FORMAT) + bytes(10_000)))
+    samples, rejected = bounded("webdataset", tmp_path)
+    assert not samples
+    assert "has 4294967296 bytes, of a compressed tar expected at most" in rejected[0].detail
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])

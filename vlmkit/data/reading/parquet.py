@@ -51,6 +51,8 @@ def _row(source: str, row: Any, where: str, name: str) -> AnnotationRow | Reject
         return Rejected(source, name, TOO_LARGE, f"{where}: it has {row.nbytes} bytes, expected at most {MAX_ROW}")
     try:
         (value,) = row.to_pylist()
-    except ValueError as error:  # a text that is not UTF-8
+    except UnicodeDecodeError as error:
         return Rejected(source, name, "text is no Unicode", f"{where}: {error}")
+    except Exception as error:  # a day of the year 5,879,611, a time zone that nobody knows: each kind has errors of its own
+        return Rejected(source, name, "row has wrong fields", f"{where}: {type(error).__name__}: {str(error)[:300]}")
     return AnnotationRow(value, where, name)
