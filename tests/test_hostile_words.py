@@ -261,7 +261,7 @@ def test_the_recipe_and_a_trial(desk: Path, said: Any, monkeypatch: pytest.Monke
     assert train.main([]) == 1
     said(2)
 
-    from vlmkit.comparing import trial
+    from vlmkit.comparing import __main__ as of_a_trial
     from vlmkit.comparing.study import Study
 
     class Broken:
@@ -270,7 +270,7 @@ def test_the_recipe_and_a_trial(desk: Path, said: Any, monkeypatch: pytest.Monke
             raise RuntimeError(EVIL)
 
     monkeypatch.setattr(Study, "read", classmethod(lambda kind, path: Broken()))
-    assert trial.main([str(desk), EVIL]) == 1
+    assert of_a_trial.main([str(desk), EVIL]) == 1
     assert r"RuntimeError: \x1b]8;;x\x07" in said()
 
 
