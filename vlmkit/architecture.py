@@ -231,7 +231,7 @@ _FAMILIES: dict[str, type[Spec]] = {
 }
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def _parameters(architecture: Architecture) -> Parameters:
     import torch
 

@@ -59,6 +59,8 @@ def in_small(recipe: Any, steps: int) -> Any:
 def tiny(monkeypatch, tmp_path) -> Any:
     recipe = in_small(stages.TINY, steps=1)
     monkeypatch.setitem(stages.RECIPES, "tiny", recipe)
+    # Beside other tests, threads of one run wait for cores that are taken: ten times as long.
+    monkeypatch.setattr("vlmkit.data.shards.pack.cores", lambda: 1)
     monkeypatch.chdir(tmp_path)
     return recipe
 

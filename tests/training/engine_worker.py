@@ -1,7 +1,7 @@
 """Groups of processes that train: `python -m tests.training.engine_worker`, with a plan as JSON on stdin.
 
 A plan is a list of groups, one after the other: {"world": 2, "runs": [["directory", "engine", "stage", stop], ["copy", "from", "to"]]}.
-A run trains the stage in the directory, from wherever that stands, "full*5" in five times as many steps; `stop` sends SIGTERM to the last
+A run trains the stage in the directory, from wherever that stands, "full*10" in ten times as many steps; `stop` sends SIGTERM to the last
 process in that step, or is null.
 """
 
@@ -44,10 +44,10 @@ SMALL: dict[str, Any] = {"reduce_bucket_size": 100_000, "stage3_prefetch_bucket_
 """Buckets as small as the model, so that nothing is whole by accident."""
 
 STAGES = {
-    "connector": Stage(name="connector", steps=10, batch_size=2, connector=1e-3, warmup=3, data=DATA),
+    "connector": Stage(name="connector", steps=5, batch_size=2, connector=1e-3, warmup=3, data=DATA),
     "full": Stage(
         name="full",
-        steps=10,
+        steps=5,
         batch_size=2,
         learn={"language_model": 1e-3, "language_model.embeddings": 3e-4},
         encoder=1e-3,
@@ -59,7 +59,7 @@ STAGES = {
     ),
     "experts": Stage(
         name="experts",
-        steps=10,
+        steps=5,
         batch_size=2,
         experts=Experts(count=4, top=2, layers=(1, 2), balance=0.1),
         learn={"language_model.experts": 1e-3, "language_model.router": 1e-2},
@@ -67,7 +67,7 @@ STAGES = {
     ),
     "lora": Stage(
         name="lora",
-        steps=10,
+        steps=5,
         batch_size=2,
         connector=1e-3,
         language_model=1e-2,
@@ -76,7 +76,7 @@ STAGES = {
     ),
     "slow-lora": Stage(
         name="slow-lora",
-        steps=10,
+        steps=5,
         batch_size=2,
         connector=1e-3,
         language_model=2e-3,
@@ -90,7 +90,7 @@ STAGES = {
     "looked": Stage(name="looked", steps=4, batch_size=2, encoder=1e-3, connector=1e-3, language_model=1e-3, data=DATA),
     "dora": Stage(
         name="dora",
-        steps=10,
+        steps=5,
         batch_size=2,
         encoder=1e-2,
         language_model=1e-2,

@@ -27,8 +27,8 @@ STEPS = 50
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("long")
-    two = [[str(root / f"{kind}-{stage}"), kind, f"{stage}*5", None] for stage in STAGES for kind in SPREAD]
-    one = [[str(root / f"single-{stage}"), "single", f"{stage}*5", None] for stage in STAGES]
+    two = [[str(root / f"{kind}-{stage}"), kind, f"{stage}*10", None] for stage in STAGES for kind in SPREAD]
+    one = [[str(root / f"single-{stage}"), "single", f"{stage}*10", None] for stage in STAGES]
     command = [sys.executable, "-W", "ignore", "-m", "tests.training.engine_worker"]
     plan = json.dumps([{"world": 2, "runs": two}, {"world": 1, "runs": one}])
     done = subprocess.run(command, input=plan, text=True, capture_output=True, timeout=1800, check=False)
