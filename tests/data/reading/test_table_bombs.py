@@ -24,7 +24,7 @@ __all__ = ["measured"]
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_a_column_without_measure_is_rejected(kind, name, tmp_path, monkeypatch):
-    for bound in ("MAX_PAGE", "MAX_ROW", "MAX_DICTIONARY", "MAX_VALUES", "_TOGETHER"):
+    for bound in ("MAX_PAGE", "MAX_ROW", "MAX_GROWN", "MAX_DICTIONARY", "MAX_VALUES", "_TOGETHER"):
         monkeypatch.setattr(parquet_bounds, bound, getattr(parquet_bounds, bound) >> 9)
     monkeypatch.setattr(parquet, "MAX_ROW", parquet_bounds.MAX_ROW)
     options = put_table(tmp_path, kind, TABLES[name], 1 << 20)

@@ -10,16 +10,18 @@ from vlmkit.data.reading.parquet_pages import BYTES, DELTA_BYTES, DICTIONARY, Co
 
 BATCH = 16
 """Rows decoded at once; a row may hold several images."""
-MAX_DICTIONARY = 1 << 26
+MAX_DICTIONARY = 1 << 25
 """Bytes of values that rows share, of one column and row group: each row that is decoded has a copy of its own."""
-MAX_PAGE = 1 << 26
+MAX_PAGE = 1 << 25
 """Bytes of a page when it is unpacked, where that is more than PACKED times what it has in the file: pictures hardly shrink."""
 PACKED = 4
 MAX_ROW = 1 << 27
 """Bytes of a row."""
+MAX_GROWN = 1 << 26
+"""Bytes of a row that has less than a quarter of it in the file, or several times the same."""
 MAX_VALUES = 1 << 20
 """Values of a row with the lists and objects around them: each is an object of Python's."""
-_TOGETHER = 1 << 26
+_TOGETHER = 1 << 25
 """Bytes of rows that are decoded at once."""
 
 
@@ -52,11 +54,11 @@ def _row(stream: BinaryIO, column: Column, found: list[Page]) -> tuple[int, int,
         row_values, row = values, size
     if column.kind not in BYTES:
         return row_values, 8 * row_values, 8 * values
-    if is_packed and row > MAX_ROW:
-        raise ValueError(f"a row may have {row} bytes, expected at most {MAX_ROW}")
+    if is_packed and row > MAX_GROWN:
+        raise ValueError(f"a row may have {row} bytes, expected at most {MAX_GROWN}")
     shared = _longest_shared(stream, column, found, row_values)
-    if row_values * shared > MAX_ROW:
-        raise ValueError(f"a row may have {row_values} copies of {shared} bytes, expected at most {MAX_ROW} bytes")
+    if row_values * shared > MAX_GROWN:
+        raise ValueError(f"a row may have {row_values} copies of {shared} bytes, expected at most {MAX_GROWN} bytes")
     return row_values, row + row_values * shared, size + values * shared
 
 
@@ -73,11 +75,12 @@ def _check(column: Column, page: Page) -> None:
 
 def _longest_shared(stream: BinaryIO, column: Column, found: list[Page], copies: int) -> int:
     """Bytes, at most, of a value that stands in the file once and in several places of the column."""
-    longest = max((page.size for page in found if page.encoding == DELTA_BYTES and not page.is_dictionary), default=0)
+    # Of values that begin like the one before, pyarrow holds three beside what it gives.
+    longest = max((3 * page.size for page in found if page.encoding == DELTA_BYTES and not page.is_dictionary), default=0)
     if any(page.encoding in DICTIONARY for page in found if not page.is_dictionary):
         for page in found:
             if page.is_dictionary:
-                large = copies * page.size > MAX_ROW or BATCH * copies * page.size > _TOGETHER
+                large = copies * page.size > MAX_GROWN or BATCH * copies * page.size > _TOGETHER
                 longest = max(longest, _longest(unpacked(stream, column, page)) if large and column.kind == BYTES[0] else page.size)
     return longest
 
