@@ -11,6 +11,7 @@ import os
 import re
 from pathlib import Path
 
+from vlmkit.checkpoint_files import CheckpointError as CheckpointError
 from vlmkit.hub import refuse_unreachable
 from vlmkit.registry import suggestion
 
@@ -19,10 +20,6 @@ FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 OLDER = ("*.bin",)
 """Weights where a repository has none of safetensors. They are read without running what a pickle may hold."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-
-class CheckpointError(FileNotFoundError):
-    """A directory or repository without a checkpoint."""
 
 
 def checkpoint_directory(

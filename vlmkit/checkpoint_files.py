@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vlmkit.checkpoint_directory import CheckpointError
 from vlmkit.foreign import words_of
 from vlmkit.spec import SpecError
 
@@ -38,6 +37,10 @@ TEXTS = ("chat_template.jinja", "merges.txt", "tokenizer.model", "vocab.txt")
 _DEPTH = re.compile(r"(^|_)(n_layer|layers|depth|blocks)$")
 _LABELS = ("num_labels", "id2label", "label2id")
 _ADDED = ("added_tokens", "added_tokens_decoder", "additional_special_tokens", "extra_special_tokens")
+
+
+class CheckpointError(FileNotFoundError):
+    """A directory or repository without a checkpoint."""
 
 
 class DamagedCheckpointError(CheckpointError, SpecError):
