@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import lzma
 import tarfile
 import time
 from pathlib import Path
@@ -149,6 +150,45 @@ def test_zeros_without_end_in_a_packed_tar(tmp_path):
     samples, rejected = bounded("webdataset", tmp_path)
     assert not samples
     assert "has 4294967296 bytes, of a compressed tar expected at most" in rejected[0].detail
+
+
+def test_members_without_end_in_a_packed_tar(tmp_path, monkeypatch):
+    monkeypatch.setattr(tars, "MAX_UNPACKED", 1 << 20)
+    zeros = b"".join(member(f"{number}.jpg", bytes(300_000)) for number in range(40))
+    (tmp_path / "a.tgz").write_bytes(gzip.compress(zeros + END))
+    samples, rejected = bounded("webdataset", tmp_path)
+    assert not samples
+    assert "bytes unpack to more than" in rejected[-1].detail
+    assert len(rejected) < 10
+
+
+@pytest.mark.parametrize("form", [lzma.FORMAT_XZ, lzma.FORMAT_ALONE])
+def test_an_xz_file_does_not_take_the_memory_that_it_asks_for(form, tmp_path):
+    kind = lzma.FILTER_LZMA2 if form == lzma.FORMAT_XZ else lzma.FILTER_LZMA1
+    packed = lzma.compress(SOUND + END, form, filters=[{"id": kind, "preset": 0, "dict_size": 1 << 29}])
+    (tmp_path / "a.tar").write_bytes(packed)
+    samples, rejected = bounded("webdataset", tmp_path)
+    assert not samples
+    assert [item.reason for item in rejected] == ["tar is cut short"]
+    assert "Memory usage limit exceeded" in rejected[0].detail
+
+
+@pytest.mark.parametrize(("form", "pieces"), [(lzma.FORMAT_XZ, 1), (lzma.FORMAT_XZ, 3), (lzma.FORMAT_ALONE, 1)])
+def test_a_sound_xz_file_is_read(form, pieces, tmp_path):
+    data = b"".join(member(f"{number}.jpg", jpeg(number)) + member(f"{number}.txt", b"words") for number in range(40)) + END
+    length = len(data) // pieces + 1
+    streams = [lzma.compress(data[at : at + length], form) for at in range(0, len(data), length)]
+    (tmp_path / "a.tar").write_bytes(bytes(8).join(streams))
+    samples, rejected = bounded("webdataset", tmp_path)
+    assert ([sample.id for sample in samples], rejected) == ([f"a/{number}" for number in range(40)], [])
+
+
+def test_an_xz_file_that_ends_early_is_said(tmp_path):
+    data = b"".join(member(f"{number}.jpg", jpeg(number)) + member(f"{number}.txt", b"words") for number in range(40)) + END
+    (tmp_path / "a.tar").write_bytes(lzma.compress(data)[:-40_000])
+    samples, rejected = bounded("webdataset", tmp_path)
+    assert len(samples) < 40
+    assert [item.reason for item in rejected] == ["tar is cut short"]
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])

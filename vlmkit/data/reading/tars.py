@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import lzma
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vlmkit.data.reading.rows import brief
+from vlmkit.data.reading.xz import Unpacked
 from vlmkit.data.sample import LONGEST_ID, Rejected
 
 TarMembers = dict[str, bytes]
@@ -26,6 +28,8 @@ MAX_MEMBERS = 10_000
 """Of a key; behind twice as many the shard is not read further."""
 MAX_UNPACKED = 1 << 29
 """Bytes of a member of a compressed tar: to pass over it, it is unpacked."""
+MAX_RATIO = 100
+"""Times its own bytes that a compressed tar above MAX_UNPACKED may unpack to: words do so to ten times, zeros to a thousand."""
 MAX_HEADER = 1 << 20
 """Bytes of the names and further fields that stand before a member."""
 
@@ -38,6 +42,21 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(f"a header has {self.size} bytes, expected at most {MAX_HEADER}")
         found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
         return found
+
+
+class _Tar(tarfile.TarFile):
+    """tarfile gives an xz file all the memory that its header asks for."""
+
+    @classmethod
+    def xzopen(cls, name: Any, mode: Any = "r", fileobj: Any = None, preset: int | None = None, **kwargs: Any) -> Any:
+        unpacked = io.BufferedReader(Unpacked(Path(name)))
+        try:
+            tar = cls.taropen(name, mode, unpacked, **kwargs)
+        except (lzma.LZMAError, EOFError) as error:
+            unpacked.close()
+            raise tarfile.ReadError(f"no xz file: {error}") from None
+        tar._extfileobj = False  # type: ignore[attr-defined]  # so that closing the tar closes it
+        return tar
 
 
 _BEFORE = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
@@ -117,14 +136,18 @@ def _members(shard: Path) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]
     """Members but folders, and what reads their bytes before the next is asked for. Raises _CutShort where the tar does not
     end as a tar ends: tarfile itself takes any bad header behind the first for the end. Raises _GoesOn where another follows."""
     try:
-        with tarfile.open(shard, "r:*", tarinfo=_Header) as tar:
+        packed_bytes = shard.stat().st_size
+        with _Tar.open(shard, "r:*", tarinfo=_Header) as tar:
+            is_packed = not isinstance(getattr(tar.fileobj, "raw", None), io.FileIO)
             place = -1
             while (info := tar.next()) is not None:
                 if info.size < 0 or tar.offset <= place:  # a header made so that reading it never ends
                     raise _CutShort("a header gives a negative size")
-                if info.size > MAX_UNPACKED and not isinstance(tar.fileobj, io.BufferedReader):
+                if is_packed and info.size > MAX_UNPACKED:
                     raise _CutShort(f"{brief(info.name)} has {info.size} bytes, of a compressed tar expected at most {MAX_UNPACKED}")
                 place = tar.offset
+                if is_packed and place > max(MAX_UNPACKED, MAX_RATIO * packed_bytes):
+                    raise _CutShort(f"{packed_bytes} bytes unpack to more than {max(MAX_UNPACKED, MAX_RATIO * packed_bytes)}")
                 tar.members.clear()  # type: ignore[attr-defined]  # or it keeps every header it has seen
                 if not info.isdir():
                     yield info, functools.partial(_content, tar, info)
