@@ -52,9 +52,9 @@ class _Tar(tarfile.TarFile):
         unpacked = io.BufferedReader(Unpacked(Path(name)))
         try:
             tar = cls.taropen(name, mode, unpacked, **kwargs)
-        except (lzma.LZMAError, EOFError) as error:
+        except (lzma.LZMAError, EOFError, tarfile.TarError) as error:
             unpacked.close()
-            raise tarfile.ReadError(f"no xz file: {error}") from None
+            raise tarfile.ReadError(str(error)) from None
         tar._extfileobj = False  # type: ignore[attr-defined]  # so that closing the tar closes it
         return tar
 
