@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -16,6 +17,7 @@ from PIL import Image
 import vlmkit
 from tests.data.packs import sample
 from vlmkit import cli
+from vlmkit.checkpoints import export
 from vlmkit.data.shards import ShardWriter
 from vlmkit.training.metrics_log import read_metrics
 
@@ -189,3 +191,40 @@ def test_a_model_that_nobody_knows_and_data_that_is_not_there(desk, capsys):
     (desk / "data" / "b").rename(desk / "data" / "c")
     assert cli.main(given("run")) == 1
     assert "data/b" in capsys.readouterr().err
+
+
+def align(model: str, run: str, *more: str) -> int:
+    """A step of the connector from a model that the working directory holds; the exit code."""
+    stages = Path("align.yaml")
+    stages.write_text("stages: [{name: align, steps: 1, batch_size: 1, connector: 1.0e-2, data: [{name: a}]}]")
+    return cli.main(["train", model, "--stages", str(stages), "--data", "data", "--run", run, "--workers", "0", "--threads", "1", *more])
+
+
+@pytest.mark.parametrize("kind", ["saved", "published"])
+def test_a_directory_is_trained_from_its_own_weights_and_tokenizer(kind, desk):
+    model, processor = vlmkit.build("llava-1.5-tiny", seed=3), vlmkit.build_processor("llava-1.5-tiny")
+    if kind == "saved":
+        model.save_pretrained("before")
+        processor.save_pretrained("before")
+    else:
+        export(model, processor, "before")
+    assert align("before", "run") == 0
+    trained, speaks = vlmkit.load("run")
+    before, after = model.state_dict(), trained.state_dict()
+    assert {name.partition(".")[0] for name, value in before.items() if not torch.equal(value, after[name])} == {"connector"}
+    assert speaks.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+
+
+def test_exchanged_parts_take_no_weights_of_a_directory_unasked(desk, capsys):
+    vlmkit.build("llava-1.5-tiny", seed=3).save_pretrained("before")
+    vlmkit.build_processor("llava-1.5-tiny").save_pretrained("before")
+    assert align("before", "run", "--connector", "mlp:depth=3") == 0
+    assert json.loads((desk / "run" / "run.json").read_text())["weights"] is None
+    assert align("before", "other", "--connector", "mlp:depth=3", "--weights", "before") == 1
+    assert "connector.depth is 2 there, 3 here" in capsys.readouterr().err
+
+
+def test_a_run_that_has_no_checkpoint_yet_is_no_model_to_begin_from(desk, capsys):
+    assert stopped(given("run"), desk / "run", 4) == 143
+    assert align("run", "other") == 1
+    assert "this run has not finished, so it has no checkpoint yet" in capsys.readouterr().err

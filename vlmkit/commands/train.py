@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmkit.commands import UsageError
-from vlmkit.commands.choice import add_exchange_options, add_language_model_option, add_plugin_option, chosen
+from vlmkit.commands.beginning import Beginning, beginning
+from vlmkit.commands.choice import MODEL, add_exchange_options, add_language_model_option, add_plugin_option, chosen
 
 if TYPE_CHECKING:
     from vlmkit.data.shards.places import Place
@@ -23,7 +24,7 @@ ENGINES = ("single", "ddp", "fsdp2", "zero2", "zero3")
 
 
 def configure(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="name of an architecture, or its JSON file")
+    parser.add_argument("model", metavar="MODEL", help=f"{MODEL}; a directory brings its weights and tokenizer")
     parser.add_argument("--stages", required=True, metavar="FILE", help="stages in YAML, or a Python file with STAGES")
     parser.add_argument(
         "--data",
@@ -51,7 +52,11 @@ def configure(parser: ArgumentParser) -> None:
         metavar="N",
         help="take them from --data instead: keep N samples of each source out of the training",
     )
-    parser.add_argument("--weights", metavar="WHAT", help="'pretrained', or a checkpoint's directory; random unless given")
+    parser.add_argument(
+        "--weights",
+        metavar="WHAT",
+        help="'pretrained', or a checkpoint's directory; those of MODEL where it is a directory, random otherwise",
+    )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of random weights and of the order of data (%(default)s)")
     add_exchange_options(parser)
@@ -101,6 +106,7 @@ def run(arguments: Namespace) -> None:
     from vlmkit.training.stage_files import read_stages
 
     architecture = chosen(arguments)
+    begun = beginning(arguments.model, architecture, arguments.weights)
     try:
         stages = read_stages(arguments.stages)
         for stage in stages:
@@ -112,14 +118,14 @@ def run(arguments: Namespace) -> None:
         "architecture": architecture.to_dict(),
         "stages": [stage.to_dict() for stage in stages],
         "data": str(arguments.data.resolve()),
-        "weights": arguments.weights,
+        "weights": begun.weights,
         "dtype": arguments.dtype,
         "seed": arguments.seed,
     }
     if arguments.hold_out:
         configuration["hold_out"] = arguments.hold_out
     try:
-        code = _train(arguments, architecture, stages, run, configuration)
+        code = _train(arguments, begun, stages, run, configuration)
     finally:
         run.unlock()
     if code:
@@ -140,14 +146,13 @@ def _check_data(arguments: Namespace) -> None:
         )
 
 
-def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run: Any, configuration: dict[str, Any]) -> int:
+def _train(arguments: Namespace, begun: Beginning, stages: tuple[Any, ...], run: Any, configuration: dict[str, Any]) -> int:
     """Exit status: 0 done, 128 + n stopped by signal n."""
     import torch
 
     import vlmkit
     from vlmkit.resolution import at_resolution
     from vlmkit.screen import Screen
-    from vlmkit.training.blueprint import OfArchitecture
     from vlmkit.training.consolidate import consolidate
     from vlmkit.training.engines import engine
     from vlmkit.training.held_out import held_out, kept_back
@@ -167,8 +172,8 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
         else:
             run.check(configuration)
     console = Screen(quiet=not processes.main)
-    processor = vlmkit.build_processor(architecture)
-    blueprint = OfArchitecture(architecture, weights=arguments.weights, seed=arguments.seed, dtype=arguments.dtype)
+    blueprint, tokenizer = begun.make(arguments.seed, arguments.dtype)
+    processor = vlmkit.build_processor(begun.architecture, tokenizer=tokenizer)
     with StopSignals() as stop:
         trainer = Trainer(
             run,
@@ -183,7 +188,7 @@ def _train(arguments: Namespace, architecture: Any, stages: tuple[Any, ...], run
         try:
             for stage in stages:
                 if stage.image_size is not None:
-                    processor = vlmkit.build_processor(at_resolution(architecture, stage.image_size))
+                    processor = vlmkit.build_processor(at_resolution(begun.architecture, stage.image_size), tokenizer=tokenizer)
                 looks = None
                 if arguments.evaluate_every and stage.name not in trainer.done:
                     if arguments.hold_out:
