@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -44,6 +45,12 @@ def test_what_is_quick_is_left_alone_and_threads_are_told_apart() -> None:
             sum(range(10))
     other.join(10)
     assert stopped == ["the other takes longer than 0.2 seconds"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell what another thread computed")
+def test_a_process_that_was_suspended_or_waits_for_its_turn_is_not_stopped() -> None:
+    with within(0.2, "a pause"):
+        time.sleep(1.2)
 
 
 def test_a_template_that_loops_ten_thousand_million_times_is_refused() -> None:

@@ -1,5 +1,6 @@
 """A limit of time for Python code from elsewhere, such as a template's loops: it costs next to nothing where the code is quick.
 
+The time is what the code's own thread computed, where the system tells it: a busy machine, or a process that was suspended, stops nothing.
 One thread for all looks twice a second. It stops what runs between two instructions of Python, and not a single call into C.
 """
 
@@ -7,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 _EVERY, _IDLE = 0.5, 10.0
 
@@ -22,15 +25,18 @@ class _Over(BaseException):
 class _Watch:
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.ends: dict[int, float] = {}
+        self.ends: dict[int, tuple[Callable[[], float], float]] = {}
+        """Of each thread its clock, and when on it the time is over."""
         self.stopped: set[int] = set()
         self.last = 0.0
         self.thread: threading.Thread | None = None
 
     def begin(self, seconds: float) -> None:
+        own = threading.get_ident()
+        clock = _clock_of(own)
         with self.lock:
             self.last = time.monotonic()
-            self.ends[threading.get_ident()] = self.last + seconds
+            self.ends[own] = clock, clock() + seconds
             if self.thread is None:
                 self.thread = threading.Thread(target=self._look, name="time limit", daemon=True)
                 self.thread.start()
@@ -49,13 +55,20 @@ class _Watch:
             time.sleep(_EVERY)
             with self.lock:
                 now = time.monotonic()
-                for thread in [thread for thread, end in self.ends.items() if end < now]:
+                for thread in [thread for thread, (clock, end) in self.ends.items() if end < clock()]:
                     del self.ends[thread]
                     self.stopped.add(thread)
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_Over))
                 if not self.ends and now - self.last > _IDLE:
                     self.thread = None
                     return
+
+
+def _clock_of(thread: int) -> Callable[[], float]:
+    """Seconds that a thread has computed; macOS and Windows tell them of one's own thread alone, and there it is time that passes."""
+    if sys.platform == "linux":
+        return partial(time.clock_gettime, time.pthread_getcpuclockid(thread))
+    return time.monotonic
 
 
 _watch = _Watch()
