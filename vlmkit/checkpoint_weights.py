@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmkit.build import some
 from vlmkit.checkpoint_files import DamagedCheckpointError
+from vlmkit.differences import some
 from vlmkit.matched import Listed, Matched
 from vlmkit.stored import Stored, files_of
 

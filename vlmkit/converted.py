@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmkit.build import some
+from vlmkit.differences import some
 from vlmkit.matched import Group, Matched, ignored
 from vlmkit.spec import SpecError
 from vlmkit.stored import Stored, refuse_outside

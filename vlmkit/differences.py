@@ -1,4 +1,4 @@
-"""In what two JSON documents differ: a configuration and another, a state and what should go on from it."""
+"""In what two JSON documents differ: a configuration and another, a state and what should go on from it; and how a long list is said."""
 
 from __future__ import annotations
 
@@ -34,3 +34,9 @@ def differences(
             yield from differences(mine, theirs, f"{path}[{name}]", same=same, tag=tag)
     elif not same(one, other):
         yield Difference(path, one, other)
+
+
+def some(keys: list[Any]) -> str:
+    """The first twenty of what differs, and how many more there are."""
+    shown = ", ".join(map(str, keys[:20]))
+    return shown if len(keys) <= 20 else f"{shown} and {len(keys) - 20} more"

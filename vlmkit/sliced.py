@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from vlmkit.architecture import Architecture
-from vlmkit.build import build, building, check_parts, refuse_other_type, resolve, seeing
+from vlmkit.build import build, building, resolve, seeing
 from vlmkit.checkpoint_weights import read_model
 from vlmkit.converted import Converted, refuse
 from vlmkit.experts_module import redraw_routers
 from vlmkit.experts_weights import Copied, routers_of
 from vlmkit.renamed import RENAMED
+from vlmkit.saved_parts import check_parts, refuse_other_type
 from vlmkit.spec import SpecError
 from vlmkit.stored import Stored, files_of
 from vlmkit.unspoken_weights import WithUnspoken

@@ -100,9 +100,26 @@ class InternViT(TransformersViT):
         return InternVLVisionModel
 
     def load_pretrained(self, tower: nn.Module) -> None:
-        from vlmkit.encoders.intern_vit_names import fill_from_opengvlab, is_opengvlab
+        from vlmkit.encoders.intern_vit_names import is_opengvlab, read_opengvlab
+        from vlmkit.encoders.loading import fill
 
-        if self.checkpoint is not None and is_opengvlab(self.checkpoint):
-            fill_from_opengvlab(tower, self, self.checkpoint)
-        else:
+        if self.checkpoint is None or not is_opengvlab(self.checkpoint):
             super().load_pretrained(tower)
+            return
+        weights = read_opengvlab(self.checkpoint, self._opengvlab_numbers())
+        fill(tower, {name: value for name, value in weights.items() if self.needs(name)}, self.checkpoint)
+
+    def _opengvlab_numbers(self) -> dict[str, Any]:
+        return {
+            "hidden_size": self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "intermediate_size": self.mlp,
+            "patch_size": self.patch,
+            "image_size": self.image_size,
+            "hidden_act": self.activation,
+            "norm_type": self.norm,
+            "layer_norm_eps": self.norm_eps,
+            "qk_normalization": self.qk_norm,
+            "qkv_bias": self.qkv_bias,
+        }

@@ -10,17 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vlmkit.encoders.loading import fill
 from vlmkit.hub import refuse_unreachable
 from vlmkit.spec import SpecError
-
-if TYPE_CHECKING:
-    from vlmkit.encoders.intern_vit import InternViT
 
 PLAIN = {
     "embeddings.class_embedding": "embeddings.cls_token",
@@ -119,27 +115,14 @@ def is_opengvlab(checkpoint: str) -> bool:
     return str(_config(checkpoint).get("model_type")).startswith("intern_vit")
 
 
-def fill_from_opengvlab(tower: nn.Module, spec: InternViT, checkpoint: str) -> None:
-    """Fill the tower of an encoder. Raises SpecError listing what differs or is missing."""
+def read_opengvlab(checkpoint: str, numbers: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights of a tower with these numbers, under the names of OpenGVLab's config, as `from_opengvlab` gives them. Raises SpecError
+    listing the numbers in which the config differs; those that it leaves out are taken for the same."""
     config = _config(checkpoint)
-    told = {
-        "hidden_size": spec.width,
-        "num_hidden_layers": spec.layers,
-        "num_attention_heads": spec.heads,
-        "intermediate_size": spec.mlp,
-        "patch_size": spec.patch,
-        "image_size": spec.image_size,
-        "hidden_act": spec.activation,
-        "norm_type": spec.norm,
-        "layer_norm_eps": spec.norm_eps,
-        "qk_normalization": spec.qk_norm,
-        "qkv_bias": spec.qkv_bias,
-    }
-    wrong = [f"{name} is {config[name]!r}, the spec says {said!r}" for name, said in told.items() if config.get(name, said) != said]
+    wrong = [f"{name} is {config[name]!r}, the spec says {said!r}" for name, said in numbers.items() if config.get(name, said) != said]
     if wrong:
         raise SpecError(f"the checkpoint {checkpoint} does not fit the encoder 'intern_vit': {'; '.join(wrong)}")
-    weights = from_opengvlab(_weights(checkpoint), spec.width)
-    fill(tower, {name: value for name, value in weights.items() if spec.needs(name)}, checkpoint)
+    return from_opengvlab(_weights(checkpoint), numbers["hidden_size"])
 
 
 def _config(checkpoint: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from vlmkit.spec import Settings, Spec, SpecError
 from vlmkit.time_limit import within
 
 if TYPE_CHECKING:
-    from vlmkit.layout.base import TokenLayout
+    from vlmkit.layout.image_layout import ImageLayout
     from vlmkit.layout.writer import Writer
 
 _STATEMENT = re.compile(r"\{[{%].*?[}%]\}", re.DOTALL)
@@ -97,7 +97,7 @@ class JinjaTemplate(Spec):
     def write(
         self,
         writer: Writer,
-        layout: TokenLayout,
+        layout: ImageLayout,
         turns: Sequence[Turn],
         images: Sequence[ImageTokens],
         add_generation_prompt: bool = False,

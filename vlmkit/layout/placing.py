@@ -10,14 +10,14 @@ from vlmkit.layout.laid_out import LayoutError, Turn
 from vlmkit.layout.pieces import ImageTokens
 
 if TYPE_CHECKING:
-    from vlmkit.layout.base import TokenLayout
+    from vlmkit.layout.image_layout import ImageLayout
     from vlmkit.layout.writer import Writer
 
 
 class Placing:
     """Images in the order in which they are given, and films in theirs, where a layout's `written` strings stand in trusted text."""
 
-    def __init__(self, writer: Writer, layout: TokenLayout, images: Sequence[ImageTokens]) -> None:
+    def __init__(self, writer: Writer, layout: ImageLayout, images: Sequence[ImageTokens]) -> None:
         self.writer, self.layout, self.images = writer, layout, images
         self.written = layout.written
         films = [number for number, image in enumerate(images) if self.is_film(image)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.layout.laid_out import LayoutError, Turn
 
 if TYPE_CHECKING:
-    from vlmkit.layout.base import TokenLayout
+    from vlmkit.layout.image_layout import ImageLayout
     from vlmkit.layout.specials import Specials
 
 
@@ -24,12 +24,11 @@ class Unseen:
     is_film: bool
 
 
-def spelled(layout: TokenLayout, turns: Sequence[Turn], films: Sequence[bool], specials: Specials, **how: bool) -> str:
-    """The conversation's string, for as many images as `films` has entries, of which True is a film. `layout.lay_out_text` lays it out
-    again. Raises LayoutError where a text spells a special token."""
+def spelled(template: Any, layout: ImageLayout, turns: Sequence[Turn], films: Sequence[bool], specials: Specials, **how: bool) -> str:
+    """The string that a template makes of a conversation with as many images as `films` has entries, of which True is a film.
+    `layout.lay_out_text` lays it out again. Raises LayoutError where a text spells a special token."""
     writer = _Spelling(layout, specials)
     images: list[Any] = [Unseen(film) for film in films]
-    template: Any = layout.template
     template.write(writer, _Unpieced(layout), turns, images, **how)
     return writer.string()
 
@@ -37,7 +36,7 @@ def spelled(layout: TokenLayout, turns: Sequence[Turn], films: Sequence[bool], s
 class _Unpieced:
     """A layout that writes nothing for an image."""
 
-    def __init__(self, layout: TokenLayout) -> None:
+    def __init__(self, layout: ImageLayout) -> None:
         self._layout = layout
 
     def pieces(self, image: Any) -> tuple[()]:
@@ -50,7 +49,7 @@ class _Unpieced:
 class _Spelling:
     """Takes what a Writer takes, and collects strings."""
 
-    def __init__(self, layout: TokenLayout, specials: Specials) -> None:
+    def __init__(self, layout: ImageLayout, specials: Specials) -> None:
         self.layout, self.specials = layout, specials
         self.found: list[str] = []
         self.meant = 0

@@ -12,7 +12,7 @@ from vlmkit.layout.pieces import ImageTokens
 from vlmkit.spec import Spec
 
 if TYPE_CHECKING:
-    from vlmkit.layout.base import TokenLayout
+    from vlmkit.layout.image_layout import ImageLayout
     from vlmkit.layout.writer import Writer
 
 MARK = re.compile(r"<[^<>\s]+>|\|[A-Z]+\|")
@@ -69,7 +69,7 @@ class Template(Spec):
     def write(
         self,
         writer: Writer,
-        layout: TokenLayout,
+        layout: ImageLayout,
         turns: Sequence[Turn],
         images: Sequence[ImageTokens],
         add_generation_prompt: bool = False,

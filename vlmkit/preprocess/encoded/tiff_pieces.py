@@ -1,141 +1,78 @@
-"""Strips and tiles of TIFFs in those kinds of compression whose gaps libtiff fills without a word: JPEG and fax."""
+"""Strips and tiles of a TIFF: as many as its picture needs, each listed and in the file."""
 
 from __future__ import annotations
 
-import io
-import struct
-from typing import TYPE_CHECKING
+import math
+from dataclasses import dataclass
 
-import numpy as np
-from PIL import Image
-
-from vlmkit.preprocess import jpeg, jpeg_scans
-from vlmkit.preprocess.encoded.whole import opened
+from vlmkit.preprocess.encoded.tiff_directory import (
+    COMPRESSION,
+    MAX_PIECES,
+    PHOTOMETRIC,
+    PLANAR,
+    RAW,
+    STRIP_BYTES,
+    STRIP_ROWS,
+    STRIPS,
+    TILE_BYTES,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    TILES,
+    Directory,
+)
 from vlmkit.preprocess.image_errors import Flaw
 
-if TYPE_CHECKING:
-    from vlmkit.preprocess.encoded.tiff import Directory, Pieces
-
-_COMPRESSION, _FILL_ORDER, _OPTIONS, _TABLES = 259, 266, 292, 347
-_FAX = {2: "tiff_ccitt", 3: "group3", 4: "group4"}
-_GROUP3 = 3
-_BLACK = bytes((0b00110101, 0b00110011, 0b00110011, 0b00110011))
-"""No white and five black, or five black at once: whichever is due."""
-_BANDS = {1: "GRAY", 3: "RGB", 4: "CMYK"}
+_YCBCR, _SEPARATE = 6, 2
 
 
-def check(directory: Directory, pieces: Pieces) -> None:
-    """Raises Flaw where a piece has no data for some of its pixels."""
-    compression = directory.one(_COMPRESSION, 1)
-    if compression == 7:
-        _check_jpeg(directory, pieces)
-    elif compression in _FAX:
-        _check_fax(directory, pieces)
-    elif compression == 6:
-        raise Flaw("it holds a JPEG in the form of TIFF 6.0, which no two programs read alike; save it again")
+@dataclass(frozen=True)
+class Pieces:
+    """The strips or tiles of a picture."""
+
+    width: int
+    height: int
+    tiled: bool
+    down: int
+    planes: int
+    offsets: tuple[int, ...]
+    lengths: tuple[int, ...]
 
 
-def _check_jpeg(directory: Directory, pieces: Pieces) -> None:
-    """Each piece with the tables of all is a JPEG."""
-    if not jpeg.is_there():
-        return
-    tables = b""
-    if _TABLES in directory.entries:
-        _, count, at, _ = directory.entries[_TABLES]
-        tables = directory.data[at : at + count].removeprefix(b"\xff\xd8").removesuffix(b"\xff\xd9")
-    for place, (offset, length) in enumerate(zip(pieces.offsets, pieces.lengths, strict=True)):
-        piece = directory.data[offset : offset + length]
-        whole = b"\xff\xd8" + tables + piece.removeprefix(b"\xff\xd8")
-        frame = next((segment for marker, segment in jpeg_scans.segments(whole) if marker in (0xC0, 0xC1, 0xC2)), b"")
-        if len(frame) < 10 or int.from_bytes(frame[7:9], "big") < pieces.width:
-            raise Flaw("a strip or tile of it is narrower than the picture")
-        if lacking := jpeg_scans.scans_of(whole).lacking:
-            raise Flaw(lacking)
-        rows = jpeg.strictly(whole, _BANDS.get(frame[9], "GRAY")).shape[0]
-        if rows < (_last_rows(directory, pieces) if place % pieces.down == pieces.down - 1 else pieces.height):
-            raise Flaw("a strip or tile of it has too few rows")
-
-
-def _check_fax(directory: Directory, pieces: Pieces) -> None:
-    """Rows that no code gives keep what was decoded before them, and the rest of a row is white. So each strip is decoded behind a black
-    one and then behind a white one with codes of black after its own: what was given comes out the same."""
-    if directory.one(_COMPRESSION, 1) == _GROUP3:
-        _check_lines(directory, pieces)
-    width, height = pieces.width, pieces.height
-    total = (2 * len(pieces.offsets) - 1) * height + _last_rows(directory, pieces)
-    seen = [np.asarray(_loaded(_paired(directory, pieces, colour, total), (width, total))) for colour in (0, 1)]
-    for place in range(len(pieces.offsets)):
-        rows = slice((2 * place + 1) * height, (2 * place + 2) * height)
-        if (seen[0][rows] != seen[1][rows]).any():
-            raise Flaw("its data ends before its last row")
-
-
-def _check_lines(directory: Directory, pieces: Pieces) -> None:
-    """Group 3 fills missing rows with white; each row has a mark before it, of 11 zeros and a one."""
-    reverse = directory.one(_FILL_ORDER, 1) == 2
-    for place, (offset, length) in enumerate(zip(pieces.offsets, pieces.lengths, strict=True)):
-        bits = np.unpackbits(np.frombuffer(directory.data, np.uint8, length, offset), bitorder="little" if reverse else "big")
-        ones = np.flatnonzero(bits)
-        marks = int((np.diff(ones, prepend=-1) > 11).sum())
-        rows = _last_rows(directory, pieces) if place % pieces.down == pieces.down - 1 else pieces.height
-        if marks < rows:
-            raise Flaw(f"a strip of it has {marks} of {rows} rows")
-
-
-def _last_rows(directory: Directory, pieces: Pieces) -> int:
-    """Of the last strip; tiles are all alike."""
-    return pieces.height if pieces.tiled else directory.one(257, 0) - (pieces.down - 1) * pieces.height
-
-
-def _loaded(data: bytes, size: tuple[int, int]) -> Image.Image:
-    image = opened("TIFF", data)
-    assert image.size == size
-    image.load()
-    return image
-
-
-def _paired(directory: Directory, pieces: Pieces, colour: int, rows: int) -> bytes:
-    """A TIFF of all pieces as strips, a strip of one colour before each."""
-    reverse = directory.one(_FILL_ORDER, 1) == 2
-    compression, options = directory.one(_COMPRESSION, 1), directory.one(_OPTIONS, 0)
-    blank = _blank(pieces.width, pieces.height, colour, _FAX[compression], options)
-    after = _BLACK if colour else b""
-    if reverse:
-        blank, after = (bytes(int(f"{byte:08b}"[::-1], 2) for byte in codes) for codes in (blank, after))
-    body = bytearray(8) + blank
-    offsets, lengths = [], []
-    for offset, length in zip(pieces.offsets, pieces.lengths, strict=True):
-        offsets += [8, len(body)]
-        lengths += [len(blank), length + len(after)]
-        body += directory.data[offset : offset + length] + after
-    body += bytes(len(body) % 2)
-    count, tables = len(offsets), len(body)
-    body += struct.pack(f"<{2 * count}I", *offsets, *lengths)
-    first = (tables, tables + 4 * count) if count > 1 else (offsets[0], lengths[0])
-    entries = (
-        *(
-            (256, 4, 1, pieces.width),
-            (257, 4, 1, rows),
-            (258, 3, 1, 1),
-            (259, 3, 1, compression),
-            (262, 3, 1, 0),
-            (266, 3, 1, 2 if reverse else 1),
-        ),
-        *((273, 4, count, first[0]), (277, 3, 1, 1), (278, 4, 1, pieces.height), (279, 4, count, first[1]), (292, 4, 1, options)),
-    )
-    start = len(body)
-    body += struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
-    body[:8] = b"II*\0" + struct.pack("<I", start)
-    return bytes(body)
-
-
-def _blank(width: int, height: int, colour: int, compression: str, options: int) -> bytes:
-    """A strip of one colour."""
-    file = io.BytesIO()
-    Image.new("1", (width, height), colour).save(file, "TIFF", compression=compression, tiffinfo={278: height, 292: options})
-    data = file.getvalue()
-    start = struct.unpack_from("<I", data, 4)[0]
-    fields = {}
-    for at in range(start + 2, start + 2 + 12 * struct.unpack_from("<H", data, start)[0], 12):
-        fields[struct.unpack_from("<H", data, at)[0]] = struct.unpack_from("<I", data, at + 8)[0]
-    return data[fields[273] : fields[273] + fields[279]]
+def pieces_of(directory: Directory, width: int, height: int, samples: int, bits: int) -> Pieces:
+    """Raises Flaw where one of them is not listed or does not lie in the file."""
+    tiled = TILES in directory.entries or TILE_WIDTH in directory.entries
+    if tiled:
+        wide, high = directory.one(TILE_WIDTH, 0), directory.one(TILE_HEIGHT, 0)
+        if not 0 < wide * high <= 4 * max(width, 256) * max(height, 256):
+            raise Flaw(f"its tiles are {high}x{wide}, its picture {height}x{width}")
+        across, down, name = math.ceil(width / wide), math.ceil(height / high), "tiles"
+    else:
+        rows = min(directory.one(STRIP_ROWS, height), height)
+        if rows < 1:
+            raise Flaw("its strips have no rows")
+        wide, high, across, down, name = width, rows, 1, math.ceil(height / rows), "strips"
+    planes = samples if directory.one(PLANAR, 1) == _SEPARATE else 1
+    needed = across * down * planes
+    if needed > MAX_PIECES:
+        raise Flaw(f"it has {needed} {name}, expected at most {MAX_PIECES}")
+    offsets = directory.numbers(TILES if tiled else STRIPS)
+    lengths = directory.numbers(TILE_BYTES if tiled else STRIP_BYTES)
+    raw = directory.one(COMPRESSION, RAW) == RAW
+    plain = raw and directory.one(PHOTOMETRIC, 0) != _YCBCR
+    full = [high * math.ceil(wide * (samples if planes == 1 else 1) * bits / 8)] * needed
+    if not tiled and plain:
+        last = height - (down - 1) * high
+        full = [size if place % down < down - 1 else size // high * last for place, size in enumerate(full)]
+    if plain and not any(lengths):  # some writers leave out what is known
+        lengths = full[: len(offsets)]
+    if len(offsets) < needed or len(lengths) < needed:
+        raise Flaw(f"it lists {min(len(offsets), len(lengths))} of its {needed} {name}")
+    for place, (offset, length) in enumerate(zip(offsets, lengths, strict=False)):
+        if not offset or not length or offset + length > len(directory.data):
+            raise Flaw(f"its {name[:-1]} {place} is empty or lies behind its end")
+        if plain and place < needed and length < full[place]:
+            raise Flaw(f"its {name[:-1]} {place} has {length} bytes of {full[place]}")
+    # Many pieces may share bytes, blank ones do; not so many that reading them takes for ever.
+    if sum(lengths) > 4 * len(directory.data) + (1 << 26):
+        raise Flaw(f"its {name} have {sum(lengths)} bytes in a file of {len(directory.data)}")
+    return Pieces(wide, high, tiled, down, planes, tuple(offsets[:needed]), tuple(lengths[:needed]))
