@@ -5,9 +5,9 @@ Readers and models from outside the package are brought by --plugin, an option o
 
 from __future__ import annotations
 
-import argparse
 from argparse import ArgumentParser, Namespace
-from importlib import import_module
+
+from vlmkit.commands.parsers import add_command
 
 COMMANDS = ("pack", "mix", "stats", "show")
 """Files data_pack.py and so on beside this one, made like the other commands."""
@@ -16,17 +16,7 @@ COMMANDS = ("pack", "mix", "stats", "show")
 def configure(parser: ArgumentParser) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", required=True)
     for name in COMMANDS:
-        module = import_module(f"vlmkit.commands.data_{name}")
-        summary, _, more = (module.__doc__ or "").partition("\n")
-        command = commands.add_parser(
-            name,
-            help=summary,
-            description=f"{summary}\n{more}".strip(),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        module.configure(command)
-        command.set_defaults(run=module.run, command=f"data {name}")
+        add_command(commands, name, inside="data")
 
 
 def run(arguments: Namespace) -> None:
