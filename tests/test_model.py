@@ -233,8 +233,7 @@ def test_one_training_step_of_transformers_trainer() -> None:
     assert apart(*weights) < 1e-5  # measured 3e-8
 
 
-@pytest.mark.filterwarnings("ignore:.gradient_checkpointing:FutureWarning")
-def test_gradient_checkpointing_changes_memory_and_nothing_else() -> None:
+def test_recomputed_activations_change_memory_and_nothing_else() -> None:
     processor = shared()[1]
     batch = processor(CONVERSATIONS)
     gradients = []
@@ -250,7 +249,7 @@ def test_gradient_checkpointing_changes_memory_and_nothing_else() -> None:
         assert calls.count("encoder") == 1 + checkpointed, "whatever the sizes of the images"
         gradients.append({name: parameter.grad for name, parameter in built.named_parameters()})
     assert all(apart(gradients[0][name], gradients[1][name]) < 1e-6 for name in gradients[0])  # measured 0
-    built.gradient_checkpointing_disable()
+    recompute(built, False)
     assert not any(getattr(module, "gradient_checkpointing", False) for module in built.modules())
 
 

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from drawn import draw, patchify, tiny
+from beside import NUMBERS, features, filled, images
+from drawn import draw, tiny
 from transformers import Aimv2VisionConfig, Aimv2VisionModel
 
 from vlmkit.encoders.aimv2 import Aimv2
 from vlmkit.features import Grid, GridError
 from vlmkit.spec import SpecError
 
-NUMBERS = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64, "patch_size": 4, "image_size": 20}
 NATIVE = Grid(1, 5, 5)
 
 
@@ -18,19 +18,7 @@ def theirs(**changes):
 
 
 def ours(model, **changes):
-    tower = Aimv2.from_config(model.config, **changes).build().eval()
-    weights = model.state_dict()
-    tower.load_state_dict({name: weights[name] for name in tower.state_dict()})
-    return tower
-
-
-def images(grid):
-    return torch.randn(2, 3, grid.rows * 4, grid.columns * 4, generator=torch.Generator().manual_seed(3))
-
-
-def features(tower, grid):
-    with torch.no_grad():
-        return tower(patchify(images(grid), 4), (grid, grid)).tokens.view(2, -1, tower.spec.dim_out)
+    return filled(Aimv2.from_config(model.config, **changes), model.state_dict())
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from drawn import draw, patchify, tiny
+from beside import NUMBERS, features, filled, images
+from drawn import draw, tiny
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, CLIPVisionModel
 
 from vlmkit.encoders.clip import Clip
@@ -11,7 +12,6 @@ from vlmkit.features import Grid
 from vlmkit.spec import SpecError
 
 GRIDS = [Grid(1, 5, 5), Grid(1, 3, 8), Grid(1, 10, 9)]
-NUMBERS = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64, "patch_size": 4, "image_size": 20}
 
 
 def theirs(**changes):
@@ -19,19 +19,7 @@ def theirs(**changes):
 
 
 def ours(model, **changes):
-    tower = tiny("clip", **changes).build().eval()
-    weights = getattr(model, "vision_model", model).state_dict()
-    tower.load_state_dict({name: weights[name] for name in tower.state_dict()})
-    return tower
-
-
-def images(grid):
-    return torch.randn(2, 3, grid.rows * 4, grid.columns * 4, generator=torch.Generator().manual_seed(3))
-
-
-def features(tower, grid):
-    with torch.no_grad():
-        return tower(patchify(images(grid), 4), (grid, grid)).tokens.view(2, -1, tower.spec.dim_out)
+    return filled(tiny("clip", **changes), getattr(model, "vision_model", model).state_dict())
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)

@@ -18,6 +18,7 @@ from vlmkit.encoders import encoders
 from vlmkit.encoders.base import BlockEncoder, Encoder, ViT
 from vlmkit.encoders.by_size import BySizeTower, unpatchify
 from vlmkit.features import Grid, GridError
+from vlmkit.recompute import recompute
 from vlmkit.spec import SpecError
 
 KINDS = encoders.names()
@@ -290,7 +291,7 @@ def count_blocks(tower: nn.Module) -> list[str]:
 
 
 @with_blocks
-def test_transformers_switches_gradient_checkpointing_on(towers, kind):
+def test_transformers_switches_recomputing_on(towers, kind):
     from transformers import PretrainedConfig, PreTrainedModel
 
     class Outer(PreTrainedModel):
@@ -303,10 +304,10 @@ def test_transformers_switches_gradient_checkpointing_on(towers, kind):
 
     outer = Outer(copy.deepcopy(towers[kind])).train()
     calls = count_blocks(outer)
-    outer.gradient_checkpointing_enable({"use_reentrant": False})
+    recompute(outer)
     outer.tower(pixels(kind, (NATIVE,)), (NATIVE,)).tokens.sum().backward()
     assert len(calls) == 6
-    outer.gradient_checkpointing_disable()
+    recompute(outer, False)
     outer.tower(pixels(kind, (NATIVE,)), (NATIVE,)).tokens.sum().backward()
     assert len(calls) == 9
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from drawn import draw, patchify, tiny
+from beside import NUMBERS, features, filled, images
+from drawn import draw, tiny
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
@@ -15,14 +16,6 @@ from vlmkit.encoders.intern_vit_names import from_opengvlab, to_opengvlab
 from vlmkit.features import Grid
 from vlmkit.spec import SpecError
 
-NUMBERS = {
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "patch_size": 4,
-    "image_size": 20,
-}
 LARGE = {"norm_type": "rms_norm", "use_qk_norm": True}
 """InternViT-6B's kind; without it InternViT-300M's."""
 SMALL = {"attention_bias": True}
@@ -40,19 +33,7 @@ def theirs(**changes):
 
 
 def ours(model, **changes):
-    tower = InternViT.from_config(model.config, **changes).build().eval()
-    weights = model.state_dict()
-    tower.load_state_dict({name: weights[name] for name in tower.state_dict()})
-    return tower
-
-
-def images(grid):
-    return torch.randn(2, 3, grid.rows * 4, grid.columns * 4, generator=torch.Generator().manual_seed(3))
-
-
-def features(tower, grid):
-    with torch.no_grad():
-        return tower(patchify(images(grid), 4), (grid, grid)).tokens.view(2, -1, tower.spec.dim_out)
+    return filled(InternViT.from_config(model.config, **changes), model.state_dict())
 
 
 @both_kinds

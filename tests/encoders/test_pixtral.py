@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from beside import filled
 from drawn import draw, patchify, tiny
 from transformers import PixtralVisionConfig, PixtralVisionModel
 
@@ -18,10 +19,7 @@ def theirs(**changes):
 
 
 def ours(model, **changes):
-    tower = tiny("pixtral", **changes).build().eval()
-    weights = model.state_dict()
-    tower.load_state_dict({name: weights[name] for name in tower.state_dict()})
-    return tower
+    return filled(tiny("pixtral", **changes), model.state_dict())
 
 
 def images():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from beside import filled
 from drawn import draw, tiny
 from einops import rearrange
 from PIL import Image
@@ -22,10 +23,7 @@ def theirs(**changes):
 
 
 def ours(model, **changes):
-    tower = tiny("siglip2", **changes).build().eval()
-    weights = model.state_dict()
-    tower.load_state_dict({name: weights[name] for name in tower.state_dict()})
-    return tower
+    return filled(tiny("siglip2", **changes), model.state_dict())
 
 
 def processed(patches=25):

@@ -3,7 +3,8 @@
 import pytest
 import timm
 import torch
-from drawn import draw, patchify, pixels, tiny
+from beside import features, images
+from drawn import draw, pixels, tiny
 from safetensors.torch import save_file
 
 from vlmkit.encoders.timm import Timm
@@ -40,15 +41,6 @@ def ours(reference, model, **changes):
     tower = build(model, **changes)
     tower.vit.load_state_dict({name: value for name, value in reference.state_dict().items() if name in tower.vit.state_dict()})
     return tower
-
-
-def features(tower, grid):
-    with torch.no_grad():
-        return tower(patchify(images(grid), 4), (grid, grid)).tokens.view(2, -1, tower.spec.dim_out)
-
-
-def images(grid):
-    return torch.randn(2, 3, grid.rows * 4, grid.columns * 4, generator=torch.Generator().manual_seed(3))
 
 
 @every_model

@@ -11,6 +11,15 @@ from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 import vlmkit
+from tests.fusion.laws import (
+    TOLERANCE,
+    a_second_turn_goes_on,
+    batched_is_single,
+    beams_share,
+    cached_is_uncached,
+    logits_of,
+    packed_is_alone,
+)
 from tests.tiny import CONVERSATIONS, LANGUAGE_MODELS, PROMPTS, apart, architecture, assistant, draw, encoded_views, model, picture, user
 from vlmkit.architecture import Architecture
 from vlmkit.cache_name import CACHE
@@ -26,8 +35,6 @@ FORMS: dict[str, CrossAttention] = {
     "llama": CrossAttention(before=(1,), looks_at_none="everything", feeds="seeing"),
     "every layer": CrossAttention(before=1, heads=2, kv_heads=1, head_dim=4, hidden=24, qk_norm=False, feeds="seeing", activation="gelu"),
 }
-TOLERANCE = 2e-5
-"""Measured 3e-6 in logits of size 5."""
 every_language = pytest.mark.parametrize("language", LANGUAGE_MODELS)
 every_form = pytest.mark.parametrize("form", FORMS)
 
@@ -44,53 +51,22 @@ def made(language: str = "llama", form: str = "idefics", **parts: Any) -> tuple[
     return model(chosen), vlmkit.build_processor(chosen)
 
 
-def logits_of(built: VLM, batch: Any) -> list[Tensor]:
-    """Of each row, without its padding."""
-    with torch.no_grad():
-        logits = built(**batch).logits
-    return [row[mask.bool()] for row, mask in zip(logits, batch["attention_mask"], strict=True)]
-
-
 @every_language
 @every_form
 def test_batched_is_single(language: str, form: str) -> None:
-    built, processor = made(language, form)
-    together = logits_of(built, processor(CONVERSATIONS))
-    for row, found in zip(CONVERSATIONS, together, strict=True):
-        (alone,) = logits_of(built, processor([row]))
-        assert apart(found, alone) < TOLERANCE
+    batched_is_single(*made(language, form))
 
 
 @every_language
 @every_form
 def test_packed_is_alone(language: str, form: str) -> None:
-    built, processor = made(language, form)
-    samples = [processor.sample(row) for row in CONVERSATIONS]
-    batch = processor.pack_rows([samples[:3], [samples[3], samples[0]]])
-    with torch.no_grad():
-        rows = built(**batch).logits
-    for numbers, row in zip(([0, 1, 2], [3, 0]), rows, strict=True):
-        start = 0
-        for number in numbers:
-            (alone,) = logits_of(built, processor([CONVERSATIONS[number]]))
-            assert apart(row[start : start + len(alone)], alone) < TOLERANCE
-            start += len(alone)
+    packed_is_alone(*made(language, form))
 
 
 @every_language
 @every_form
 def test_cached_is_uncached_and_images_are_encoded_once(language: str, form: str) -> None:
-    built, processor = made(language, form)
-    batch = processor(PROMPTS)
-    seen = encoded_views(built)
-    options: dict[str, Any] = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
-    told = {"output_logits": True, "return_dict_in_generate": True}
-    cached = built.generate(**batch, **options, **told)
-    assert len(seen) == 1
-    uncached = built.generate(**batch, **options, **told, use_cache=False)
-    assert torch.equal(cached.sequences, uncached.sequences)
-    for first, second in zip(cached.logits, uncached.logits, strict=True):
-        assert apart(first, second) < TOLERANCE
+    cached_is_uncached(*made(language, form))
 
 
 @every_form
@@ -115,31 +91,12 @@ def test_a_cache_that_is_handed_on_by_hand_keeps_what_is_looked_at(form: str, fi
 @every_form
 @pytest.mark.parametrize("options", [{"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 2}])
 def test_beams_share_what_they_look_at(form: str, options: dict[str, int]) -> None:
-    built, processor = made(form=form)
-    batch = processor(PROMPTS)
-    seen = encoded_views(built)
-    limit: dict[str, Any] = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
-    cached = built.generate(**batch, **limit, **options)
-    assert len(seen) == 1
-    assert torch.equal(cached, built.generate(**batch, **limit, **options, use_cache=False))
+    beams_share(*made(form=form), **options)
 
 
 @pytest.mark.parametrize("layout", ["seen", "seen_fenced"])
 def test_a_second_turn_that_adds_an_image_goes_on_from_the_cache_of_the_first(layout: str) -> None:
-    built, processor = made(layout=layout)
-    first = [user(picture(seed=1), "What is it?")]
-    options: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
-    answered = built.generate(**processor([first]), **options)
-    second = [*first, assistant("A cat."), user("And this?", picture(seed=2), "Or that?")]
-    whole = processor([second])
-    kept = answered[CACHE]
-    kept.crop(-3)  # all but the last of the four tokens that were generated went through
-    assert kept.get_seq_length() == processor([first])["input_ids"].shape[1]
-    goes_on = built.generate(**whole, **options, **{CACHE: kept})
-    anew = built.generate(**whole, **options)
-    assert torch.equal(goes_on.sequences, anew.sequences)
-    for one, other in zip(goes_on.logits, anew.logits, strict=True):
-        assert apart(one, other) < TOLERANCE
+    a_second_turn_goes_on(*made(layout=layout))
 
 
 def test_a_second_turn_without_a_new_image_encodes_nothing_again() -> None:

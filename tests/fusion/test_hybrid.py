@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 import vlmkit
-from tests.tiny import CONVERSATIONS, LANGUAGE_MODELS, PROMPTS, apart, architecture, assistant, encoded_views, model, picture, user
+from tests.fusion.laws import (
+    TOLERANCE,
+    a_second_turn_goes_on,
+    batched_is_single,
+    beams_share,
+    cached_is_uncached,
+    logits_of,
+    packed_is_alone,
+)
+from tests.tiny import CONVERSATIONS, LANGUAGE_MODELS, PROMPTS, apart, architecture, model, picture, user
 from vlmkit.cache_name import CACHE
 from vlmkit.fusion.hybrid import Hybrid
 from vlmkit.fusion.incoming import FusionError
@@ -22,8 +31,6 @@ FORMS: dict[str, dict[str, str]] = {
     "X": {"layout": "seen_tiles", "fusion": "cross_attention"},
     "H": {"layout": "seen_tiles_beside", "fusion": "hybrid"},
 }
-TOLERANCE = 2e-5
-"""Measured 4e-6 in logits of size 5."""
 every_form = pytest.mark.parametrize("form", FORMS)
 every_language = pytest.mark.parametrize("language", LANGUAGE_MODELS)
 
@@ -36,46 +43,24 @@ def made(form: str, language: str = "llama", **parts: Any) -> tuple[VLM, VLMProc
     return model(chosen).eval(), vlmkit.build_processor(chosen)
 
 
-def logits_of(built: VLM, batch: Any) -> list[Tensor]:
-    """Of each row, without its padding."""
-    with torch.no_grad():
-        logits = built(**batch).logits
-    return [row[mask.bool()] for row, mask in zip(logits, batch["attention_mask"], strict=True)]
-
-
 @every_language
 @every_form
 def test_batched_is_single_and_packed_is_alone(form: str, language: str) -> None:
     built, processor = made(form, language)
-    alone = [logits_of(built, processor([row]))[0] for row in CONVERSATIONS]
-    for mine, found in zip(alone, logits_of(built, processor(CONVERSATIONS)), strict=True):
-        assert apart(mine, found) < TOLERANCE
-    samples = [processor.sample(row) for row in CONVERSATIONS]
-    with torch.no_grad():
-        rows = built(**processor.pack_rows([samples[:3], [samples[3], samples[0]]])).logits
-    for numbers, row in zip(([0, 1, 2], [3, 0]), rows, strict=True):
-        start = 0
-        for number in numbers:
-            assert apart(row[start : start + len(alone[number])], alone[number]) < TOLERANCE
-            start += len(alone[number])
+    batched_is_single(built, processor)
+    packed_is_alone(built, processor)
 
 
 @every_language
 @every_form
 def test_cached_is_uncached_and_images_are_encoded_once(form: str, language: str) -> None:
-    built, processor = made(form, language)
-    batch = processor(PROMPTS)
-    seen = encoded_views(built)
-    options: dict[str, Any] = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
-    told = {"output_logits": True, "return_dict_in_generate": True}
-    cached = built.generate(**batch, **options, **told)
-    assert len(seen) == 1
-    uncached = built.generate(**batch, **options, **told, use_cache=False)
-    assert torch.equal(cached.sequences, uncached.sequences)
-    for first, second in zip(cached.logits, uncached.logits, strict=True):
-        assert apart(first, second) < TOLERANCE
-    beams = {**options, "num_beams": 3}
-    assert torch.equal(built.generate(**batch, **beams), built.generate(**batch, **beams, use_cache=False))
+    cached_is_uncached(*made(form, language))
+
+
+@every_language
+@every_form
+def test_beams_share_what_they_look_at(form: str, language: str) -> None:
+    beams_share(*made(form, language), num_beams=3)
 
 
 @every_form
@@ -99,16 +84,7 @@ def test_a_cache_that_is_handed_on_by_hand_keeps_what_is_looked_at(form: str, fi
 
 @every_form
 def test_a_second_turn_that_adds_an_image_goes_on_from_the_cache_of_the_first(form: str) -> None:
-    built, processor = made(form)
-    first = [user(picture(seed=1), "What is it?")]
-    options: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
-    kept = built.generate(**processor([first]), **options)[CACHE]
-    kept.crop(-3)
-    whole = processor([[*first, assistant("A cat."), user("And this?", picture(seed=2), "Or that?")]])
-    goes_on, anew = built.generate(**whole, **options, **{CACHE: kept}), built.generate(**whole, **options)
-    assert torch.equal(goes_on.sequences, anew.sequences)
-    for one, other in zip(goes_on.logits, anew.logits, strict=True):
-        assert apart(one, other) < TOLERANCE
+    a_second_turn_goes_on(*made(form))
 
 
 @every_form
