@@ -74,6 +74,23 @@ STAGES = {
         adapters={"language_model": Adapter(rank=4, modules=("q_proj", "v_proj", "down_proj"))},
         data=DATA,
     ),
+    "qlora": Stage(
+        name="qlora",
+        steps=5,
+        batch_size=2,
+        connector=1e-3,
+        language_model=2e-3,
+        adapters={"language_model": Adapter(rank=4, quantize="nf4")},
+        data=DATA,
+    ),
+    "qdora": Stage(
+        name="qdora",
+        steps=5,
+        batch_size=2,
+        language_model=2e-3,
+        adapters={"language_model": Adapter(rank=4, quantize="nf4", dora=True)},
+        data=DATA,
+    ),
     "slow-lora": Stage(
         name="slow-lora",
         steps=5,

@@ -14,20 +14,21 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.multiprocessing import start_processes
+from torch.nn import functional
 from torch.utils.data import Dataset
 
 import vlmkit
 from tests.tiny import CONVERSATIONS, architecture, language_model, model
 from vlmkit.architecture import PARTS
 from vlmkit.model import VLM
-from vlmkit.spec import SpecError
 from vlmkit.training.adapted import scales_of, weights_of
 from vlmkit.training.adapter import Adapter
 from vlmkit.training.adapter_files import load_adapters, merged_state, save_adapters
-from vlmkit.training.adapters import adapted_layers, add_adapters, is_adapter, merge_adapters, weight_of
+from vlmkit.training.adapters import adapted_layers, add_adapters, is_adapter, merge_adapters
 from vlmkit.training.engines import engine
 from vlmkit.training.engines.base import fill, whole_shares
 from vlmkit.training.engines.whole import Single
+from vlmkit.training.four_bits import dequantized, quantize, quantized_rows
 from vlmkit.training.loop import Trainer
 from vlmkit.training.metrics_log import read_metrics
 from vlmkit.training.optimizers import adapters_of, prepare_parts
@@ -75,14 +76,66 @@ def test_the_weights_below_lie_in_four_bits_and_stay_near_what_they_were() -> No
     assert len(layers) == 28
     for name, layer in layers.items():
         base, weight = layer.base_layer, before[f"{name}.weight"].detach()
-        assert base.weight.dtype == torch.uint8
-        assert base.weight.numel() * 2 == weight.numel()
-        assert not base.weight.requires_grad
+        assert base.packed.dtype == torch.uint8
+        assert base.packed.numel() * 2 == weight.numel()
+        assert not any(value.requires_grad for value in base.parameters())
         largest = weight.reshape(-1, 64).abs().amax(dim=1)
-        assert 0.05 < float(((weight_of(base) - weight).reshape(-1, 64).abs().amax(dim=1) / largest).max()) < 0.153
-        inputs = torch.randn(3, weight.shape[1])
-        assert torch.allclose(base(inputs), inputs @ weight_of(base).T, atol=1e-5)
+        assert torch.equal(base.absmax.view(torch.float32).flatten(), largest)
+        assert 0.05 < float(((base.weight - weight).reshape(-1, 64).abs().amax(dim=1) / largest).max()) < 0.153
     assert {type(layer.base_layer) for name, layer in adapted_layers(made).items() if name not in layers} == {nn.Linear}
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_bytes_scales_and_products_are_those_of_bitsandbytes(bias: bool) -> None:
+    from bitsandbytes.nn import Linear4bit
+
+    torch.manual_seed(0)
+    linear = nn.Linear(192, 40, bias=bias)
+    theirs = Linear4bit(192, 40, bias=bias, compute_dtype=torch.float32, compress_statistics=False, quant_type="nf4")
+    theirs.load_state_dict(linear.state_dict())
+    theirs = theirs.train().to("cpu")
+    ours = quantize(linear, "linear")
+    assert torch.equal(ours.packed.flatten(), theirs.weight.flatten())
+    assert torch.equal(ours.absmax.view(torch.float32).flatten(), theirs.weight.quant_state.absmax)
+    inputs = [torch.randn(2, 5, 192, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2)]
+    outputs = [layer(each) for layer, each in zip((ours, theirs), inputs, strict=True)]
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-6)  # measured: 0 without a bias, 1e-7 with one
+    for each in outputs:
+        each.square().sum().backward()
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [1, 32, 63, 64, 65, 4304])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_rows_of_any_length_are_made_alone(columns: int, dtype: torch.dtype) -> None:
+    """A row becomes the same whoever holds it, and no block reaches into the next one."""
+    weight = torch.randn(6, columns, generator=torch.Generator().manual_seed(columns)).to(dtype)
+    weight[3] = 0
+    packed, absmax = quantized_rows(weight)
+    blocks = -(-columns // 64)
+    assert (packed.shape, absmax.shape) == ((6, 32 * blocks), (6, blocks))
+    for some in (slice(0, 2), slice(2, 6), slice(4, 4)):
+        own = quantized_rows(weight[some])
+        assert torch.equal(own[0], packed[some])
+        assert torch.equal(own[1], absmax[some])
+        assert torch.equal(dequantized(*own, columns, dtype), dequantized(packed, absmax, columns, dtype)[some])
+    made = dequantized(packed, absmax, columns, dtype)
+    assert made.shape == weight.shape
+    assert made.dtype == dtype
+    assert torch.equal(made[3], weight[3])
+    largest = functional.pad(weight, (0, -columns % 64)).unflatten(1, (blocks, 64)).abs().amax(dim=2)
+    apart = functional.pad(made - weight, (0, -columns % 64)).unflatten(1, (blocks, 64)).abs().amax(dim=2)
+    assert bool((apart <= 0.157 * largest).all())
+
+
+def test_the_dense_weight_is_not_kept_for_the_backward_pass() -> None:
+    layer, kept = quantize(nn.Linear(128, 256), "linear"), []
+    inputs = torch.randn(3, 128, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda value: kept.append(value) or value, lambda value: value):
+        out = layer(inputs)
+    assert sum(value.numel() * value.element_size() for value in kept) < 256 * 128
+    out.sum().backward()
+    torch.testing.assert_close(inputs.grad, layer.weight.sum(dim=0).expand(3, -1))
 
 
 @pytest.mark.parametrize("dora", [False, True])
@@ -131,10 +184,13 @@ def test_a_state_is_continued_from_over_other_weights_by_torch_and_by_the_run(tm
     assert torch.equal(logits(copy.deepcopy(by_run)), wanted)
 
 
-def test_a_state_in_four_bits_is_merged_only_where_the_model_is() -> None:
-    made = quantized()
-    with pytest.raises(SpecError, match="its weight lies in four bits; call merge_adapters where the model is"):
-        merged_state(made, made.state_dict())
+def test_a_state_in_four_bits_is_merged_by_a_skeleton() -> None:
+    made = learned(quantized())
+    skeleton = add_adapters(vlmkit.build(ARCHITECTURE, device="meta"), ADAPTERS)
+    merged = merged_state(skeleton, made.state_dict())
+    wanted = merge_adapters(made).state_dict()
+    assert merged.keys() == wanted.keys()
+    assert all(torch.equal(value, wanted[name]) for name, value in merged.items())
 
 
 def test_a_stage_trains_the_adapters_over_four_bits() -> None:
@@ -186,14 +242,6 @@ def test_two_processes_of_ddp_are_one(tmp_path: Path) -> None:
     assert all(state is not None and state.position["done"] == ["qlora"] for state in states)
 
 
-def test_a_scale_of_another_shape_is_refused() -> None:
-    made = quantized()
-    state = made.state_dict()
-    name = next(name for name in state if name.endswith("weight.absmax"))
-    with pytest.raises(SpecError, match="not of a weight of shape"):
-        made.load_state_dict(state | {name: state[name][:1]})
-
-
 def test_adapters_are_saved_alone_and_loaded_over_the_weights_that_they_learned_over(tmp_path: Path) -> None:
     made = learned(quantized())
     save_adapters(made, tmp_path)
@@ -201,22 +249,34 @@ def test_adapters_are_saved_alone_and_loaded_over_the_weights_that_they_learned_
     assert torch.equal(logits(again), logits(made))
 
 
-def test_a_skeleton_cannot_be_quantized() -> None:
-    with pytest.raises(SpecError, match="nf4 is made of weights that are whole, and these are on the meta device"):
-        add_adapters(vlmkit.build(ARCHITECTURE, device="meta"), ADAPTERS)
+def test_rows_that_are_no_multiple_of_a_block_learn_too() -> None:
+    """Hidden size 32. bitsandbytes' own layer reads such rows wrongly on a CPU."""
+    made = add_adapters(model(architecture(connector="mlp")), ADAPTERS)
+    learned(made)
+    wanted = logits(made)
+    assert float((logits(merge_adapters(made)) - wanted).norm() / wanted.norm()) < 1e-6
 
 
-def test_rows_that_bitsandbytes_reads_wrongly_here_are_refused() -> None:
-    made = model(architecture(connector="mlp"))
-    with pytest.raises(SpecError, match=r"layers.0.self_attn.q_proj: bitsandbytes on CPU reads rows wrongly .* these have 32 weights"):
-        add_adapters(made, ADAPTERS)
-    assert {type(module) for module in made.modules() if isinstance(module, nn.Linear)} == {nn.Linear}
+def test_blocks_are_compiled() -> None:
+    made = quantized().train()
+    loss = made(**BATCH).loss
+    loss.backward()
+    wanted = {name: value.grad.clone() for name, value in made.named_parameters() if value.grad is not None}
+    made.zero_grad()
+    torch.compiler.reset()
+    for block in made.language_model.model.layers:
+        block.compile(backend="aot_eager")
+    found = made(**BATCH).loss
+    found.backward()
+    assert float(found.detach()) == pytest.approx(float(loss.detach()), abs=1e-5)
+    for name, value in wanted.items():
+        torch.testing.assert_close(made.get_parameter(name).grad, value, rtol=0, atol=1e-5)
 
 
 def test_half_precision_computes_in_half_precision() -> None:
     made = add_adapters(model(ARCHITECTURE).to(torch.bfloat16), ADAPTERS)
     learned(made)
-    assert {layer.base_layer.compute_dtype for name, layer in adapted_layers(made).items() if "language_model" in name} == {torch.bfloat16}
+    assert {layer.base_layer.weight.dtype for name, layer in adapted_layers(made).items() if "language_model" in name} == {torch.bfloat16}
     wanted = logits(made)
     assert wanted.dtype == torch.bfloat16
     merge_adapters(made)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vlmkit.training.adapters import NAME, adapted_layers, drawn, is_adapter, merged_weight, plain_name, row_lengths
+from vlmkit.training.four_bits import FourBits, dequantized, load_kernels, quantized_rows
 from vlmkit.training.states import SavedState, StateWeights
 from vlmkit.weight_source import WeightSource, values_of
 
@@ -15,36 +17,53 @@ MAGNITUDE = "lora_magnitude_vector"
 
 
 class NewAdapters:
-    """A plain model's weights under the names of the model with adapters, and these as they are before the first update."""
+    """A plain model's weights under the names of the model with adapters, and these as they are before the first update. Of weights in four
+    bits each process makes the rows that it reads."""
 
-    def __init__(self, plain: WeightSource, model: nn.Module, seed: int) -> None:
-        """model: with adapters; it says names and shapes alone."""
-        self._plain, self._seed = plain, seed
+    def __init__(self, plain: WeightSource, model: nn.Module, seed: int, device: torch.device) -> None:
+        """model: with adapters; it says names and shapes alone. device: on which four bits are made."""
+        self._plain, self._seed, self._device = plain, seed, device
         self._drawn = {name: _shape(value) for name, value in model.named_parameters() if is_adapter(name)}
-        # Weights of four bits were made where the model is whole, and are what they have become.
-        self._held = {name: value.detach() for name, value in model.named_parameters() if not (value.is_floating_point() or value.is_meta)}
+        self._layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, FourBits)}
         known = set(plain.names())
+        self._packed = {
+            f"{name}.{kind}": _shape(getattr(layer, kind)) for name, layer in self._layers.items() for kind in ("packed", "absmax")
+        }
         of_model = [*(name for name, _ in model.named_parameters(remove_duplicate=False)), *(name for name, _ in model.named_buffers())]
-        self._base = {name: plain_name(name) for name in of_model if plain_name(name) in known and name not in self._held}
+        self._base = {name: plain_name(name) for name in of_model if plain_name(name) in known}
 
     def names(self) -> tuple[str, ...]:
-        return (*self._base, *self._drawn, *self._held)
+        return (*self._base, *self._drawn, *self._packed)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        if name in self._held:
-            return tuple(self._held[name].shape)
-        return self._drawn[name] if name in self._drawn else self._plain.shape(self._base[name])
+        own = self._packed.get(name) or self._drawn.get(name)
+        return self._plain.shape(self._base[name]) if own is None else own
 
     def read(self, name: str, start: int, length: int) -> Tensor:
-        if name in self._held:
-            return self._held[name].reshape(-1)[start : start + length]
         if name in self._base:
             return self._plain.read(self._base[name], start, length)
+        if name in self._packed:
+            width = self._packed[name][1]
+            first, behind = start // width, -(-(start + length) // width)
+            packed, absmax = self._quantized(name.rpartition(".")[0], first, behind - first)
+            rows = packed if name.endswith(".packed") else absmax
+            return rows.reshape(-1)[start - first * width :][:length]
         if MAGNITUDE in name.split("."):
-            layer = name.split(f".{MAGNITUDE}.")[0]
-            columns = self._plain.shape(f"{layer}.weight")[1]
-            return row_lengths(self._plain.read(f"{layer}.weight", start * columns, length * columns).view(length, columns))
+            return row_lengths(self._rows(name.split(f".{MAGNITUDE}.")[0], start, length))
         return drawn(name, self._drawn[name], self._seed).reshape(-1)[start : start + length]
+
+    def _rows(self, layer: str, first: int, rows: int) -> Tensor:
+        """Of the weight below an adapter, as the layer has it."""
+        base = f"{layer}.base_layer"
+        if base in self._layers:
+            return dequantized(*self._quantized(base, first, rows), self._layers[base].in_features, self._layers[base].dtype)
+        columns = self._plain.shape(f"{layer}.weight")[1]
+        return self._plain.read(f"{layer}.weight", first * columns, rows * columns).view(rows, columns)
+
+    def _quantized(self, base: str, first: int, rows: int) -> tuple[Tensor, Tensor]:
+        columns, dtype = self._layers[base].in_features, self._layers[base].dtype
+        read = self._plain.read(plain_name(f"{base}.weight"), first * columns, rows * columns)
+        return quantized_rows(read.view(rows, columns).to(self._device, dtype))
 
 
 class Merged:
@@ -53,10 +72,13 @@ class Merged:
     def __init__(self, adapted: WeightSource, scales: Mapping[str, float]) -> None:
         """scales: alpha / rank of each layer that has an adapter, by its name."""
         self._adapted, self._scales = adapted, dict(scales)
-        names = adapted.names()
-        self._names = {plain_name(name): name for name in names if not is_adapter(name) and not _is_beside_a_weight(name)}
-        self._dense: tuple[str, Tensor] | None = None
-        """The last weight of four bits that was asked for."""
+        stored = [name for name in adapted.names() if not is_adapter(name)]
+        self._packed = {f"{layer}.weight" for layer in scales if f"{layer}.base_layer.packed" in stored}
+        """Names of weights that lie in four bits."""
+        if self._packed:
+            load_kernels()
+        kept = {plain_name(name): name for name in stored if not name.endswith((".base_layer.packed", ".base_layer.absmax"))}
+        self._names = kept | dict.fromkeys(self._packed, "")
 
     def names(self) -> tuple[str, ...]:
         return tuple(self._names)
@@ -69,17 +91,14 @@ class Merged:
         return self._adapted.shape(self._names[name])
 
     def _base_rows(self, name: str, first: int, rows: int, columns: int) -> Tensor:
-        stored = self._names[name]
-        if self._adapted.shape(stored) == self.shape(name):
-            return self._adapted.read(stored, first * columns, rows * columns).view(rows, columns)
-        if self._dense is None or self._dense[0] != name:
-            from vlmkit.training.four_bits import dequantized
-
-            held = {
-                of.removeprefix(f"{stored}."): values_of(self._adapted, of) for of in self._adapted.names() if of.startswith(f"{stored}.")
-            }
-            self._dense = name, dequantized(values_of(self._adapted, stored), held)
-        return self._dense[1][first : first + rows]
+        if name not in self._packed:
+            return self._adapted.read(self._names[name], first * columns, rows * columns).view(rows, columns)
+        base = f"{name.removesuffix('.weight')}.base_layer"
+        packed, absmax = (
+            self._adapted.read(of, first * (width := self._adapted.shape(of)[1]), rows * width).view(rows, width)
+            for of in (f"{base}.packed", f"{base}.absmax")
+        )
+        return dequantized(packed, absmax, columns, torch.float32)
 
     def read(self, name: str, start: int, length: int) -> Tensor:
         layer, _, kind = name.rpartition(".")
@@ -112,11 +131,6 @@ def weights_of(state: SavedState, *, averaged: bool = False) -> WeightSource:
 def scales_of(model: nn.Module) -> dict[str, float]:
     """alpha / rank of each layer that has an adapter."""
     return {name: float(layer.scaling[NAME]) for name, layer in adapted_layers(model).items()}
-
-
-def _is_beside_a_weight(name: str) -> bool:
-    """Scales and tables of four bits are called as the weight with more behind it."""
-    return ".base_layer.weight." in name
 
 
 def _shape(parameter: Any) -> tuple[int, ...]:

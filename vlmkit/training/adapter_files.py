@@ -22,6 +22,7 @@ from vlmkit.files import replace_directory
 from vlmkit.spec import SpecError
 from vlmkit.training.adapter import Adapter
 from vlmkit.training.adapters import NAME, adapted_layers, add_adapters, has_adapters, inject, is_adapter, merged_weight, plain_name
+from vlmkit.training.four_bits import FourBits, dequantized
 
 if TYPE_CHECKING:
     from vlmkit.model import VLM
@@ -62,14 +63,15 @@ def save_adapters(model: VLM, directory: str | os.PathLike[str], state: Mapping[
 def merged_state(model: VLM, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Whole tensors by the names of a model with adapters -> those of the plain model, merged: what `merge_adapters` does where no process
     holds the model. `model` says the shapes alone, and may be on the meta device; its adapters are left as they are.
-
-    Raises SpecError over weights of four bits, which only a process that holds them can merge.
     """
     found = {plain_name(name): value for name, value in state.items() if not is_adapter(name)}
     for name, layer in adapted_layers(model).items():
-        weight = state[f"{name}.base_layer.weight"]
-        if not weight.is_floating_point():
-            raise SpecError(f"{name}: its weight lies in four bits; call merge_adapters where the model is")
+        base = layer.get_base_layer()
+        if isinstance(base, FourBits):
+            packed, absmax = (found.pop(f"{name}.{kind}") for kind in ("packed", "absmax"))
+            weight = dequantized(packed, absmax, base.in_features, base.dtype)
+        else:
+            weight = state[f"{name}.base_layer.weight"]
         first, second = (state[f"{name}.{kind}.{NAME}.weight"] for kind in ("lora_A", "lora_B"))
         merged = merged_weight(weight, first, second, layer.scaling[NAME], state.get(f"{name}.lora_magnitude_vector.{NAME}.weight"))
         found[f"{name}.weight"] = merged.to(weight.dtype)

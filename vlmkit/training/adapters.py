@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from vlmkit.encoders.unused import freeze_unused
+from vlmkit.sharding import is_sharded
 from vlmkit.spec import SpecError
 from vlmkit.training.adapter import Adapter
+from vlmkit.training.four_bits import FourBits, plain, quantize
 from vlmkit.wrapped import is_wrapper
 
 if TYPE_CHECKING:
@@ -72,8 +74,6 @@ def add_adapters(model: VLM, adapters: Mapping[str, Adapter], seed: int = 0) -> 
         raise SpecError(f"adapter.dora is one word for a model: true for {paths[True]}, false for {paths[False]}; say the same for all")
     quantized = [name for name, adapter in chosen.items() if adapter.quantize is not None]
     if quantized:
-        from vlmkit.training.four_bits import quantize
-
         # All of them first: where one is refused, the model stays as it was.
         for name, layer in [(name, quantize(model.get_submodule(name), name)) for name in quantized]:
             _put(model, name, layer)
@@ -100,13 +100,8 @@ def add_adapters(model: VLM, adapters: Mapping[str, Adapter], seed: int = 0) -> 
 
 def inject(peft_inject: Any, config: Any, model: VLM) -> None:
     """Let PEFT put its layers in. The caller's random numbers stay where they are, and adapters become float32."""
-    # PEFT asks the model, as transformers leaves the word there, before it looks for layers of four bits.
-    model.is_loaded_in_4bit = True
-    try:
-        with torch.random.fork_rng():
-            peft_inject(config, model, NAME)
-    finally:
-        del model.is_loaded_in_4bit
+    with torch.random.fork_rng():
+        peft_inject(config, model, NAME)
     for name, module in model.named_modules():
         if is_adapter(name):
             module.float()
@@ -196,12 +191,12 @@ def draw_adapters(model: nn.Module, seed: int = 0) -> None:
     for layer_name, layer in adapted_layers(model).items():
         inner = {f"{layer_name}.{kind}.{NAME}.weight": getattr(layer, kind)[NAME].weight for kind in _KINDS if NAME in getattr(layer, kind)}
         base = layer.get_base_layer()
-        if any(value.is_meta for value in (*inner.values(), base.weight)):
+        if any(value.is_meta for value in (*inner.values(), *base.parameters())):
             raise SpecError(f"{layer_name}: its weights are on the meta device; draw its adapter once they are there")
-        with gathered([*inner.values(), base.weight]):
+        with gathered([*inner.values(), *base.parameters()]):
             for name, parameter in inner.items():
                 if "lora_magnitude_vector" in name:
-                    parameter.copy_(row_lengths(weight_of(base)))
+                    parameter.copy_(row_lengths(base.weight))
                 else:
                     _fill(parameter, drawn(name, tuple(parameter.shape), seed))
 
@@ -215,16 +210,6 @@ def _fill(parameter: Tensor, value: Tensor) -> None:
         parameter.copy_(distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None))
     else:
         parameter.copy_(value)
-
-
-def weight_of(layer: Any) -> Tensor:
-    """The weight (out, in) of a linear layer, of four bits in the dtype that it computes in."""
-    if type(layer.weight).__name__ == "Params4bit":
-        from vlmkit.training.four_bits import dequantized_weight
-
-        return dequantized_weight(layer)
-    weight: Tensor = layer.weight
-    return weight
 
 
 def gathered(parameters: list[Any]) -> AbstractContextManager[Any]:
@@ -254,23 +239,23 @@ def merge_adapters(model: VLM) -> VLM:
     """Make the adapters part of the weights, in place, and take PEFT's layers away; returns the plain model, of which all may learn but
     what a tower leaves unused.
 
-    Layers of four bits become ordinary ones in the dtype that they computed in. Without adapters nothing is done. Raises SpecError for
-    PEFT's wrappers that are no low-rank adapters of `add_adapters` (modules_to_save, several adapters): `merge_and_unload` of the PEFT
-    model knows those.
+    Layers of four bits become ordinary ones in the dtype that they were packed from. Without adapters nothing is done. Raises SpecError
+    for layers of four bits that are spread over processes, and for PEFT's wrappers that are no low-rank adapters of `add_adapters`
+    (modules_to_save, several adapters): `merge_and_unload` of the PEFT model knows those.
     """
     layers = adapted_layers(model)
     wrapped = [name for name, module in model.named_modules() if is_wrapper(module)]
     if strange := [name for name in wrapped if name not in layers or list(layers[name].lora_A) != [NAME]]:
         raise SpecError(f"{strange[0]}: not an adapter of add_adapters; merge with merge_and_unload of the PEFT model that it belongs to")
+    if spread := [name for name, layer in layers.items() if isinstance(base := layer.get_base_layer(), FourBits) and is_sharded(base)]:
+        raise SpecError(f"{spread[0]}: its four bits are spread over processes; vlmkit consolidate merges them from the state of the run")
     for name, layer in layers.items():
         base = layer.get_base_layer()
         first, second = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
         magnitude = layer.lora_magnitude_vector[NAME].weight if NAME in layer.lora_magnitude_vector else None
-        with gathered([base.weight, first, second, *([] if magnitude is None else [magnitude])]):
-            weight = merged_weight(weight_of(base), first, second, layer.scaling[NAME], magnitude)
-            if type(base.weight).__name__ == "Params4bit":
-                from vlmkit.training.four_bits import plain
-
+        with gathered([*base.parameters(), first, second, *([] if magnitude is None else [magnitude])]):
+            weight = merged_weight(base.weight, first, second, layer.scaling[NAME], magnitude)
+            if isinstance(base, FourBits):
                 base = plain(base, weight)
             else:
                 base.weight.copy_(weight)

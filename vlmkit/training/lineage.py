@@ -91,7 +91,7 @@ class Lineage:
             before, then, now = weights_of(state), _architecture(state), self._blueprint.architecture
             if then is not None and now is not None and then != now:
                 before = carried(before, then, now, model, self.seed)
-        return NewAdapters(before, model, self.seed) if stage.adapters else before
+        return NewAdapters(before, model, self.seed, self.engine.processes.device) if stage.adapters else before
 
     def _prepare(self, stage: Stage, model: Any, head: nn.Module | None) -> None:
         """Say what learns, before weights are spread."""

@@ -219,7 +219,7 @@ def fill(model: nn.Module, shares: list[Share], weights: WeightSource) -> None:
 
 
 def buffers(model: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint has beside parameters: persistent buffers, and scales of weights in four bits."""
+    """What a checkpoint has beside parameters: persistent buffers."""
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     return {name: value for name, value in model.state_dict(keep_vars=True).items() if name not in parameters}
 
