@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import time
 
 import pytest
@@ -103,6 +104,14 @@ def test_the_rate_is_the_recent_one():
     assert said[-1] == "15:00", "the slower steps are all that is remembered"
     assert lefts([1.0, 1.0], steps=2) == ["", "0:00"]
     assert lefts([60.0] * 5, steps=10)[3:] == ["6:00", "5:00"]
+
+
+def test_a_loss_that_is_no_number_is_not_the_mean_of_those_behind_it():
+    file = io.StringIO()
+    with StageProgress(Console(file=file), "align", steps=4, first=0, samples=1, seconds_between_lines=0) as progress:
+        for step, loss in enumerate((math.nan, 2.0, math.inf, 2.0), start=1):
+            progress.update(step, loss)
+    assert [line.split("loss ")[1].split()[0] for line in file.getvalue().splitlines()] == ["nan", "2.000", "2.000", "2.000"]
 
 
 def test_lines_come_every_few_seconds_and_at_the_end():

@@ -27,17 +27,19 @@ LEARN = st.builds(
     final=st.none() | st.floats(0, 1),
     weight_decay=st.none() | st.floats(0, 10),
 )
+NAMES = WORDS.filter(lambda name: name.isprintable() and name.strip() and name[0] != "." and not {*name} & {*"/\\"})
+"""Of stages, which are directories too."""
 PATHS = st.builds(lambda part, below: f"{part}.{below}", st.sampled_from(["encoder", "fusion", "language_model"]), WORDS).filter(
     lambda path: all(path.split("."))
 )
 STAGES = st.builds(
     Stage,
-    name=WORDS,
+    name=NAMES,
     steps=st.integers(5, 10**9),
     batch_size=st.integers(1, 10**6),
     connector=RATES,
     learn=st.dictionaries(PATHS, RATES | LEARN | st.none(), max_size=4),
-    betas=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    betas=st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True)),
     weight_decay=st.floats(0, 1),
     ema=st.none() | st.floats(0.1, 0.9999),
     nonfinite=st.sampled_from(["stop", "skip"]),

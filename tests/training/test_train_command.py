@@ -184,6 +184,41 @@ def test_wrong_arguments_get_a_sentence_and_2(more, words, desk, capsys):
     assert not (desk / "run").exists()
 
 
+LATER = """
+stages:
+- {name: align, steps: 1, batch_size: 1, connector: 1.0e-2, data: [{name: a}]}
+- {name: sft, steps: 1, batch_size: 1, LEARN, data: [{name: SOURCE}], MORE}
+"""
+
+
+@pytest.mark.parametrize(
+    ("learn", "source", "more", "code", "words"),
+    [
+        (
+            "learn: {encoder.resblock: 1.0e-3}",
+            "a",
+            "",
+            2,
+            "stage 'sft': learn['encoder.resblock'] holds no parameter",
+        ),
+        ("fusion: 1.0e-3", "a", "", 2, "stage 'sft': nothing learns, for small has no parameters in fusion"),
+        ("connector: 1.0e-3, head: 1.0e-3", "a", "", 2, "stage 'sft': it has a rate for a head"),
+        ("learn: {connector: 1.0e-3}", "a", "image_size: 112", 2, "policy 'smart_resize' makes no squares of one size"),
+        ("learn: {connector: 1.0e-3}", "a", "adapters: {connector.mpl: {rank: 2}}", 2, "'connector.mpl' holds no linear layer"),
+        ("learn: {connector: 1.0e-3}", "c", "", 1, "data/c' is no directory that 'vlmkit data pack' wrote"),
+    ],
+)
+def test_what_would_stop_a_later_stage_is_said_before_the_first(learn, source, more, code, words, desk, capsys):
+    """And no run is left in the directory, which would refuse the stages that were mended."""
+    later = LATER.replace("LEARN", learn).replace("SOURCE", source).replace("MORE", more or "warmup: 0")
+    (desk / "later.yaml").write_text(later)
+    assert cli.main(given("run", stages="later.yaml")) == code
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Traceback" not in said
+    assert not (desk / "run").exists()
+
+
 def test_a_model_that_nobody_knows_and_data_that_is_not_there(desk, capsys):
     assert cli.main(["train", "smal", *given("run")[2:]]) == 2
     assert "unknown model 'smal'; did you mean 'small'" in capsys.readouterr().err

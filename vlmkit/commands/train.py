@@ -146,6 +146,21 @@ def _check_data(arguments: Namespace) -> None:
         )
 
 
+def _rehearse(stages: tuple[Any, ...], arguments: Namespace, architecture: Any, engine: Any) -> None:
+    """Find now what would stop a later stage, and leave no run in which nothing was trained. Raises UsageError, and DataError for a source
+    without shards."""
+    from vlmkit.data.shards import Shards
+    from vlmkit.spec import SpecError
+    from vlmkit.training.rehearsal import rehearse
+
+    try:
+        rehearse(stages, architecture, engine.name, engine.processes)
+    except SpecError as error:
+        raise UsageError(f"{arguments.stages}: {error}") from None
+    for name in dict.fromkeys(source.name for stage in stages for source in stage.data):
+        Shards(arguments.data / name)
+
+
 def _train(arguments: Namespace, begun: Beginning, stages: tuple[Any, ...], run: Any, configuration: dict[str, Any]) -> int:
     """Exit status: 0 done, 128 + n stopped by signal n."""
     import torch
@@ -164,6 +179,9 @@ def _train(arguments: Namespace, begun: Beginning, stages: tuple[Any, ...], run:
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     processes = meet()
+    made = engine(arguments.engine, processes, dtype=arguments.dtype)
+    if arguments.fresh or run.configuration() is None:
+        _rehearse(stages, arguments, begun.architecture, made)
     with processes.main_first():
         if processes.main:
             if arguments.fresh:
@@ -178,7 +196,7 @@ def _train(arguments: Namespace, begun: Beginning, stages: tuple[Any, ...], run:
         trainer = Trainer(
             run,
             blueprint,
-            engine=engine(arguments.engine, processes, dtype=arguments.dtype),
+            engine=made,
             seed=arguments.seed,
             console=console,
             save_seconds=120.0 if arguments.save_seconds is None else arguments.save_seconds,

@@ -37,6 +37,7 @@ from vlmkit.training.metrics_log import MetricsLog
 from vlmkit.training.optimizers import build_optimizers, set_rates
 from vlmkit.training.processes import Processes
 from vlmkit.training.progress import StageProgress
+from vlmkit.training.rehearsal import refuse_elsewhere
 from vlmkit.training.run import RunDirectory
 from vlmkit.training.signals import StopSignals
 from vlmkit.training.soundness import is_sound
@@ -134,10 +135,7 @@ class Trainer:
             return
         world = self.processes.world
         stage = stage.resolved(world)
-        if head is not None and self.engine.spread:
-            raise ValueError(f"stage {stage.name!r} has a head: it trains on engine 'single' or 'ddp', not on {self.engine.name!r}")
-        if stage.optimizer == "muon" and (world > 1 or self.engine.spread):
-            raise ValueError(f"stage {stage.name!r} uses muon: it trains on engine 'single', not on {self.engine.name!r} with {world}")
+        refuse_elsewhere(stage, self.engine.name, self.processes, head is not None)
         state = self._lineage.place(stage, head)
         begun_before = state is not None and state.position.get("stage") == stage.name
         first = self._first(stage, state) if state is not None and begun_before else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -69,7 +70,10 @@ class StageProgress:
 
     def update(self, step: int, loss: float, record: Mapping[str, float] | None = None) -> None:
         """`step` updates are done, the last one with this loss; `record` as `Meters.recent` gives it."""
-        self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
+        if self._loss is None or not math.isfinite(self._loss):
+            self._loss = loss
+        elif math.isfinite(loss):  # a skipped update would be the mean of all that follow
+            self._loss = 0.95 * self._loss + 0.05 * loss
         now = self._seconds()
         if not self._recent or now - self._recent[-1][1] >= 1:
             self._recent.append((step, now))

@@ -52,6 +52,7 @@ class Stage(Spec):
     )
 
     name: str
+    """Of the stage, and of what it leaves in the directory of a run."""
     steps: int = 0
     """Updates of the weights; 0 where `tokens` says how long the stage is."""
     tokens: int | None = None
@@ -118,6 +119,8 @@ class Stage(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.name.isprintable() or not self.name.strip() or self.name.startswith(".") or {*self.name} & {*"/\\"}:
+            raise SpecError(f"a stage's name is that of a directory too, such as 'align': no slash, no dot before it; got {self.name!r}")
         self._check_size()
         self._check_rates()
         if self.ema is not None and not 0 < self.ema < 1:
@@ -174,6 +177,7 @@ class Stage(Spec):
             ("final", 0 <= self.final <= 1),
             ("weight_decay", self.weight_decay >= 0),
             ("clip", self.clip > 0),
+            ("betas", all(0 <= beta < 1 for beta in self.betas)),
             ("warmup", self.warmup >= 0),
             ("timescale", self.timescale > 0),
             ("shift", self.shift >= 0),
