@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import qwen_vl
+from families import prismatic, qwen_vl
 from families.registered import SYSTEMS
 from safetensors.torch import load_file, save_file
 
@@ -55,6 +55,8 @@ def write(family: str, directory: Path) -> None:
             each.save_pretrained(directory)
     elif family == "qwen":
         save_file(qwen_vl.weights(), qwen_vl.write(directory) / "model.safetensors")
+    elif family == "prismatic":
+        save_file(prismatic.weights("single"), prismatic.write(directory, "single") / "model.safetensors")
     else:
         name = {"NVLM_D": "nvlm-d-tiny", "molmo": "molmo-tiny"}[family]
         export(vlmkit.build(name, seed=0), vlmkit.build_processor(name), directory)

@@ -1,5 +1,5 @@
-"""Prismatic by parts, for no class of transformers is it: each tower beside timm's own features of the last block but one, the projector
-beside its equations, the sequence beside its prompt. Sizes are those of the published configurations."""
+"""Prismatic's named models by parts: each tower beside timm's own features of the last block but one, the projector beside its equations,
+the sequence beside its prompt. Sizes are those of the published configurations. test_prismatic_checkpoints.py has the whole."""
 
 from __future__ import annotations
 
@@ -110,12 +110,11 @@ def test_patches_stand_between_the_first_token_and_the_prompt(built: tuple[VLM, 
     assert processor.decode(ids) == "<s>" + "<image>" * 4 + "In: Where?\nOut:"
     answered = processor([[user("Where?", picture(30, 70)), {"role": "assistant", "content": "Here."}]])
     assert processor.decode(answered["input_ids"][0]) == "<s>" + "<image>" * 4 + "In: Where?\nOut: Here.</s>"
-    record(ROW, layout=True)
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_published_sizes(name: str) -> None:
-    """Towers as timm counts them without the last block, the norms and the pooling head; the projector from 2176 channels."""
+    """Towers as timm counts them; the projector from 2176 channels."""
     arch = vlmkit.architecture(name)
     assert arch.parameters() == COUNTS[name]
     assert arch.tokens(Size(480, 640)) == 729

@@ -33,7 +33,7 @@ FAMILIES = {
 }
 """transformers' `model_type` -> the file of this folder that reads and writes it."""
 
-WITH_CODE = {"NVLM_D": "nvlm", "molmo": "molmo", "qwen": "qwen_vl"}
+WITH_CODE = {"NVLM_D": "nvlm", "molmo": "molmo", "prismatic": "prismatic", "qwen": "qwen_vl"}
 """The same of models whose class lies as code beside the weights, and not in transformers. It is not run: files are read and written
 here."""
 
@@ -95,12 +95,13 @@ def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str
 
 
 def _in_short(reason: str, spec: Architecture, name: str) -> str:
-    """The reason with tower and connector by their kinds alone where no named model of the family has such ones: fields decide
-    nothing there. Policy and layout are looked at where these fit, and then their fields do."""
+    """The reason with tower and connector by their kinds alone where no named model of the family has such ones, and the reason is not that
+    fields of such a one differ. Policy and layout are looked at where these fit, and then their fields do."""
     theirs = set().union(*map(_parts, _named(name)))
     for part in (spec.encoder, spec.connector):
-        if part.kind not in theirs:
-            reason = reason.replace(str(part), repr(part.kind))
+        short = reason.replace(str(part), repr(part.kind))
+        if part.kind not in theirs and f"{type(part).__name__}(" not in short:
+            reason = short
     return reason
 
 

@@ -64,8 +64,11 @@ class Timm(ViT):
     """'<model>.<tag>' as timm lists them, or a local file."""
     levels: bool = False
     """True where timm's `forward_intermediates` gives the features: everything but plain vision transformers."""
+    keep_unused: bool = False
+    """Keep the weights of a plain vision transformer that no feature depends on, for the sake of a checkpoint: blocks above the selected
+    layer, norms that are not applied, the pooling head. They are never computed, but counted, loaded and saved."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"levels"})
+    later: ClassVar[frozenset[str]] = frozenset({"levels", "keep_unused"})
 
     def __new__(cls, **fields: Any) -> Self:
         made = super().__new__(cls, **fields)
@@ -83,6 +86,8 @@ class Timm(ViT):
         if self.model != FLAGSHIP and not self.custom:
             self._ask(stated)
         super().__post_init__()
+        if self.keep_unused and self.levels:
+            raise SpecError(f"timm.keep_unused: of plain vision transformers alone, but {self.model} is none; leave it out")
         if self.class_token == "keep" and not self.prefix:
             raise SpecError("timm.class_token: 'keep', but the model has no prefix tokens")
         if 0 in self.depths:
@@ -151,9 +156,15 @@ class Timm(ViT):
         self.prune(vit)
         return vit
 
-    def prune(self, vit: Any) -> None:
-        """Drop what the selected layers do not need."""
+    def prune(self, vit: Any) -> dict[str, nn.Module]:
+        """Drop what the selected layers do not need. Returns it, of a plain vision transformer by its name there."""
+        before: dict[str, nn.Module] = {}
+        if not self.levels:
+            outer = {name: module for name, module in vit.named_children() if name != "blocks"}
+            before = outer | {f"blocks.{number}": block for number, block in enumerate(vit.blocks)}
         vit.prune_intermediate_layers([max(self.depths) - 1], prune_norm=not self.final_norm, prune_head=True)
+        after = {id(module) for module in vit.modules()}
+        return {name: module for name, module in before.items() if id(module) not in after and next(module.parameters(), None) is not None}
 
     def whole(self, name: str, **pretrained: Any) -> Any:
         """timm's model with all its layers, without a classifier. Raises SpecError where its numbers are not the spec's."""
@@ -168,7 +179,7 @@ class Timm(ViT):
             raise SpecError(f"timm.levels: {self.model} is no plain vision transformer; leave numbers out, and timm fills them in")
         own = {"embed_dim": self.width, "depth": self.layers, "num_heads": self.heads, "patch_size": self.patch}
         own["img_size"] = self.image_size
-        vit = create(name, **(own if self.custom else {}), **pretrained)
+        vit = create(name, **own, **pretrained) if self.custom else create_sized(name, self.image_size, **pretrained)
         actual = numbers(vit)
         wrong = differences(self, actual)
         if wrong:
@@ -184,7 +195,7 @@ class Timm(ViT):
         import torch
 
         from vlmkit.encoders.loading import fill, refuse_whole_numbers
-        from vlmkit.encoders.timm_towers import TimmTower
+        from vlmkit.encoders.timm_towers import TimmTower, unread
 
         if self.checkpoint is None:
             raise SpecError(f"timm.checkpoint: no checkpoint is named; set it to a tag of {self.model} or a local file")
@@ -218,10 +229,13 @@ class Timm(ViT):
                 timm.models.load_pretrained(vit, vit.pretrained_cfg, num_classes=0, filter_fn=converted, strict=False)
             except RuntimeError as error:
                 raise SpecError(f"timm cannot load {self.checkpoint} into {self.model!r}: {error}") from error
-            self.prune(vit)
-        kept = {name.partition(".")[0] for name in vit.state_dict()} - {"head"}
-        problems = [f"missing {name}" for name in missing if name in vit.state_dict()]
+            every = set(vit.state_dict())
+            dropped = self.prune(vit)
+        kept = {name.partition(".")[0] for name in (every if self.keep_unused else vit.state_dict())} - {"head"}
+        problems = [f"missing {name}" for name in missing if name in (every if self.keep_unused else vit.state_dict())]
         problems += [f"unknown {name}" for name in unknown if name.partition(".")[0] in kept]
         if problems:
             raise SpecError(f"the weights of {self.checkpoint} do not fit the encoder 'timm': {'; '.join(problems)}")
         fill(tower.vit, vit.state_dict(), self.checkpoint)
+        if tower.unread is not None:
+            fill(tower.unread, unread(dropped).state_dict(), self.checkpoint)

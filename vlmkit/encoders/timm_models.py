@@ -105,9 +105,9 @@ def facts(name: str, layer: int | tuple[int, ...] = -1, image_size: int | None =
     Raises SpecError with the reason for a model that cannot be served.
     """
     with torch.device("meta"):
-        if is_plain(name.partition(".")[0]):
-            return _of_plain(name, create(name))
         made = create_sized(name, image_size)
+        if is_plain(name.partition(".")[0]):
+            return _of_plain(name, made)
         return _of_levels(name, made.eval(), layer, image_size)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -41,12 +41,20 @@ class TimmTower(BySizeTower):
 
     def __init__(self, spec: Timm, vit: Any = None) -> None:
         super().__init__(spec)
-        self.vit: Any = spec.make() if vit is None else vit
+        if vit is None:
+            vit = spec.whole(spec.model)
+            dropped = spec.prune(vit)
+        self.vit: Any = vit
+        self.unread: nn.Module | None = unread(dropped) if spec.keep_unused else None
         self.derived = False
         self.recomputes = False
         for module in self.vit.modules():
             if module._non_persistent_buffers_set and not hasattr(module, "init_non_persistent_buffers"):
                 raise SpecError(f"this timm cannot restore buffers of {type(module).__name__} in {spec.model!r}; upgrade timm")
+
+    def unused(self) -> Iterator[nn.Module]:
+        if self.unread is not None:
+            yield self.unread
 
     def derive(self) -> None:
         """Fill the buffers that are not in the state dict."""
@@ -81,6 +89,20 @@ class TimmTower(BySizeTower):
         normed = {depth: self.vit.norm(state) for depth, state in states.items()} | {last: final}
         chosen = [normed[depth][:, self.spec.prefix - self.spec.prefix_kept :] for depth in self.spec.depths]
         return chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=-1)
+
+
+def unread(dropped: Mapping[str, nn.Module]) -> nn.Module:
+    """Modules of a model that nothing calls any more, under the names that they had there."""
+    root = nn.Module()
+    for name, module in dropped.items():
+        at = root
+        *outer, last = name.split(".")
+        for part in outer:
+            if part not in at._modules:
+                at.add_module(part, nn.Module())
+            at = at.get_submodule(part)
+        at.add_module(last, module)
+    return root
 
 
 def keep(states: dict[int, Tensor], depth: int) -> Callable[..., None]:

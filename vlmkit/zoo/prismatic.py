@@ -3,7 +3,8 @@
 Numbers as github.com/TRI-ML/prismatic-vlms states them for prism-dinosiglip+7b and +13b: both towers of timm see the image squashed to
 384x384 (27x27 patches, 378 pixels), each normalised in its own way; the features are the last block's but one, without a norm, without
 class and register tokens; 1024 + 1152 channels of a patch pass an MLP whose first layer is four times as wide. Patches stand between <s>
-and "In: ... Out:". Weights were published in a form of their own, which no class of transformers reads.
+and "In: ... Out:". Weights were published in a form of their own, without towers and tokenizer. Where they were converted to files of
+transformers, for the code that OpenVLA (arXiv:2406.09246) publishes beside its weights, vlmkit reads and writes them.
 """
 
 from __future__ import annotations
@@ -18,10 +19,17 @@ from vlmkit.language_model import LanguageModel
 from vlmkit.layout.opening import Opening
 from vlmkit.layout.template import Template
 from vlmkit.preprocess.policies.squash import Squash
-from vlmkit.zoo.llava import LLAVA_1_5_13B, TINY_LANGUAGE, VICUNA_7B
+from vlmkit.zoo.llava import LLAVA_1_5_13B, TINY_LANGUAGE, VICUNA_7B, VICUNA_V1
 
 IN_OUT = Template(begin="<s>", user=("In: ", "\n"), assistant=("Out:", "</s>"), before_answer=" ")
 """The turns of PurePromptBuilder, for language models that were not tuned to chat."""
+
+VICUNA_V15 = VICUNA_V1.replace(
+    system=("", " "),
+    default_system="A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions.",
+)
+"""Those of VicunaV15ChatPromptBuilder."""
 
 DINOV2_L_384 = Timm(
     model="vit_large_patch14_reg4_dinov2",
@@ -30,14 +38,15 @@ DINOV2_L_384 = Timm(
     layers=24,
     heads=16,
     patch=14,
-    image_size=518,
+    image_size=384,
     prefix=5,
     layer=-2,
     final_norm=False,
+    keep_unused=True,
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
 )
-"""Its table of positions was made for 518 pixels, and is resampled by timm to the view's grid."""
+"""The checkpoint's table of positions is one of 518 pixels; timm resamples it to 27x27 patches where it reads the weights."""
 
 SIGLIP_SO_384 = Timm(
     model="vit_so400m_patch14_siglip_384",
@@ -50,6 +59,7 @@ SIGLIP_SO_384 = Timm(
     prefix=0,
     layer=-2,
     final_norm=False,
+    keep_unused=True,
     mean=HALF,
     std=HALF,
 )
