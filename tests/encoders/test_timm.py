@@ -157,6 +157,42 @@ def test_load_pretrained_from_a_file_of_timm(tmp_path, model, changes):
     assert torch.equal(features(tower, GRIDS[1]), features(ours(reference, model, **changes), GRIDS[1]))
 
 
+@pytest.mark.parametrize(
+    ("model", "layer"),
+    [("test_vit", -2), ("test_vit2", -1), ("test_vit3", 4), ("vit_tiny_patch16_224", -2), ("eva02_tiny_patch14_336", -3)],
+)
+def test_what_is_kept_unread_makes_a_tower_whole_again(tmp_path, model, layer):
+    """Counted, loaded and saved; no feature depends on it and nothing trains it. Made for other images than timm's own."""
+    side = 80
+    with torch.device("meta"):
+        parameters = sum(value.numel() for value in timm.create_model(model, num_classes=0, img_size=side).parameters())
+    reference = timm.create_model(model, num_classes=0, img_size=side, dynamic_img_size=True).eval()
+    draw(reference)
+    save_file(reference.state_dict(), tmp_path / "model.safetensors")
+    few = Timm(model=model, image_size=side, layer=layer, final_norm=False, checkpoint=str(tmp_path / "model.safetensors"))
+    whole = few.replace(keep_unused=True)
+    assert Timm.from_dict(whole.to_dict()) == whole
+    tower, short = (spec.build().eval() for spec in (whole, few))
+    for spec, made in ((whole, tower), (few, short)):
+        spec.load_pretrained(made)
+    assert sum(value.numel() for value in tower.parameters()) == parameters > sum(value.numel() for value in short.parameters())
+    found = {name.partition(".")[2]: value for name, value in tower.state_dict().items()}
+    assert found.keys() == reference.state_dict().keys()
+    assert all(torch.equal(found[name], value) for name, value in reference.state_dict().items())
+    grid = Grid(1, 5, 3)
+    patches = torch.randn(15, 3 * whole.patch**2, generator=torch.Generator().manual_seed(0))
+    tokens = tower(patches, (grid,)).tokens
+    assert torch.equal(tokens, short(patches, (grid,)).tokens)
+    tokens.sum().backward()
+    unread = {id(value) for module in tower.unused() for value in module.parameters()}
+    assert all((value.grad is None) == (id(value) in unread) for value in tower.parameters())
+
+
+def test_only_plain_vision_transformers_keep_what_is_unread():
+    with pytest.raises(SpecError, match=r"timm\.keep_unused: of plain vision transformers alone, but convnext_tiny is none"):
+        Timm(model="convnext_tiny", keep_unused=True)
+
+
 @pytest.mark.parametrize("file", ["model.pt", "model.pth", "model.bin", "model.safetensors"])
 def test_whole_numbers_are_no_weights(tmp_path, file):
     weights = theirs("vit_base_patch16_224").state_dict()

@@ -97,7 +97,7 @@ def test_ids_features_logits_and_the_greedy_answer_are_upstreams(loaded: dict[st
     assert worst < 1e-4
     assert model.generate(**batch, max_new_tokens=8, do_sample=False)[0, len(ids) :].tolist() == kept["new"]
     if (kind, number) == ("fused", 1):
-        record(ROW, layout=True, generates=True, logits=worst)
+        record(ROW, layout=True, generates=True, logits=worst, reference="PrismaticForConditionalGeneration")
 
 
 @every_kind

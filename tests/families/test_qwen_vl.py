@@ -74,7 +74,7 @@ def test_ids_logits_and_the_greedy_answer_are_upstreams(loaded: Loaded, number: 
         worst = apart(model(**batch).logits[0, -1, ::2], torch.tensor(kept["logits"]))
     assert worst < 1e-4
     assert model.generate(**batch, max_new_tokens=6, do_sample=False)[0, len(ids) :].tolist() == kept["new"]
-    record(ROW, layout=True, generates=True, **({"logits": worst} if number == 1 else {}))
+    record(ROW, layout=True, generates=True, reference="QWenLMHeadModel", **({"logits": worst} if number == 1 else {}))
 
 
 def test_features_are_upstreams(loaded: Loaded) -> None:
