@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,13 @@ def test_transformers_answers_what_vlmkit_answers(capsys: pytest.CaptureFixture[
     assert answer_of_transformers(here / "out") == answer_of_vlmkit(here / "out") == answer_of_vlmkit(run_directory / "checkpoint")
 
 
+def test_the_layout_of_llavas_own_code_is_written_where_it_is_asked_for(here: Path, run_directory: Path) -> None:
+    assert main(["export", str(run_directory), "original", "--format", "llava"]) == 0
+    said = json.loads((here / "original" / "config.json").read_text())
+    assert (said["model_type"], said["mm_projector_type"], said["mm_vision_tower"]) == ("llava_llama", "mlp2x_gelu", "./vit/clip")
+    assert answer_of_vlmkit(here / "original") == answer_of_vlmkit(run_directory / "checkpoint")
+
+
 def test_an_empty_directory_is_filled_and_nothing_stands_beside_it(here: Path, run_directory: Path) -> None:
     Path("empty").mkdir()
     before = Path("empty").stat().st_ino
@@ -94,7 +102,7 @@ def test_an_architecture_without_a_class_is_refused_with_every_reason(
     first, *others = said.err.splitlines()[1:]
     assert first == "LlavaForConditionalGeneration has a plain 2-layer mlp, but the connector is 'conv_patch_merger'"
     assert "FuyuForCausalLM has raw patches" in said.err, "the nearest class comes first, and then the others"
-    assert len({line.partition(" ")[0] for line in (first, *others)}) == len(others) + 1 == len(FAMILIES | WITH_CODE)
+    assert len({line.partition(" ")[0] for line in (first, *others)}) == len(others) + 1 == len({*FAMILIES.values(), *WITH_CODE.values()})
     assert max(map(len, said.err.splitlines())) < 200
     assert not said.out
     assert not list(here.iterdir())

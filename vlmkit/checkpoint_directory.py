@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from vlmkit.checkpoint_files import CheckpointError as CheckpointError
+from vlmkit.checkpoint_files import read_object
 from vlmkit.hub import refuse_unreachable
 from vlmkit.registry import suggestion
 
@@ -72,6 +73,9 @@ def _of_hub(name: str, revision: str | None, subfolder: str | None, token: str |
         kept = fetch(allow_patterns=[prefix + pattern for pattern in FILES])
         if not any(Path(kept, prefix).glob("*.safetensors")):
             kept = fetch(allow_patterns=[prefix + pattern for pattern in FILES + OLDER])
+        if folder := _tower_within(Path(kept, prefix)):
+            files = [f"{prefix}{folder}/{pattern}" for pattern in FILES + OLDER]
+            kept = snapshot_download(name, revision=revision, token=token, allow_patterns=files)
     except (OSError, ValueError) as error:  # huggingface_hub's are of these
         at = "" if revision is None else f", revision {revision!r},"
         reason = " ".join(str(error).split())
@@ -84,6 +88,16 @@ def _of_hub(name: str, revision: str | None, subfolder: str | None, token: str |
             f"{name!r} of the hub holds no {prefix}config.json; name the folder of the checkpoint with subfolder=, such as 'checkpoint'"
         )
     return Path(kept, prefix)
+
+
+def _tower_within(place: Path) -> str | None:
+    """The folder of a repository in which its vision tower lies, where config.json says so, as Yi-VL's does."""
+    try:
+        named = read_object(place / "config.json").get("mm_vision_tower")
+    except CheckpointError:
+        return None  # said where it is read
+    within = isinstance(named, str) and named.startswith("./") and ".." not in Path(named).parts
+    return str(named).removeprefix("./").strip("/") or None if within else None
 
 
 def _refuse_named(name: str) -> None:

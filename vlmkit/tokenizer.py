@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import os
 import secrets
@@ -56,6 +57,11 @@ class PlainTokenizer:
         """Ids of plain text; ordinary text is encoded as the tokenizer itself would. Tokenizers that put a space before
         the first word of a string do so where `first`."""
         return self._encode(text, first)
+
+    @property
+    def sets_off_first(self) -> bool:
+        """Whether the first word of a string is encoded otherwise than one behind a special token."""
+        return self.encode("a") != self.encode("a", first=False)
 
     def encode_cut(self, text: str, places: Sequence[int], *, first: bool = True) -> tuple[list[int], list[int]]:
         """The same ids, and for each place in the text how many of them begin before it."""
@@ -167,7 +173,16 @@ def load_tokenizer(name: str, required: Iterable[str] = (), *, revision: str | N
         # Where mistral-common is installed, transformers prefers it over tokenizer.json.
         return AutoTokenizer.from_pretrained(name, mistral_format=False, trust_remote_code=False, **at)
     except Exception as error:  # of whichever library reads it; tokenizers has none of its own but Exception
+        if _is_of_sentencepiece(name) and importlib.util.find_spec("sentencepiece") is None:
+            raise SpecError(
+                f"tokenizer {name!r} is a sentencepiece model alone (tokenizer.model), which another package reads: pip install "
+                "'vlmkit[sentencepiece]'"
+            ) from None
         raise SpecError(f"tokenizer {name!r} cannot be loaded ({first_line(error)}); pass tokenizer= with one that you have") from None
+
+
+def _is_of_sentencepiece(name: str) -> bool:
+    return os.path.isfile(os.path.join(name, "tokenizer.model")) and not os.path.exists(os.path.join(name, "tokenizer.json"))
 
 
 def _of_ranks(name: str, at: dict[str, str]) -> PreTrainedTokenizerBase | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from families import llava_upstream
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -21,12 +22,13 @@ from vlmkit.checkpoint_directory import CheckpointError
 from vlmkit.checkpoints import export
 from vlmkit.spec import SpecError
 
-KINDS = ("own", "published", "pickled")
+KINDS = ("own", "published", "pickled", "original")
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A directory of vlmkit's, one of a published class, and the latter with weights as torch pickles them."""
+    """A directory of vlmkit's, one of a published class, the latter with weights as torch pickles them, and one of LLaVA's own layout with
+    its tower within."""
     found = {kind: tmp_path_factory.mktemp(kind) for kind in KINDS}
     for each in shared():
         each.save_pretrained(found["own"])
@@ -35,6 +37,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     weights = found["pickled"] / "model.safetensors"
     torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
     weights.unlink()
+    llava_upstream.write(found["original"], "llava")
     return found
 
 
@@ -62,7 +65,8 @@ def refused(directory: Path) -> Exception | None:
 def test_every_file_damaged_in_every_way_gives_a_model_or_a_sentence(sound: dict[str, Path], kind: str, tmp_path: Path) -> None:
     assert refused(sound[kind]) is None
     wrong, said = [], 0
-    for file in sorted(path.name for path in sound[kind].iterdir() if path.suffix != ".py"):
+    files = (path.relative_to(sound[kind]) for path in sound[kind].rglob("*") if path.is_file() and path.suffix != ".py")
+    for file in sorted(map(str, files)):
         for way, content in damaged((sound[kind] / file).read_bytes()):
             place = tmp_path / "damaged"
             shutil.copytree(sound[kind], place)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from families import llava_upstream
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -54,6 +55,12 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of LLaVA's own layout."""
+    return llava_upstream.write(tmp_path_factory.mktemp("original"), "llava")
+
+
 def changed(path: Path, **fields: Any) -> None:
     said = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps(said | fields))
@@ -69,7 +76,7 @@ def with_code(place: Path, ran: Path) -> None:
     changed(place / "processor_config.json", processor_class="Proc")
 
 
-@pytest.mark.parametrize("kind", ["own", "published"])
+@pytest.mark.parametrize("kind", ["own", "published", "original"])
 def test_code_in_a_directory_is_not_run_whatever_is_typed(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> None:
     place, ran, photo = tmp_path / "evil", tmp_path / "ran", tmp_path / "photo.png"
     shutil.copytree(request.getfixturevalue(kind), place)

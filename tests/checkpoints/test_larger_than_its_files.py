@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import prismatic, qwen_vl
+from families import llava_upstream, prismatic, qwen_vl
 from families.registered import SYSTEMS
 from safetensors.torch import load_file, save_file
 
@@ -42,6 +42,8 @@ SYSTEM_OF = {
     "smolvlm": "smolvlm-tiny",
     "video_llama_3": "videollama3-tiny",
 }
+LLAVA = {"llava_llama": "llava_next", "llava_mistral": "llava_mistral"}
+"""LLaVA's own types -> a case whose files hold the tower."""
 EVERY = sorted([*FAMILIES, *WITH_CODE, "vlmkit"])
 every_family = pytest.mark.parametrize("family", EVERY)
 
@@ -57,6 +59,8 @@ def write(family: str, directory: Path) -> None:
         save_file(qwen_vl.weights(), qwen_vl.write(directory) / "model.safetensors")
     elif family == "prismatic":
         save_file(prismatic.weights("single"), prismatic.write(directory, "single") / "model.safetensors")
+    elif family in LLAVA:
+        llava_upstream.write(directory, LLAVA[family])
     else:
         name = {"NVLM_D": "nvlm-d-tiny", "molmo": "molmo-tiny"}[family]
         export(vlmkit.build(name, seed=0), vlmkit.build_processor(name), directory)

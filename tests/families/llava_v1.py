@@ -25,7 +25,9 @@ ROW = System(
     tiny="llava-v1-tiny",
     reference=no_whole,
     compared_with="by parts: CLIPVisionModel's last layer but one, one linear layer and LlamaForCausalLM put together by hand, pixels with "
-    "CLIPImageProcessor's, ids with the prompt of `conv_llava_v1`; checkpoints have nothing to be compared with",
+    "CLIPImageProcessor's, ids with the prompt of `conv_llava_v1`; checkpoints with a small directory that upstream's "
+    "LlavaLlamaForCausalLM saved, and its ids, logits, answers and pixels there (tests/families/llava_upstream.json). What vlmkit exports "
+    "was loaded by that class once, by hand",
 )
 
 

@@ -27,8 +27,9 @@ ROW = System(
     reference=no_whole,
     compared_with="by parts: the EVA02 tower with kept features of upstream's EVAVisionTransformer, whose weights it loads "
     "(tests/families/eva02_upstream.json); timm's or transformers' tower, the MLP's equations and LlamaForCausalLM put together by hand, "
-    "pixels with CLIPImageProcessor's of a padded square, ids with LLaVA-1.5's prompt; checkpoints of the whole have nothing to be "
-    "compared with",
+    "pixels with CLIPImageProcessor's of a padded square, ids with LLaVA-1.5's prompt; checkpoints with a small directory that LLaVA's "
+    "own LlavaLlamaForCausalLM saved (tests/families/llava_upstream.json), its tower named as a CLIPModel's, as OpenAI's of LLM2CLIP is: "
+    "of the EVA02 tower LLaVA's code reads none",
 )
 
 

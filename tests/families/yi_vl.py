@@ -29,8 +29,9 @@ ROW = System(
     tiny="yi-vl-tiny",
     reference=no_whole,
     compared_with="by parts: CLIPVisionModel's last layer but one, the projector's equations and LlamaForCausalLM put together by hand, "
-    "pixels with CLIPImageProcessor's of an image that PIL padded to a square, ids with the prompt of `mm_default`; checkpoints have "
-    "nothing to be compared with",
+    "pixels with CLIPImageProcessor's of an image that PIL padded to a square, ids with the prompt of `mm_default`; checkpoints with a "
+    "small directory that upstream's LlavaLlamaForCausalLM saved, and its ids, logits, answers and pixels there "
+    "(tests/families/llava_upstream.json). What vlmkit exports was loaded by that class once, by hand",
 )
 
 

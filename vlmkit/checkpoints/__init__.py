@@ -33,11 +33,22 @@ FAMILIES = {
 }
 """transformers' `model_type` -> the file of this folder that reads and writes it."""
 
-WITH_CODE = {"NVLM_D": "nvlm", "molmo": "molmo", "prismatic": "prismatic", "qwen": "qwen_vl"}
+WITH_CODE = {
+    "NVLM_D": "nvlm",
+    "llava_llama": "llava_original",
+    "llava_mistral": "llava_original",
+    "molmo": "molmo",
+    "prismatic": "prismatic",
+    "qwen": "qwen_vl",
+}
 """The same of models whose class lies as code beside the weights, and not in transformers. It is not run: files are read and written
 here."""
 
-MODELS = {"llava": ("llava", "aimv2", "maya", "pixtral")}
+EARLIER = {"llava": ("mm_vision_tower", "llava_llama")}
+"""A model type that two classes have or had -> the field of config.json by which the other one is known, and what its type is called
+today: github.com/haotian-liu/LLaVA's first versions, and Yi-VL, have the name that transformers' class has now."""
+
+MODELS = {"llava": ("llava", "aimv2", "maya", "pixtral"), "llava_original": ("llava_v1", "yi_vl", "llm2clip")}
 """Such a file -> those of the zoo with named models of its class, where it is not the one of the same name alone."""
 
 
@@ -57,17 +68,20 @@ def family_of(model_type: str, directory: str = "") -> Published:
 
 
 def model_type_of(directory: str) -> str:
-    """The `model_type` that a directory's config.json states."""
+    """The `model_type` that a directory's config.json states; of two classes of one type, that of the one it is of (EARLIER)."""
     with open(os.path.join(directory, "config.json"), encoding="utf-8") as file:
         found = json.load(file)
-    return str(found.get("model_type") if isinstance(found, dict) else None)
+    found = found if isinstance(found, dict) else {}
+    said = str(found.get("model_type"))
+    field, today = EARLIER.get(said, (None, said))
+    return today if field in found else said
 
 
-def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str]) -> None:
+def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str], family: str | None = None) -> None:
     """Write a directory that a published model class loads, so that transformers, vLLM and SGLang can serve it.
 
-    Raises SpecError with each family's reason where none can express the architecture, the nearest first; nothing is written
-    then.
+    family: the file of this folder that is to write it; None: the first that can. Raises SpecError with each family's reason where none
+    can express the architecture, the nearest first; nothing is written then.
     """
     from vlmkit.checkpoints.agreement import refuse_disagreement
 
@@ -77,7 +91,7 @@ def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str
             f"no published model class can express {spec.name}: its language model has experts in the place of FFNs "
             f"({spec.language_model.experts}); save_pretrained keeps them, and vlmkit.load reads them"
         )
-    for name in dict.fromkeys((FAMILIES | WITH_CODE).values()):
+    for name in dict.fromkeys((FAMILIES | WITH_CODE).values()) if family is None else (family,):
         known = _family(name)
         try:
             config = known.config(spec, processor)

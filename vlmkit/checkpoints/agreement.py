@@ -28,8 +28,15 @@ CONVERSATIONS: tuple[tuple[tuple[Turn, ...], bool], ...] = (
 def refuse_disagreement(published: Any, processor: VLMProcessor) -> None:
     """Raise SpecError with a prompt that the published processor's own template and tokenizer make other ids of than the layout does."""
     template = processor.spec.layout.template
-    if published.chat_template is None or (isinstance(template, JinjaTemplate) and template.end):
+    if published.chat_template is None:
         return  # the words around turns are the processor's, and its family compared them
+    if processor.spec.layout.begins_anew and processor.plain_tokenizer.sets_off_first:
+        raise SpecError(
+            f"{type(published).__name__} goes on with the words behind an image, but the layout encodes them as a text of its own "
+            "(begins_anew), and the tokenizer tells the two apart"
+        )
+    if isinstance(template, JinjaTemplate) and template.end:
+        return
     source = published.chat_template["default"] if isinstance(published.chat_template, dict) else published.chat_template
     for turns, asks in CONVERSATIONS:
         turns = tuple(template.readable(turn) for turn in turns) if isinstance(template, JinjaTemplate) else turns

@@ -28,7 +28,7 @@ def architecture_of(directory: str) -> Architecture:
         look_at(place)
         told = _object(place / "config.json")
         if told.get("model_type") != "vlmkit":
-            return _published(str(place), str(told.get("model_type")))
+            return _published(str(place))
         told = told.get("architecture")
     try:
         return Architecture.from_dict(told or {})
@@ -57,11 +57,11 @@ def _object(path: Path) -> dict[str, Any]:
     return found
 
 
-def _published(directory: str, model_type: str) -> Architecture:
-    from vlmkit.checkpoints import family_of
+def _published(directory: str) -> Architecture:
+    from vlmkit.checkpoints import family_of, model_type_of
 
     try:
-        family = family_of(model_type)
+        family = family_of(model_type_of(directory))
     except LookupError as error:
         raise CheckpointError(f"{directory!r}: {error}") from None
     with reading(directory):

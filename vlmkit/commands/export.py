@@ -18,13 +18,16 @@ from vlmkit.commands.terminal import say
 from vlmkit.files import writing
 from vlmkit.terminal import is_terminal
 
-FORMATS = ("transformers",)
+FORMATS = {"transformers": None, "llava": "llava_original"}
+"""Whose classes load a directory -> the file of vlmkit/checkpoints that writes it; None: the first that can."""
 
 
 def configure(parser: ArgumentParser) -> None:
     parser.add_argument("run_directory", metavar="RUN", help="directory of a training run or of a checkpoint, or a hub's owner/name")
     parser.add_argument("directory", metavar="DIR", help="where to write: a directory that is not there yet, or is empty")
-    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="whose classes are to load it (transformers)")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="transformers", help="whose classes are to load it (transformers); llava: LLaVA's own"
+    )
     parser.add_argument("--dtype", help="such as bfloat16; the saved one without")
     add_plugin_option(parser)
 
@@ -45,7 +48,7 @@ def run(arguments: Namespace) -> None:
         disable_progress_bar()
     model, processor = vlmkit.load(source, dtype=arguments.dtype)
     with whole_directory(target) as partial:
-        export(model, processor, partial)
+        export(model, processor, partial, FORMATS[arguments.format])
     say(target)
 
 

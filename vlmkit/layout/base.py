@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vlmkit.layout import layouts
 from vlmkit.layout.image_layout import ImageLayout
@@ -35,6 +36,12 @@ class TokenLayout(ImageLayout, Spec):
     """The tokenizer's reserved token whose id fills the places of visual tokens."""
     after_image: str = ""
     """Template text after each image."""
+    begins_anew: bool = False
+    """Whether text right behind an image is encoded as one by itself, whose first word is set off as the first of a string is: LLaVA's own
+    code and Yi-VL's cut a prompt at its images (`tokenizer_image_token`). It shows in tokenizers that tell the two apart (Llama's, saved
+    without `legacy`)."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"begins_anew"})
 
     def required_specials(self) -> tuple[str, ...]:
         """Special tokens that the tokenizer must have."""
@@ -51,7 +58,7 @@ class TokenLayout(ImageLayout, Spec):
     ) -> Layout:
         """Ids, labels and spans of a conversation; with `continue_final_message` it ends with the words of its last message, for
         generation to go on from there. Raises LayoutError for roles out of place or images that do not fit."""
-        writer = Writer(tokenizer, self.placeholder, self.learned, partial=self.partial)
+        writer = Writer(tokenizer, self.placeholder, self.learned, partial=self.partial, begins_anew=self.begins_anew)
         self.template.write(writer, self, turns, images, add_generation_prompt, continue_final_message)
         return writer.layout()
 
@@ -60,7 +67,7 @@ class TokenLayout(ImageLayout, Spec):
         published templates do. What begins and ends a text stands once, whether or not the prompt spells it; a `bare` text has what it
         spells and nothing more. Raises LayoutError where images and places are not equally many."""
         begin, end = self.template.begin, self.template.end
-        writer = Writer(tokenizer, self.placeholder, self.learned, partial=self.partial)
+        writer = Writer(tokenizer, self.placeholder, self.learned, partial=self.partial, begins_anew=self.begins_anew)
         placing = Placing(writer, self, images)
         if placing.begins_behind is None and prompt.startswith(begin) and not getattr(self.template, "begin_written", False):
             placing.begin(begin)

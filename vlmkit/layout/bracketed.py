@@ -25,7 +25,7 @@ class Bracketed(TokenLayout):
     """Template text before an image, in which {} stands for its number in the conversation, from 1: "Picture {}: " of Qwen-VL-Chat. A
     template in Jinja writes its own."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"video_placeholder", "label"})
+    later: ClassVar[frozenset[str]] = TokenLayout.later | {"video_placeholder", "label"}
 
     def before_image(self, number: int) -> str:
         return self.label.replace("{}", str(number + 1))

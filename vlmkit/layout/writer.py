@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from vlmkit.layout.laid_out import Layout, LayoutError, Mark, Span
-from vlmkit.layout.pieces import Boundary, ImageTokens, Learned, Piece, Seen, Trusted
+from vlmkit.layout.pieces import Boundary, ImageTokens, Learned, Piece, Seen, Trusted, Visual
 from vlmkit.layout.specials import Specials
 
 
@@ -29,19 +29,22 @@ class Tokenizer(Protocol):
 class Writer:
     """Collects ids. Text between special tokens is encoded as one run, as a tokenizer given the whole string would."""
 
-    def __init__(self, tokenizer: Tokenizer, placeholder: str, learned: tuple[str, ...], *, partial: bool) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, placeholder: str, learned: tuple[str, ...], *, partial: bool, begins_anew: bool = False
+    ) -> None:
         self.tokenizer = tokenizer
         self.specials = tokenizer.specials
         self.placeholder = self.specials[placeholder]
         self.names = learned
         self.partial = partial
+        self.begins_anew = begins_anew
         self.ids = array("q")
         self.pending = ""
         """Text that is not encoded yet."""
         self.edges: list[tuple[int, bool]] = []
         """Places in it where an answer begins (True) or ends (False)."""
         self.begun = 0
-        """How many ids the tokenizer put before the text."""
+        """How many ids stand before a text that the tokenizer was given by itself."""
         self.trims = False
         """Whether blanks right behind the last special token go."""
         self.supervised: list[tuple[int, int]] = []
@@ -166,6 +169,8 @@ class Writer:
                 self.special(filler, piece.length)
                 self.spans.append(Span(len(self.ids) - piece.length, piece.length, number, piece.start))
                 placed += piece.length
+            if self.begins_anew and isinstance(piece, Visual | Learned):
+                self.begun = len(self.ids)
         if len(self.seen) > marks:
             spans = [(span.offset, span.length) for span in self.spans if span.image == number]
             left_out = image.count - covered([*spans, *((mark.start, mark.length) for mark in self.seen[marks:])])

@@ -3,7 +3,8 @@
 Numbers as github.com/haotian-liu/LLaVA trains its v1 models: the middle of the image, the last block but one, no class token, 256 visual
 tokens between <im_start> and <im_end>. Those two and <im_patch>, whose places the visual tokens take, stand behind Vicuna's 32,000 words.
 The turns are `conv_llava_v1` with its system message, the image and a line break before the question. Weights were published as
-differences to LLaMA; LlavaForConditionalGeneration of transformers always has two linear layers and cannot hold them.
+differences to LLaMA, which upstream's `apply_delta` adds to them; LlavaForConditionalGeneration of transformers always has two linear
+layers and cannot hold them, so they are read and written in LLaVA's own layout.
 """
 
 from __future__ import annotations

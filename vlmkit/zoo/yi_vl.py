@@ -73,7 +73,7 @@ YI_VL_6B = Architecture(
     policy=PadSquare(size=448, fill="mean"),
     encoder=CLIP_H_448,
     connector=Mlp(depth=2, norm_between="layer_norm", norm_out="layer_norm"),
-    layout=Run(template=MM_DEFAULT, placeholder="<|im_sep|>", after_image="\n"),
+    layout=Run(template=MM_DEFAULT, placeholder="<|im_sep|>", after_image="\n", begins_anew=True),
     fusion=Splice(),
     language_model=YI_6B,
 )
