@@ -48,6 +48,13 @@ EARLIER = {"llava": ("mm_vision_tower", "llava_llama")}
 """A model type that two classes have or had -> the field of config.json by which the other one is known, and what its type is called
 today: github.com/haotian-liu/LLaVA's first versions, and Yi-VL, have the name that transformers' class has now."""
 
+ASKED_FOR = {
+    "llava_original": "LlavaLlamaForCausalLM of github.com/haotian-liu/LLaVA can, without transformers: "
+    "family='llava_original', or --format llava"
+}
+"""Such files that write a directory which transformers does not load, with or without code beside the weights -> what is said where one
+could be written."""
+
 MODELS = {"llava": ("llava", "aimv2", "maya", "pixtral"), "llava_original": ("llava_v1", "yi_vl", "llm2clip")}
 """Such a file -> those of the zoo with named models of its class, where it is not the one of the same name alone."""
 
@@ -80,8 +87,8 @@ def model_type_of(directory: str) -> str:
 def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str], family: str | None = None) -> None:
     """Write a directory that a published model class loads, so that transformers, vLLM and SGLang can serve it.
 
-    family: the file of this folder that is to write it; None: the first that can. Raises SpecError with each family's reason where none
-    can express the architecture, the nearest first; nothing is written then.
+    family: the file of this folder that is to write it; None: the first that can, but for those of ASKED_FOR. Raises SpecError with each
+    family's reason where none can express the architecture, the nearest first; nothing is written then.
     """
     from vlmkit.checkpoints.agreement import refuse_disagreement
 
@@ -100,6 +107,9 @@ def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str
             refuse_disagreement(published, processor)
         except SpecError as error:
             reasons[name] = str(error)
+            continue
+        if family is None and name in ASKED_FOR:
+            reasons[name] = ASKED_FOR[name]
             continue
         known.export(model, published, config, os.fspath(directory))
         return

@@ -4,8 +4,8 @@
 
 config.json is the language model's with fields about images beside. The vision tower lies elsewhere: `mm_vision_tower` names a directory,
 within this one (Yi-VL), on this machine, or a repository of a hub. Weights of a tower that lie in this directory
-(`unfreeze_mm_vision_tower`) come before those. What is written has the tower in it: its weights beside the others where `mm_vision_tower`
-names a published tower of this size, else as a directory of its own in `vit/`.
+(`unfreeze_mm_vision_tower`) come before those. What is written (`vlmkit export --format llava`) has the tower in it: its weights beside the
+others where `mm_vision_tower` names a published tower of this size, else as a directory of its own in `vit/`.
 
 How conversations are written stands nowhere in such a directory: upstream's programs choose it by the directory's name, or are told. Here
 it follows from what is in it: `mm_default` with Yi-VL's projector, `llava_v1` with start and end tokens, `mistral_instruct` over Mistral,
@@ -35,7 +35,7 @@ from vlmkit.checkpoints.family import made_of
 from vlmkit.checkpoints.llava_original_files import Files
 from vlmkit.checkpoints.llava_original_images import merge_type, policy_fields, policy_of
 from vlmkit.checkpoints.llava_original_prompt import layout_of
-from vlmkit.checkpoints.llava_original_text import language_model_of, text_fields
+from vlmkit.checkpoints.llava_original_text import MODEL_TYPES, language_model_of, text_fields
 from vlmkit.checkpoints.llava_original_tower import Tower, encoder_of, tower_at, tower_of, tower_weights, write_tower
 from vlmkit.checkpoints.llava_original_weights import has_tower, to_ours, to_theirs
 from vlmkit.checkpoints.published import read_json, read_weights, refuse_unknown, write_json, write_weights
@@ -102,8 +102,9 @@ class LlavaOriginal:
         return self._read(directory)[0]
 
     def _read(self, directory: str) -> tuple[Architecture, Any]:
-        config, tokenizer = read_json(directory, "config.json"), load_tokenizer(directory)
+        config = read_json(directory, "config.json")
         _refuse_other_fields(config)
+        tokenizer = load_tokenizer(directory, model_type=MODEL_TYPES[config["model_type"]])
         return architecture_of(config, tower_at(directory, config["mm_vision_tower"]), tokenizer).validate(), tokenizer
 
     def config(self, architecture: Architecture, processor: VLMProcessor) -> dict[str, Any]:
