@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.tiny import CONVERSATIONS, shared
+from vlmkit.finite import refuse_numberless
 from vlmkit.fusion.incoming import FusionError
 from vlmkit.layout.laid_out import LayoutError
 
@@ -92,3 +93,16 @@ def test_a_visual_token_has_no_number_below_zero() -> None:
 def test_a_prompt_of_a_million_characters_is_refused() -> None:
     with pytest.raises(LayoutError, match=r"the prompt has .* tokens, more than the .* positions of the language model"):
         shared()[0].chat(shared()[1], PHOTO, "a" * 10**6, max_new_tokens=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("place", [0, 1, 63, 258])
+def test_one_logit_that_is_no_number_is_found_anywhere(dtype: torch.dtype, place: int) -> None:
+    logits = torch.full((2, 1, 259), torch.finfo(dtype).max, dtype=dtype)
+    logits[1, 0, 100:120] = -torch.inf  # tokens that may not come
+    refuse_numberless(logits)
+    for value in (torch.nan, torch.inf):
+        broken = logits.clone()
+        broken[1, 0, place] = value
+        with pytest.raises(FloatingPointError, match="the logits are not finite"):
+            refuse_numberless(broken)

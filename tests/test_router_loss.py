@@ -131,3 +131,15 @@ def test_answers_do_not_depend_on_it(name: str) -> None:
 def test_none_is_added_unless_the_config_asks(name: str) -> None:
     built, processor = made(name, output_router_logits=False)
     assert built(**processor(CONVERSATIONS)).losses.keys() == {"language_model"}
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_generation_asks_no_router_for_its_loss(name: str) -> None:
+    """A step of generation looks for the setting among the config's own values, where transformers keeps it."""
+    built, processor = made(name)
+    assert built.language_model.config.output_router_logits
+    batch = {key: value for key, value in processor(CONVERSATIONS[:1]).items() if key != "labels"}
+    asked: list[Any] = []
+    built.language_model.register_forward_pre_hook(lambda _, args, given: asked.append(given.get("output_router_logits")), with_kwargs=True)
+    built(**batch)
+    assert asked == [False]

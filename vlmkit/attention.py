@@ -218,23 +218,22 @@ def _over(name: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
         key: Tensor,
         value: Tensor,
         attention_mask: Any,
-        *,
-        boundaries: Sequence[int] | Tensor | None = None,
-        cu_seq_lens_q: Tensor | None = None,
-        max_length_q: int | None = None,
         **options: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """(1, heads, N, d) -> (1, N, heads, d). boundaries (P + 1,) as numbers or on the CPU, or `cu_seq_lens_q` (P + 1,) on the device,
         which by sample is read back. Without them any (B, heads, S, d), under the mask."""
         own = sdpa_attention_forward if name == "sdpa" else sys.modules[type(module).__module__].eager_attention_forward
+        boundaries: Sequence[int] | Tensor | None = options.pop("boundaries", None)
+        cu_seq_lens_q: Tensor | None = options.pop("cu_seq_lens_q", None)
+        max_length_q: int | None = options.pop("max_length_q", None)
         if boundaries is None and cu_seq_lens_q is None:
             if isinstance(attention_mask, Tensor) and attention_mask.shape[-1] < key.shape[2]:
                 raise ValueError(
                     f"{type(module).__name__} is given a row of packed samples without their boundaries, which its language model keeps to "
                     'itself; call language_model.set_attn_implementation("sdpa"), which makes masks'
                 )
-            attended, weights = own(module, query, key, value, attention_mask, **options)
-            return attended, weights
+            attended: tuple[Tensor, Tensor | None] = own(module, query, key, value, attention_mask, **options)
+            return attended
         if query.is_cuda and cu_seq_lens_q is not None and not options.get("dropout"):
             window, scale = options.get("sliding_window"), options.get("scaling")
             prefix = attention_mask[0, 0, 0] if attention_mask is not None and attention_mask.shape[-1] else None

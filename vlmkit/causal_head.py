@@ -17,6 +17,7 @@ from transformers import MODEL_MAPPING, GenerationMixin, PreTrainedConfig, PreTr
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vlmkit.cache_name import CACHE
+from vlmkit.outputs import output
 
 NEEDED = {"inputs_embeds", "attention_mask", "position_ids", CACHE}
 """What a decoder takes."""
@@ -145,7 +146,8 @@ class CausalHead(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        found = CausalLMOutputWithPast(
+        found = output(
+            CausalLMOutputWithPast,
             logits=self.lm_head(outputs.last_hidden_state[:, kept]),
             **{CACHE: getattr(outputs, CACHE, None)},
             hidden_states=outputs.hidden_states,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -183,17 +183,21 @@ class Mixture(nn.Module):
         return found
 
 
-@contextmanager
-def routed(language_model: Any, held: Tensor | None, *, heard: bool) -> Iterator[Mixtures | None]:
+def routed(language_model: Any, held: Tensor | None, *, heard: bool) -> AbstractContextManager[Mixtures | None]:
     """A forward pass of a language model over rows of which `held` (B, S) are no padding; `heard`: with a loss. None where it has no
     mixtures of ours.
 
     What is held stays known afterwards: layers that are recomputed in the backward pass have to drop the same tokens again.
     """
     mixtures: Mixtures | None = getattr(language_model, "mixtures", None)
-    if mixtures is None:
-        yield None
-        return
+    return _NOTHING if mixtures is None else _routed(mixtures, held, heard)
+
+
+_NOTHING = nullcontext(None)
+
+
+@contextmanager
+def _routed(mixtures: Mixtures, held: Tensor | None, heard: bool) -> Iterator[Mixtures]:
     mixtures.held = None if held is None else held.reshape(-1).bool()
     mixtures.routes = Routes() if heard else None
     try:

@@ -135,17 +135,24 @@ class Generates(GenerationMixin):  # type: ignore[misc]
         """Pixels of further towers have names that no signature lists."""
         super()._validate_model_kwargs({name: value for name, value in model_kwargs.items() if not is_pixels(name)})
 
-    def _update_model_kwargs_for_generation(self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def _update_model_kwargs_for_generation(
+        self, outputs: Any, model_kwargs: dict[str, Any], is_encoder_decoder: bool = False, num_new_tokens: int = 1
+    ) -> dict[str, Any]:
         """Visual tokens of the prompt are kept for a fusion that looks at them again. Of three positions all go on behind the largest,
         which need not be the last token's. Logits are looked at here, once a step: transformers asks a processor of them for its signature
         at every step, which takes longer."""
         refuse_numberless(outputs.logits)
-        before = model_kwargs.get("position_ids")
-        updated: dict[str, Any] = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
-        if before is not None and before.dim() == THREE:
-            new = torch.arange(1, updated["position_ids"].shape[-1] - before.shape[-1] + 1, device=before.device)
-            updated["position_ids"] = torch.cat([before, (before.amax(dim=(0, 2))[:, None] + new).expand(3, -1, -1)], dim=-1)
-        if self.fusion.keeps_visual and outputs.visual is not None:
+        positions: Tensor | None = model_kwargs.get("position_ids")
+        if positions is not None and positions.dim() == THREE:
+            del model_kwargs["position_ids"]
+        else:
+            positions = None
+        updated: dict[str, Any] = super()._update_model_kwargs_for_generation(
+            outputs, model_kwargs, is_encoder_decoder=is_encoder_decoder, num_new_tokens=num_new_tokens
+        )
+        if positions is not None:
+            updated["position_ids"] = gone_on(positions, num_new_tokens)
+        if outputs.visual is not None and self.fusion.keeps_visual:
             updated["visual"] = outputs.visual
         return updated
 
@@ -190,6 +197,14 @@ def continued(visible: Tensor, length: int) -> Tensor:
     """(B, prompt, 2) -> (B, length, 2): what was generated looks at what the prompt's last token looked at."""
     more = max(0, length - visible.shape[1])
     return torch.cat([visible, visible[:, -1:].expand(-1, more, -1)], dim=1)
+
+
+def gone_on(positions: Tensor, new: int) -> Tensor:
+    """(3, B, S) -> (3, B, S + new): each row goes on, on all three axes, behind the largest that it has."""
+    following = positions.amax(dim=(0, 2))[None, :, None] + 1
+    if new > 1:
+        following = following + torch.arange(new, device=positions.device)
+    return torch.cat([positions, following.expand(THREE, -1, -1)], dim=-1)
 
 
 def looks_further(visible: Tensor, begin: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from operator import attrgetter
 from typing import Any, Self
 
 import torch
@@ -75,7 +76,15 @@ class VLM(Referred, Resizes, Sees, Speaks, Generates, PreTrainedModel, Generatio
         self._parts_are_fresh = True
         self.post_init()
         self._parts_are_fresh = False
+        self._remember_places()
         freeze_unused(self)
+
+    def _remember_places(self) -> None:
+        """Where to find what every step of generation asks for: transformers looks under one name after another, and walks through the
+        modules, which takes longer than to embed a token."""
+        words = self.language_model.get_input_embeddings()
+        self._words_of = attrgetter(next(name for name, module in self.language_model.named_modules() if module is words))
+        self._first_weight = attrgetter(next(name for name, _ in self.named_parameters()))
 
     def undivided(self) -> list[str]:
         """Classes of modules that `device_map="auto"` lays on one device each: what adds to its own input has to find both there. Of the
@@ -110,14 +119,21 @@ class VLM(Referred, Resizes, Sees, Speaks, Generates, PreTrainedModel, Generatio
     @property
     def device(self) -> torch.device:
         """Where inputs belong: that of the weights, and of weights that accelerate keeps elsewhere where it brings them."""
-        found: torch.device = super().device
+        try:
+            found: torch.device = self._first_weight(self).device
+        except AttributeError:  # parts were wrapped
+            found = super().device
         if found.type != "meta":
             return found
         brought = getattr(getattr(self, "_hf_hook", None), "execution_device", None)
         return found if brought is None else torch.device(brought)
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.language_model.get_input_embeddings()  # type: ignore[no-any-return]
+        try:
+            found: nn.Module = self._words_of(self.language_model)
+        except AttributeError:  # another language model was put in its place
+            found = self.language_model.get_input_embeddings()
+        return found
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.language_model.set_input_embeddings(value)
@@ -224,7 +240,8 @@ class VLM(Referred, Resizes, Sees, Speaks, Generates, PreTrainedModel, Generatio
             boundaries,
             **kwargs,
         )
-        output.visual = features.tokens if features is not None and (pixel_values is not None or visual is not None) else None
+        if features is not None and (pixel_values is not None or visual is not None):
+            output.visual = features.tokens
         return output if return_dict is not False else output.to_tuple()
 
     def save_pretrained(self, save_directory: Any, max_shard_size: int | str = "5GB", **kwargs: Any) -> None:

@@ -17,6 +17,7 @@ from vlmkit.causal_head import decoder_of
 from vlmkit.experts_module import routed
 from vlmkit.fusion.incoming import Incoming
 from vlmkit.losses import next_token_loss, router_loss
+from vlmkit.outputs import output
 from vlmkit.packing import (
     Boundaries,
     by_boundaries,
@@ -69,7 +70,7 @@ class Speaks(PreTrainedModel):  # type: ignore[misc]
             refuse_states(model)
         held = incoming.segments >= 0 if packed and incoming.segments is not None else None
         tokens = held if incoming.attention_mask is None or incoming.attention_mask.dim() != 2 else incoming.attention_mask
-        if incoming.cache is not None or not takes_masks(model):
+        if incoming.segments is not None and (incoming.cache is not None or not takes_masks(model)):
             incoming = incoming._replace(segments=None)
         whole = supervised is not None or (isinstance(logits_to_keep, int) and logits_to_keep == 0)
         if incoming.segments is not None and varies(model):
@@ -85,7 +86,7 @@ class Speaks(PreTrainedModel):  # type: ignore[misc]
                 columns = torch.arange(labels.shape[1] - 1, device=labels.device) if supervised is None else supervised
                 labels, columns = labels_in_one_row(labels, columns)
                 supervised = None if supervised is None else columns
-        if labels is None and getattr(model.config, "output_router_logits", False):
+        if labels is None and vars(model.config).get("output_router_logits"):
             # Only a loss asks for it, and over a cache transformers would count the mask of all tokens against logits of the last ones.
             kwargs.setdefault("output_router_logits", False)
         arguments = {"position_ids": incoming.position_ids} | self.fusion(incoming) | {CACHE: incoming.cache, "return_dict": True} | kwargs
@@ -105,7 +106,8 @@ class Speaks(PreTrainedModel):  # type: ignore[misc]
         logits, hidden = None if supervised is not None else outputs.logits, getattr(outputs, "hidden_states", None)
         if told and hidden is not None:
             hidden = tuple(layer.view(rows, -1, layer.shape[-1]) for layer in hidden)
-        return VLMOutput(
+        return output(
+            VLMOutput,
             loss=torch.stack(list(losses.values())).sum() if losses else None,
             logits=logits.view(rows, -1, logits.shape[-1]) if logits is not None and logits.shape[0] != rows else logits,
             # Not every language model returns all of them: RecurrentGemma keeps its cache to itself.

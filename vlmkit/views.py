@@ -9,7 +9,7 @@ from vlmkit.features import Grid, View
 if TYPE_CHECKING:
     from torch import Tensor
 
-PIXELS = ("pixel_values", "grids", "image_grid_thw", "places", "tags")
+PIXELS = frozenset({"pixel_values", "grids", "image_grid_thw", "places", "tags"})
 """What a batch holds once for all of its rows, whatever their number; of further towers with a number behind the name."""
 
 BESIDE_VISUAL = ("grids", "places", "tags")
@@ -30,10 +30,8 @@ def views_of(grids: Tensor, places: Tensor | None = None) -> tuple[View, ...]:
 
 def is_pixels(name: str) -> bool:
     """Whether 'pixel_values', 'grids_1', ...: an entry of a batch that has no row a sample."""
-    if not name[-1:].isdigit():  # most names, at every step of generation
-        return name in PIXELS
     kind, _, number = name.rpartition("_")
-    return kind in PIXELS and number.isdigit()
+    return name in PIXELS or (kind in PIXELS and number.isdigit())
 
 
 def is_whole_numbers(name: str) -> bool:
@@ -43,4 +41,6 @@ def is_whole_numbers(name: str) -> bool:
 
 def take_pixels(entries: dict[str, Any]) -> dict[str, Any]:
     """Those entries, taken out."""
-    return {name: entries.pop(name) for name in list(entries) if is_pixels(name)}
+    # No name is asked about further that ends with no number: this is done twice a step of generation.
+    names = [name for name in entries if name in PIXELS or (name[-1:].isdigit() and is_pixels(name))]
+    return {name: entries.pop(name) for name in names}
