@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.tiny import picture, shared
 
-ALL = "from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor"
+ALL = "from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor"
 ORDERS = {
     "vlmkit, then the classes": ["import vlmkit", ALL],
     "the classes, then vlmkit": [ALL, "import vlmkit"],
@@ -33,6 +33,8 @@ for name, imports in json.loads(sys.argv[1]).items():
         try:
             exec("\\n".join(imports))
             model = AutoModelForImageTextToText.from_pretrained(sys.argv[2])
+            for auto_class in (AutoModel, AutoModelForMultimodalLM):
+                assert type(auto_class.from_pretrained(sys.argv[2])) is type(model)
             processor = AutoProcessor.from_pretrained(sys.argv[2])
             config = AutoConfig.from_pretrained(sys.argv[2])
             batch = processor([{"role": "user", "content": "hi"}])

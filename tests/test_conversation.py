@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from tests.tiny import picture
 from vlmkit.conversation import Film, Picture, pictures, read_conversation
 from vlmkit.layout.laid_out import LayoutError, Turn
+from vlmkit.preprocess import open_image
 from vlmkit.preprocess.sampling import Sampling
 
 TEXT = {"type": "text", "text": "hi"}
@@ -45,6 +51,17 @@ def test_texts_and_images_become_turns_and_images_in_the_order_in_which_they_sta
 )
 def test_every_spelling_of_an_image_in_the_ecosystem_is_read(item: dict[str, Any]) -> None:
     assert read_conversation([{"role": "user", "content": [item]}]) == ((Turn("user", (0,)),), [Picture("a.png")])
+
+
+def test_an_image_in_base64_is_read_as_the_file_that_it_is() -> None:
+    """As transformers' chat templates and pipelines have it."""
+    file = io.BytesIO()
+    Image.fromarray(picture()).save(file, "PNG")
+    inline = base64.b64encode(file.getvalue()).decode()
+    _, media = read_conversation([{"role": "user", "content": [{"type": "image", "base64": inline}]}])
+    assert np.array_equal(np.asarray(open_image(*pictures(media))), picture())
+    with pytest.raises(LayoutError, match=r"item 0: expected \{'type': 'text', 'text': ...\}, .*, got \{'type': 'image', 'base64': None\}"):
+        read_conversation([{"role": "user", "content": [{"type": "image", "base64": None}]}])
 
 
 @pytest.mark.parametrize("key", ["video", "path", "url"])

@@ -14,6 +14,17 @@ from vlmkit.features import Grid
 from vlmkit.fusion.incoming import FusionError
 
 
+def check_columns(embeddings: Tensor, **stated: Tensor | None) -> None:
+    """What a batch states of each token has a column for each embedding (B, S, D_lm) that was given in place of ids. Raises FusionError."""
+    columns = embeddings.shape[1]
+    for name, entry in stated.items():
+        if entry is not None and entry.shape[1] != columns:
+            raise FusionError(
+                f"inputs_embeds have {columns} columns and {name} {entry.shape[1]}: expected the embeddings of the batch's input_ids. "
+                "Where PEFT puts learned ones before them (prompt tuning), nobody moves what stands for images; LoRA leaves all where it is"
+            )
+
+
 def check_places(grids: Sequence[Grid], visual_index: Tensor, *, whole: bool) -> None:
     """Every place has its visual token; with `whole`, every view is in a sample whole, once or several times, or not at all.
 

@@ -1,4 +1,4 @@
-"""AutoConfig, AutoModelForImageTextToText and AutoProcessor know vlmkit's checkpoints after `import vlmkit`.
+"""transformers' Auto classes know vlmkit's checkpoints after `import vlmkit`.
 
 Registering needs transformers, which takes longer to import than vlmkit is allowed to. So the file that registers a class
 is imported in the moment in which transformers loads the table that the class belongs in; at once where it is loaded already.

@@ -23,6 +23,7 @@ AUTO_MAP = {
     "AutoConfig": f"{MODULE}.VLMConfig",
     "AutoModel": f"{MODULE}.VLM",
     "AutoModelForImageTextToText": f"{MODULE}.VLM",
+    "AutoModelForMultimodalLM": f"{MODULE}.VLM",
     "AutoProcessor": f"{MODULE}.VLMProcessor",
 }
 """transformers' Auto class -> the name in the file that is written."""

@@ -58,8 +58,12 @@ class VLMConfig(Referred, PreTrainedConfig):  # type: ignore[misc]
         return {"text_config": type(self.text_config)} if self.architecture is not None else {}
 
     def to_dict(self) -> dict[str, Any]:
-        # The language model's config follows from the architecture: it is stated once.
-        return {name: value for name, value in super().to_dict().items() if name != "text_config"} | {"auto_map": AUTO_MAP}
+        """With the language model's config as `text_config`, where PEFT looks for layers and widths."""
+        return super().to_dict() | {"auto_map": AUTO_MAP}  # type: ignore[no-any-return]
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What is saved. The language model's config follows from the architecture: it is stated once."""
+        return {name: value for name, value in super().to_diff_dict().items() if name != "text_config"}
 
     def save_pretrained(self, save_directory: Any, *arguments: Any, **options: Any) -> None:
         """As transformers, with the lines of code that `auto_map` names."""

@@ -40,6 +40,7 @@ Medium = Picture | Film
 _ROLES = ("system", "user", "assistant")
 # What nearly all are stands first: asking an abstract class takes ten times as long.
 _OBJECT, _LIST = (dict, Mapping), (list, tuple, Sequence)
+# As transformers' chat templates have them; its "base64" is the rest of a data: URI.
 _IMAGE_KEYS = ("image", "path", "url")
 _VIDEO_KEYS = ("video", "path", "url")
 
@@ -115,7 +116,10 @@ def _film(source: Any, item: Message, place: str) -> Film:
 
 def _image(item: Message) -> Any:
     if item.get("type") == "image":
-        return _first(item, _IMAGE_KEYS)
+        found = _first(item, _IMAGE_KEYS)
+        if found is None and isinstance(item.get("base64"), str):
+            return f"data:image/*;base64,{item['base64']}"
+        return found
     if item.get("type") == "image_url":  # OpenAI's form
         link = item.get("image_url")
         return link.get("url") if isinstance(link, Mapping) else link

@@ -8,8 +8,9 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, GenerationMixin, PreTrainedModel
 
+from vlmkit.arrival import check_columns
 from vlmkit.attention import attend_by_sample, attends_by_sample
 from vlmkit.auto_map import Referred
 from vlmkit.batch.portable import whole
@@ -194,6 +195,8 @@ class VLM(Referred, Resizes, Sees, Speaks, Generates, PreTrainedModel, Generatio
         cache = past_key_values if cache is None else cache
         cached = cache is not None and cache.get_seq_length() > 0
         made_here = segments is not None
+        if inputs_embeds is not None:
+            check_columns(inputs_embeds, visual_index=visual_index, visible=visible, learned_index=learned_index)
         if boundaries is not None and (made_here or cached):
             refuse_mask(attention_mask, cache)
         if is_whole(attention_mask):
@@ -254,4 +257,5 @@ class VLM(Referred, Resizes, Sees, Speaks, Generates, PreTrainedModel, Generatio
             super().save_pretrained(save_directory, max_shard_size=max_shard_size, **kwargs)
 
 
-AutoModelForImageTextToText.register(VLMConfig, VLM)
+for auto_class in (AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM):
+    auto_class.register(VLMConfig, VLM)

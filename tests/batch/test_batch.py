@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import functools
 import pickle
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -66,6 +68,24 @@ def test_rows_are_taken_in_any_order_and_again(numbers: list[int]) -> None:
     assert apart(rows(built, found), rows(built, batch)[numbers]) < 1e-5
     images = sum((1, 0, 2, 2)[number] for number in {number % 4 for number in numbers})
     assert len(found.get("grids", ())) == images
+
+
+@pytest.mark.parametrize("mask", [[True, False, True, False], [False, True, False, False]])
+@pytest.mark.parametrize("made", [list, np.array, torch.tensor])
+def test_truth_values_choose_rows_and_are_no_numbers(made: Callable[[list[bool]], Any], mask: list[bool]) -> None:
+    batch = shared()[1](CONVERSATIONS)
+    chosen = [row for row, taken in enumerate(mask) if taken]
+    found, expected = batch[made(mask)], batch[chosen]
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+def test_truth_values_that_are_not_one_a_row_are_refused() -> None:
+    batch = shared()[1](CONVERSATIONS)
+    with pytest.raises(IndexError, match=r"2 truth values of rows of a batch of 4 rows; give one for each row"):
+        batch[torch.tensor([True, False])]
+    with pytest.raises(IndexError, match=r"a batch has at least one row"):
+        batch[np.zeros(4, dtype=bool)]
 
 
 @pytest.mark.parametrize("name", TINY)

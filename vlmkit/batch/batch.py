@@ -1,12 +1,13 @@
 """A batch that can be cut by rows: what stands for an image travels with the row that shows it.
 
-`batch[2:5]`, `batch[3]` and `batch[[4, 1]]` are batches of these rows, with the pixels, grids and places of their images and none of the
-others', renumbered. A model answers each row as it does within the whole batch.
+`batch[2:5]`, `batch[3]`, `batch[[4, 1]]` and `batch[mask]` are batches of these rows, with the pixels, grids and places of their images and
+none of the others', renumbered. A model answers each row as it does within the whole batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -45,6 +46,17 @@ class Contents(NamedTuple):
         return sum(shown.tokens for shown in self.images[:image])
 
 
+def _numbers(item: Any, rows: int) -> list[int]:
+    """Of a number, of numbers, or of a truth value a row: True as a number would be row 1."""
+    found = item.tolist() if hasattr(item, "tolist") else item
+    values: list[Any] = list(found) if isinstance(found, Iterable) else [found]
+    if not any(isinstance(value, bool) for value in values):
+        return [operator.index(value) for value in values]
+    if len(values) != rows or not all(isinstance(value, bool) for value in values):
+        raise IndexError(f"{len(values)} truth values of rows of a batch of {rows} rows; give one for each row, or the rows' numbers")
+    return [row for row, value in enumerate(values) if value]
+
+
 class Batch(BatchFeature):  # type: ignore[misc]
     """As transformers' BatchFeature, and cut by rows."""
 
@@ -61,14 +73,15 @@ class Batch(BatchFeature):  # type: ignore[misc]
         self.contents = state["contents"]
 
     def __getitem__(self, item: Any) -> Any:
-        """The entry of this name; or the batch of these rows. Raises IndexError where there is no such row."""
+        """The entry of this name; or the batch of these rows: a slice, a number, numbers, or a truth value a row, as torch and numpy take
+        them. Raises IndexError where there is no such row."""
         if isinstance(item, str):
             return super().__getitem__(item)
         rows = len(self.contents.rows)
         if isinstance(item, slice):
             chosen = list(range(rows))[item]
         else:
-            numbers = [item] if isinstance(item, int) else [int(number) for number in item]
+            numbers = _numbers(item, rows)
             if any(not -rows <= number < rows for number in numbers):
                 raise IndexError(f"rows {numbers} of a batch of {rows} rows; count from 0 to {rows - 1}")
             chosen = [number % rows for number in numbers]
