@@ -16,6 +16,7 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ from PIL import Image, ImageCms, ImageOps
 from tests.memory import peak_memory
 from tests.photos import NAMES, difference, encoded, photo, picture
 from vlmkit.preprocess import ImageError, open_image
-from vlmkit.preprocess.images import MAX_PIXELS, decode
+from vlmkit.preprocess.geometry import Size
+from vlmkit.preprocess.images import MAX_PIXELS, decode, image_size
 from vlmkit.preprocess.quiet import quiet
 
 PNG = encoded(picture("coffee", (30, 40)), "PNG")
@@ -404,7 +406,8 @@ def test_values_of_arrays():
         ("/dev/zero", "a device, pipe or socket"),
         ("https://example.com/a.jpg", "is a URL, and URLs are not fetched; download it"),
         ("HTTP://example.com/a.jpg", "is a URL"),
-        ("file:///etc/passwd", "is a URL"),
+        ("file:///etc/passwd", "'file:///etc/passwd' cannot be read"),
+        ("file:///no/such.png", "'file:///no/such.png' does not exist"),
         ("data:image/png;base64,@@@", "not valid base64"),
         ("data:text/plain,hello", "data URI without base64"),
         ("data:image/png;base64," + "A" * 4000, "length 4022"),
@@ -429,6 +432,15 @@ def test_values_of_arrays():
 )
 def test_what_is_refused_and_how(source, match):
     refused(source, match)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a b%41é.png"])
+def test_a_local_file_may_be_spelled_as_a_url(tmp_path, monkeypatch, name):
+    Image.new("RGB", (5, 3), "red").save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for spelled in ((tmp_path / name).as_uri(), "FILE://" + quote(name)):
+        assert open_image(spelled).size == (5, 3)
+        assert image_size(spelled) == Size(3, 5)
 
 
 def test_a_pipe_does_not_hang(tmp_path):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vlmkit.preprocess.file_urls import local_path
 from vlmkit.preprocess.film import Video, VideoError, too_large
 from vlmkit.preprocess.film_times import read_times
 from vlmkit.preprocess.geometry import Size
@@ -195,7 +196,7 @@ def _checked(path: str | os.PathLike[Any]) -> str:
     """The absolute path of a regular file that is not empty. Raises VideoError."""
     name = describe(path)
     try:
-        text = os.fsdecode(path)
+        text = local_path(os.fsdecode(path))
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:(//|[^\\/])", text) and not Path(text).exists():
             raise VideoError(f"{name} is a URL, and URLs are not fetched; download it and pass its path")
         status = Path(text).stat()

@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from vlmkit.preprocess.file_urls import local_path
 from vlmkit.preprocess.image_errors import ImageError, describe
 
 MAX_BYTES = 1 << 30
@@ -25,6 +26,7 @@ def read(source: Any) -> bytes:
     if isinstance(source, str):
         if source[:5].lower() == "data:":
             return _read_data_uri(source)
+        source = local_path(source)
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source):
             raise ImageError(f"{describe(source)} is a URL, and URLs are not fetched; download it and pass its path or bytes")
     if isinstance(source, str | os.PathLike):

@@ -252,6 +252,27 @@ def test_pictures_in_the_row_itself(folder):
     item = read_row(folder, user(link("https://example.org/a.jpg")))
     assert isinstance(item, Rejected)
     assert item.reason == "image is a URL"
+    item = read_row(folder, user([{"type": "image", "base64": URI.partition(",")[2]}, SHOWN[1]]))
+    assert isinstance(item, Sample)
+    assert item.images == (picture(7),)
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_a_local_file_may_be_named_by_a_url(folder, below):
+    """As qwen-vl-utils has it: by its whole path, and here below the folder too."""
+    url = "file://a.jpg" if below else (folder / "a.jpg").as_uri()
+    for row in (user([{"type": "image", "image": url}, SHOWN[1]]), user(link(url)), user("<image>What?") | {"images": [url]}):
+        item = read_row(folder, row)
+        assert isinstance(item, Sample), item
+        assert item.images == (folder / "a.jpg",)
+
+
+def test_an_item_that_names_nothing_is_said(folder):
+    item = read_row(folder, user([{"type": "image", "source": {"type": "base64", "data": "AAAA"}}, SHOWN[1]]))
+    assert isinstance(item, Rejected)
+    assert item.reason == DIFFER
+    assert "'source': " in item.detail
+    assert "names no image under path, image, url or base64, and no column of the row does" in item.detail
 
 
 def test_images_stand_where_their_tags_stood_in_any_turn(folder):

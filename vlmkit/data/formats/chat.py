@@ -5,10 +5,10 @@
     {"messages": [{"role": "user", "content": "<image>What?"}, ...], "images": ["images/1.jpg"]}
 
 Turns are `messages` or `conversations`, as `reading.turns` spells them, behind a `system` text where there is one. An image is named
-in its item (under `path`, `image` or `url`, or OpenAI's {"type": "image_url"}), or it is the next of the column `images` (or `image`).
-A name is a path relative to the folder or a data: URI; a table holds {bytes, path} too. What a row names and does not show, and the
-other way round, costs the row; so do films and sounds. The file is JSON lines, a JSON list (.json) or a table (.parquet), read as a
-stream: one row is in memory.
+in its item (under `path`, `image`, `url` or `base64`, or OpenAI's {"type": "image_url"}), or it is the next of the column `images` (or
+`image`). A name is a path relative to the folder, a file:// or a data: URI; a table holds {bytes, path} too. What a row names and does not
+show, and the other way round, costs the row; so do films and sounds. The file is JSON lines, a JSON list (.json) or a table (.parquet),
+read as a stream: one row is in memory.
 """
 
 from __future__ import annotations
@@ -82,6 +82,8 @@ class _Shown:
         if name is None or (isinstance(name, int) and not isinstance(name, bool)):
             if place is not None and place != self._taken:
                 raise Unusable(DIFFER, f"image {brief(place)} of the column is shown where {self._taken} is due: images are shown in order")
+            if not self.column and item:
+                raise Unusable(DIFFER, f"{brief(item)} names no image under path, image, url or base64, and no column of the row does")
             if self._taken == len(self.column):
                 raise Unusable(DIFFER, f"the row names {len(self.column)} images in its column, and its turns show more")
             name = self.column[self._taken]

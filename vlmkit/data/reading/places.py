@@ -10,6 +10,7 @@ from typing import Any
 
 from vlmkit.data.reading.rows import Unusable
 from vlmkit.data.sample import DataError
+from vlmkit.preprocess.file_urls import local_path
 
 LONGEST_PATH = 4096
 """Characters, as many as a file system takes."""
@@ -64,10 +65,11 @@ def one_file(folder: Path, *patterns: str, but: str = "", way_out: str) -> Path:
 
 
 def below(folder: Path, name: str) -> Path:
-    """A file of a folder by its name. Raises Unusable for one that no file system takes: to take it apart may need all memory."""
+    """A file of a folder by its name, which may be spelled as a `file://` URL. Raises Unusable for one that no file system takes: to take
+    it apart may need all memory."""
     if len(name) > LONGEST_PATH:
         raise Unusable("image is missing", f"its path has {len(name)} characters, a file system takes {LONGEST_PATH}")
-    return folder / name
+    return folder / local_path(name)
 
 
 def first_there(*places: Path) -> Path:

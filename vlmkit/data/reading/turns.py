@@ -38,6 +38,8 @@ def named_by(item: Mapping[str, Any]) -> Any:
     if item.get("type") == "image_url":
         link = item.get("image_url")
         return link.get("url") if isinstance(link, dict) else link
+    if isinstance(item.get("base64"), str):
+        return f"data:image/*;base64,{item['base64']}"
     return next((item[key] for key in _KEYS if item.get(key) is not None), None)
 
 
