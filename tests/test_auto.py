@@ -12,7 +12,8 @@ from PIL import Image
 
 from tests.tiny import picture, shared
 
-ALL = "from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor"
+MODELS = "AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM"
+ALL = f"from transformers import AutoConfig, AutoProcessor, {MODELS}"
 ORDERS = {
     "vlmkit, then the classes": ["import vlmkit", ALL],
     "the classes, then vlmkit": [ALL, "import vlmkit"],
@@ -33,7 +34,7 @@ for name, imports in json.loads(sys.argv[1]).items():
         try:
             exec("\\n".join(imports))
             model = AutoModelForImageTextToText.from_pretrained(sys.argv[2])
-            for auto_class in (AutoModel, AutoModelForMultimodalLM):
+            for auto_class in (AutoModel, AutoModelForCausalLM, AutoModelForMultimodalLM):
                 assert type(auto_class.from_pretrained(sys.argv[2])) is type(model)
             processor = AutoProcessor.from_pretrained(sys.argv[2])
             config = AutoConfig.from_pretrained(sys.argv[2])

@@ -171,3 +171,33 @@ def grpo(name: str, where: Path) -> list[float]:
         model=model, reward_funcs=few_letters, args=arguments, train_dataset=rows(prompt=QUESTION), processing_class=processor
     )
     return logged(trainer, "reward")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("saved")
+    for each in made("llava-1.5-tiny"):
+        each.save_pretrained(where)
+    return where
+
+
+def test_a_directory_is_trained_by_its_name_and_read_again_as_the_reference(directory: Path, tmp_path: Path) -> None:
+    """DPO without `ref_model` and GRPO with `beta` load the model again from where it came from."""
+    from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+
+    processor = vlmkit.build_processor(directory)
+    processor.trusts_text = True
+    told = options(tmp_path)
+    data = rows(messages=QUESTION + ANSWER)
+    losses = logged(SFTTrainer(str(directory), SFTConfig(max_length=None, **told), train_dataset=data, processing_class=processor))
+    assert losses[-1] < losses[0] - 0.5
+    model = VLM.from_pretrained(directory)
+    preferred = rows(prompt=QUESTION, chosen=ANSWER, rejected=OTHER)
+    losses = logged(DPOTrainer(model, args=DPOConfig(max_length=None, **told), train_dataset=preferred, processing_class=processor))
+    assert losses[0] == pytest.approx(0.6931, abs=1e-3)
+    assert losses[-1] < 0.5
+    few = GRPOConfig(**told | {"max_steps": 1}, beta=0.1, num_generations=2, max_completion_length=4)
+    reward = [lambda completions, **unused: [-float(len(said[0]["content"])) for said in completions]]
+    trainer = GRPOTrainer(VLM.from_pretrained(directory), reward, few, train_dataset=rows(prompt=QUESTION), processing_class=processor)
+    assert type(trainer.ref_model) is VLM
+    assert len(logged(trainer, "reward")) == 1

@@ -22,6 +22,8 @@ __all__ = ["VLM", "VLMConfig", "VLMProcessor"]
 AUTO_MAP = {
     "AutoConfig": f"{MODULE}.VLMConfig",
     "AutoModel": f"{MODULE}.VLM",
+    # TRL and PEFT load what they do not know by this one, as transformers has it for several models with images.
+    "AutoModelForCausalLM": f"{MODULE}.VLM",
     "AutoModelForImageTextToText": f"{MODULE}.VLM",
     "AutoModelForMultimodalLM": f"{MODULE}.VLM",
     "AutoProcessor": f"{MODULE}.VLMProcessor",

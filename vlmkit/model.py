@@ -8,7 +8,14 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    GenerationMixin,
+    PreTrainedModel,
+)
 
 from vlmkit.arrival import check_columns
 from vlmkit.attention import attend_by_sample, attends_by_sample
@@ -257,5 +264,5 @@ class VLM(Referred, Resizes, Sees, Speaks, Generates, PreTrainedModel, Generatio
             super().save_pretrained(save_directory, max_shard_size=max_shard_size, **kwargs)
 
 
-for auto_class in (AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM):
+for auto_class in (AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM):
     auto_class.register(VLMConfig, VLM)

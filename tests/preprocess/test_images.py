@@ -407,7 +407,7 @@ def test_values_of_arrays():
         ("https://example.com/a.jpg", "is a URL, and URLs are not fetched; download it"),
         ("HTTP://example.com/a.jpg", "is a URL"),
         ("file:///etc/passwd", "'file:///etc/passwd' cannot be read"),
-        ("file:///no/such.png", "'file:///no/such.png' does not exist"),
+        ("file:///no/such.png", "'/no/such.png' does not exist"),
         ("data:image/png;base64,@@@", "not valid base64"),
         ("data:text/plain,hello", "data URI without base64"),
         ("data:image/png;base64," + "A" * 4000, "length 4022"),

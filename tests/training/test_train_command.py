@@ -20,6 +20,8 @@ from vlmkit import cli
 from vlmkit.checkpoints import export
 from vlmkit.data.shards import ShardWriter
 from vlmkit.training.metrics_log import read_metrics
+from vlmkit.training.one_pass import one_pass
+from vlmkit.training.stage_files import stages_from_yaml, stages_to_yaml
 
 PLUGIN = """
 import vlmkit
@@ -134,6 +136,40 @@ def test_held_out_samples_are_scored_on_the_way(desk, capsys):
 
 def scores_of(record: dict) -> dict[str, float]:
     return {name: value for name, value in record.items() if name.startswith("score/")}
+
+
+def test_without_stages_a_model_sees_all_that_there_is_once(desk, capsys):
+    """A folder of sources, or the folder of one; the stage is printed as a file that does the same."""
+    few = ["train", "small", "--plugin", "small.py", "--workers", "0", "--threads", "1"]
+    assert cli.main([*few, "--data", "data", "--run", "run"]) == 0
+    (stage,) = stages_from_yaml(capsys.readouterr().out.partition("one pass:")[2].partition("\npass ")[0])
+    assert stage == one_pass({"a": 6, "b": 6}, fresh=True)
+    assert (stage.steps, stage.batch_size, stage.encoder, stage.language_model) == (2, 8, 1e-3, 1e-3)
+    losses = [step["loss"] for step in read_metrics(desk / "run")]
+    assert len(losses) == 2
+    (desk / "printed.yaml").write_text(stages_to_yaml([stage]))
+    assert cli.main([*few, "--stage", "printed.yaml", "--data", "data/a", "--data", "data/b", "--run", "other"]) == 0
+    assert [step["loss"] for step in read_metrics(desk / "other")] == losses
+    assert cli.main([*few[:1], "run", *few[2:], "--data", "data/b", "--run", "further"]) == 0
+    said = capsys.readouterr().out
+    assert "data:\n  - name: b\n" in said
+    assert "language_model: 2.0e-05" in said
+    assert "encoder" not in said.partition("one pass:")[2].partition("\npass ")[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (["data/a", "data"], "source 'a' lies at data/a and at"),
+        (["empty"], "empty has no folder that 'vlmkit data pack' wrote"),
+    ],
+)
+def test_data_without_stages_is_found_once_or_said(data, words, desk, capsys):
+    (desk / "empty").mkdir()
+    few = ["train", "small", "--plugin", "small.py", "--run", "run"]
+    assert cli.main([*few, *(word for where in data for word in ("--data", where))]) == 1
+    assert words in capsys.readouterr().err
+    assert not (desk / "run").exists()
 
 
 def test_a_directory_keeps_its_configuration(desk, capsys):

@@ -72,8 +72,8 @@ def _asked(text: str | Sequence[str], images: Any, placeholder: str) -> list[Con
     pairs = _with_images(text, images)
     if any(isinstance(words, str) and placeholder in words for words, _ in pairs):
         raise LayoutError(
-            f"the text holds {placeholder!r}: if it is a whole prompt of yours, pass trusted=True; a question is passed without it, and a "
-            "conversation may say anything"
+            f"the text holds {placeholder!r}: if it is a whole prompt of yours, pass trusted=True, or set the "
+            "processor's trusts_text where a library passes it; a question is passed without either, and a conversation may say anything"
         )
     return [
         [{"role": "user", "content": [*({"type": "image", "image": image} for image in group), {"type": "text", "text": words}]}]

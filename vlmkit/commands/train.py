@@ -1,5 +1,6 @@
-"""Train a model through the stages of a file, on one process or on many.
+"""Train a model on packed shards, through the stages of a file or in one pass, on one process or on many.
 
+    vlmkit train univa-vl-tiny --data shards/mine
     vlmkit train univa-vl-tiny --stages stages.yaml --data shards --run runs/mine
     torchrun --nproc-per-node 8 -m -- vlmkit train univa-vl --weights pretrained --stages stages.yaml --data shards --engine fsdp2
 
@@ -16,22 +17,32 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.commands import UsageError
 from vlmkit.commands.beginning import Beginning, beginning
 from vlmkit.commands.choice import MODEL, add_exchange_options, add_language_model_option, add_plugin_option, chosen
+from vlmkit.commands.terminal import say
 
 if TYPE_CHECKING:
+    from vlmkit.data.shards.gathered import Gathered
     from vlmkit.data.shards.places import Place
+    from vlmkit.training.stage import Stage
 
 ENGINES = ("single", "ddp", "fsdp2", "zero2", "zero3")
 
 
 def configure(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=f"{MODEL}; a directory brings its weights and tokenizer")
-    parser.add_argument("--stages", required=True, metavar="FILE", help="stages in YAML, or a Python file with STAGES")
+    parser.add_argument(
+        "--stages",
+        "--stage",
+        metavar="FILE",
+        help="stages in YAML, or a Python file with STAGES; one pass over --data without it, which is printed as such a file",
+    )
     parser.add_argument(
         "--data",
         required=True,
+        action="append",
         type=shards_at,
         metavar="DIR_OR_ADDRESS",
-        help="a folder of shards for each source that the stages name, in a directory or such as s3://bucket/folder",
+        help="a folder of shards for each source that the stages name, in a directory or such as s3://bucket/folder; or such a folder "
+        "itself; repeatable",
     )
     # torchrun takes --run for short of one of its own options where nothing keeps its words from ours.
     parser.add_argument(
@@ -100,6 +111,7 @@ def check_engine_options(arguments: Namespace) -> None:
 def run(arguments: Namespace) -> None:
     check_engine_options(arguments)
     _check_data(arguments)
+    from vlmkit.data.shards.gathered import Gathered
     from vlmkit.spec import SpecError
     from vlmkit.training.launched import place
     from vlmkit.training.run import RunDirectory
@@ -107,8 +119,9 @@ def run(arguments: Namespace) -> None:
 
     architecture = chosen(arguments)
     begun = beginning(arguments.model, architecture, arguments.weights)
+    arguments.data = Gathered(tuple(arguments.data))
     try:
-        stages = read_stages(arguments.stages)
+        stages = _one_pass(arguments.data, begun) if arguments.stages is None else read_stages(arguments.stages)
         for stage in stages:
             stage.resolved(place().world)
     except SpecError as error:
@@ -132,11 +145,24 @@ def run(arguments: Namespace) -> None:
         sys.exit(code)
 
 
+def _one_pass(data: Gathered, begun: Beginning) -> tuple[Stage, ...]:
+    """The stage of a run without a file of stages, printed as one."""
+    from vlmkit.training.launched import place
+    from vlmkit.training.one_pass import one_pass
+    from vlmkit.training.stage_files import stages_to_yaml
+
+    stages = (one_pass(data.sources(), fresh=begun.weights is None),)
+    if place().rank == 0:
+        say(f"without --stages, one pass:\n\n{stages_to_yaml(stages)}")
+    return stages
+
+
 def _check_data(arguments: Namespace) -> None:
     # Of an address only what lies under it is known: the mixture says which source is not there.
-    for name in ("data", "evaluate"):
-        if isinstance(directory := getattr(arguments, name), Path) and not directory.is_dir():
-            raise UsageError(f"--{name} {directory} is no directory; 'vlmkit data pack' writes shards")
+    for name, places in (("data", arguments.data), ("evaluate", [arguments.evaluate])):
+        for directory in places:
+            if isinstance(directory, Path) and not directory.is_dir():
+                raise UsageError(f"--{name} {directory} is no directory; 'vlmkit data pack' writes shards")
     if arguments.evaluate is not None and arguments.hold_out:
         raise UsageError(f"--evaluate {arguments.evaluate} and --hold-out {arguments.hold_out} both say what is held out; leave one out")
     if arguments.evaluate_every and arguments.evaluate is None and not arguments.hold_out:

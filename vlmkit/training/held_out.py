@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.data.mixture import DataSource, Mixture
 from vlmkit.data.sample import DataError, Sample
 from vlmkit.data.shards import Shards
+from vlmkit.data.shards.gathered import Gathered
 from vlmkit.data.shards.places import Place
 from vlmkit.evaluation.tasks import Task, evaluate, task_from_samples
 from vlmkit.layout.laid_out import IGNORE
@@ -116,7 +117,7 @@ def held_out(stage: Stage, processor: VLMProcessor, directory: Place) -> HeldOut
     return HeldOut(stage, processor, {name: some(Shards(folder)) for name, folder in found.items()})
 
 
-def kept_back(stage: Stage, processor: VLMProcessor, data: Place, count: int) -> HeldOut:
+def kept_back(stage: Stage, processor: VLMProcessor, data: Place | Gathered, count: int) -> HeldOut:
     """So many samples of each source, which `vlmkit.training.sources.mixture` leaves out."""
     return HeldOut(stage, processor, {source.name: Chosen(Shards(data / source.name), count) for source in stage.data})
 

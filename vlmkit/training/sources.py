@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vlmkit.data.mixture import DataSource, Mixture
 from vlmkit.data.mixture.samples import Samples
 from vlmkit.data.shards import Shards
+from vlmkit.data.shards.gathered import Gathered
 from vlmkit.data.shards.places import Place, place
 from vlmkit.training.held_out import Chosen
 from vlmkit.training.stage import Stage
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
     from vlmkit.processor import VLMProcessor
 
 
-def mixture(stage: Stage, processor: VLMProcessor, data: Place | str, *, seed: int, hold_out: int = 0) -> Mixture:
+def mixture(stage: Stage, processor: VLMProcessor, data: Place | Gathered | str, *, seed: int, hold_out: int = 0) -> Mixture:
     """The stage's sources mixed by their weights, in rows as the stage wants them. data: a directory, or an address such as
-    s3://bucket/folder. seed: of the run; each stage has an order of its own. hold_out: samples of each source that are left out, for
-    `vlmkit.training.held_out`. Raises DataError where a source has no shards in `data`."""
+    s3://bucket/folder, or several. seed: of the run; each stage has an order of its own. hold_out: samples of each source that are left
+    out, for `vlmkit.training.held_out`. Raises DataError where a source has no shards in `data`."""
+    where = place(data) if isinstance(data, str) else data
 
     def samples(name: str) -> Samples:
-        found = Shards(place(data) / name)
+        found = Shards(where / name)
         return Chosen(found, hold_out, rest=True) if hold_out else found
 
     sources = [DataSource(source.name, samples(source.name), source.weight) for source in stage.data]
