@@ -132,14 +132,13 @@ def test_prompts_before_the_prompt_are_refused(name: str) -> None:
         adapted(**batch)
 
 
-def test_peft_loads_a_model_and_its_adapters_by_one_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("auto_class", "task"), [(peft.AutoPeftModel, None), (peft.AutoPeftModelForCausalLM, "CAUSAL_LM")])
+def test_peft_loads_a_model_and_its_adapters_by_one_name(auto_class: Any, task: str | None, tmp_path: Path) -> None:
     made, processor = named("llava-1.5-tiny")
     made.save_pretrained(tmp_path / "base")
-    base = VLM.from_pretrained(tmp_path / "base")
-    lora = peft.LoraConfig(**EVERYWHERE, init_lora_weights=False, task_type="CAUSAL_LM")
-    adapted = peft.get_peft_model(base, lora).eval()
+    lora = peft.LoraConfig(**EVERYWHERE, init_lora_weights=False, task_type=task)
+    adapted = peft.get_peft_model(VLM.from_pretrained(tmp_path / "base"), lora).eval()
     adapted.save_pretrained(tmp_path / "adapters")
     batch = processor(CONVERSATIONS)
-    for auto_class in (peft.AutoPeftModel, peft.AutoPeftModelForCausalLM):
-        with torch.no_grad():
-            assert apart(auto_class.from_pretrained(tmp_path / "adapters")(**batch).logits, adapted(**batch).logits) < 1e-5
+    with torch.no_grad():
+        assert apart(auto_class.from_pretrained(tmp_path / "adapters")(**batch).logits, adapted(**batch).logits) < 1e-5
