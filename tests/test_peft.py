@@ -132,8 +132,9 @@ def test_prompts_before_the_prompt_are_refused(name: str) -> None:
         adapted(**batch)
 
 
-@pytest.mark.parametrize(("auto_class", "task"), [(peft.AutoPeftModel, None), (peft.AutoPeftModelForCausalLM, "CAUSAL_LM")])
-def test_peft_loads_a_model_and_its_adapters_by_one_name(auto_class: Any, task: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", [None, "CAUSAL_LM"])
+def test_peft_loads_a_model_and_its_adapters_by_one_name(task: str | None, tmp_path: Path) -> None:
+    """Without a task PEFT asks whether it may import the model's own module."""
     made, processor = named("llava-1.5-tiny")
     made.save_pretrained(tmp_path / "base")
     lora = peft.LoraConfig(**EVERYWHERE, init_lora_weights=False, task_type=task)
@@ -141,4 +142,8 @@ def test_peft_loads_a_model_and_its_adapters_by_one_name(auto_class: Any, task: 
     adapted.save_pretrained(tmp_path / "adapters")
     batch = processor(CONVERSATIONS)
     with torch.no_grad():
-        assert apart(auto_class.from_pretrained(tmp_path / "adapters")(**batch).logits, adapted(**batch).logits) < 1e-5
+        if task is None:
+            again = peft.AutoPeftModel.from_pretrained(tmp_path / "adapters", import_allowlist=["vlmkit.model"])
+        else:
+            again = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapters")
+        assert apart(again(**batch).logits, adapted(**batch).logits) < 1e-5
