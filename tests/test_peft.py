@@ -86,7 +86,7 @@ def test_every_method_starts_as_the_model_learns_and_is_merged(name: str, method
 def test_adapters_are_saved_loaded_combined_and_taken_off(name: str, tmp_path: Path) -> None:
     made, processor = named(name)
     batch = processor(CONVERSATIONS)
-    some = {"r": 2, "target_modules": r".*language_model\..*(q_proj|v_proj|query_key_value|c_attn)"}
+    some = {"r": 2, "target_modules": r".*language_model\..*(q_proj|v_proj|query_key_value|c_attn|self_attn.dense)"}
     base = copy.deepcopy(made)
     adapted = peft.get_peft_model(base, peft.LoraConfig(**some, modules_to_save=["connector"]))
     trained(adapted, base, batch, 1)
