@@ -153,29 +153,25 @@ def bytes_tokenizer(more: Iterable[str] = (), **roles: Any) -> PreTrainedTokeniz
     )
 
 
-def load_tokenizer(
-    name: str, required: Iterable[str] = (), *, revision: str | None = None, model_type: str | None = None
-) -> PreTrainedTokenizerBase:
-    """ "bytes" (with the special tokens that are required), a directory or a hub name, there of a revision -> tokenizer. model_type: of the
-    language model, where config.json states a type that transformers does not have, or has of another model. Raises SpecError with the
-    way out where it cannot be had."""
+def load_tokenizer(name: str, required: Iterable[str] = (), *, revision: str | None = None, **options: Any) -> PreTrainedTokenizerBase:
+    """ "bytes" (with the special tokens that are required), a directory or a hub name, there of a revision -> tokenizer. options: as
+    AutoTokenizer takes them. Raises SpecError with the way out where it cannot be had."""
     if name == "bytes":
         return bytes_tokenizer(required)
-    from transformers import CONFIG_MAPPING, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    at: dict[str, Any] = {} if revision is None else {"revision": revision}
-    of = {} if model_type is None else {"config": CONFIG_MAPPING[model_type]()}
+    at = {} if revision is None else {"revision": revision}
     if os.path.isdir(name):
         look_at_texts(Path(name))
     try:
         refuse_unreachable(name, "tokenizer_config.json", revision)
         if (ranked := _of_ranks(name, at)) is not None:
             return ranked
-        found = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **at, **of)
+        found = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **at, **options)
         if getattr(found, "is_fast", False):
             return found
         # Where mistral-common is installed, transformers prefers it over tokenizer.json.
-        return AutoTokenizer.from_pretrained(name, mistral_format=False, trust_remote_code=False, **at, **of)
+        return AutoTokenizer.from_pretrained(name, mistral_format=False, trust_remote_code=False, **at, **options)
     except Exception as error:  # of whichever library reads it; tokenizers has none of its own but Exception
         if _is_of_sentencepiece(name) and importlib.util.find_spec("sentencepiece") is None:
             raise SpecError(

@@ -19,6 +19,7 @@ from families.system import user
 from safetensors.torch import load_file, save_file
 
 import vlmkit
+from tests.memory import peak_memory
 from tests.tiny import apart
 from vlmkit.checkpoints import export, model_type_of
 from vlmkit.checkpoints.llava_original_tower import encoder_of, tower_at, tower_of, tower_weights
@@ -181,6 +182,21 @@ def test_directories_that_are_not_whole_are_refused(tmp_path: Path) -> None:
         vlmkit.load(place)
 
 
+@pytest.mark.parametrize("field", ["hidden_size", "intermediate_size", "image_size", "num_attention_heads", "projection_dim"])
+def test_a_tower_that_is_said_larger_than_its_files_costs_little(tmp_path: Path, field: str) -> None:
+    place = write(tmp_path, "llava")
+    said = json.loads((place / VIT / "config.json").read_text())
+    (place / VIT / "config.json").write_text(json.dumps(said | {field: 4 * 10**7}))
+    with peak_memory() as grown:
+        if field == "projection_dim":  # of words, of which nothing is read
+            vlmkit.load(place)
+        else:
+            with pytest.raises(SpecError, match=str(place)) as error:
+                vlmkit.load(place)
+            assert "\n" not in str(error.value)
+    assert grown() < 300 << 20
+
+
 def test_older_files_of_torch_are_read_and_what_was_kept_beside_weights_is_left_out(
     llava_directory: Callable[[str], Path], llava_loaded: Callable[[str], Loaded], tmp_path: Path
 ) -> None:
@@ -277,6 +293,21 @@ def test_a_tokenizer_of_sentencepiece_says_what_reads_it(tmp_path: Path, monkeyp
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if name == "sentencepiece" else find(name, *more))
     with pytest.raises(SpecError, match=r"is a sentencepiece model alone \(tokenizer\.model\).*pip install 'vlmkit\[sentencepiece\]'"):
         vlmkit.load(place)
+
+
+@pytest.mark.parametrize(
+    ("legacy", "behind"), [({}, ["▁", "U", "S"]), ({"legacy": True}, ["▁", "U", "S"]), ({"legacy": False}, ["U", "S"])]
+)
+def test_a_tokenizer_that_does_not_say_whether_it_is_legacy_is(tmp_path: Path, legacy: dict[str, bool], behind: list[str]) -> None:
+    """As with transformers 4, by whose slow class of tokenizer.model upstream reads it; compared with that by hand, for each of these."""
+    place = write(tmp_path, "llava")
+    (place / "tokenizer.model").touch()
+    said = json.loads((place / "tokenizer_config.json").read_text())
+    (place / "tokenizer_config.json").write_text(json.dumps({name: value for name, value in said.items() if name != "legacy"} | legacy))
+    _, processor = vlmkit.load(place)
+    tokens = processor.tokenizer.convert_ids_to_tokens(processor([asked(2)])["input_ids"][0].tolist())
+    found = tokens.index("</s>") + 1
+    assert tokens[found : found + len(behind)] == behind
 
 
 def test_no_words_of_a_user_stand_where_an_image_does(llava_loaded: Callable[[str], Loaded]) -> None:

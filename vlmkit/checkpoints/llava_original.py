@@ -35,7 +35,7 @@ from vlmkit.checkpoints.family import made_of
 from vlmkit.checkpoints.llava_original_files import Files
 from vlmkit.checkpoints.llava_original_images import merge_type, policy_fields, policy_of
 from vlmkit.checkpoints.llava_original_prompt import layout_of
-from vlmkit.checkpoints.llava_original_text import MODEL_TYPES, language_model_of, text_fields
+from vlmkit.checkpoints.llava_original_text import language_model_of, text_fields, tokenizer_of
 from vlmkit.checkpoints.llava_original_tower import Tower, encoder_of, tower_at, tower_of, tower_weights, write_tower
 from vlmkit.checkpoints.llava_original_weights import has_tower, to_ours, to_theirs
 from vlmkit.checkpoints.published import read_json, read_weights, refuse_unknown, write_json, write_weights
@@ -45,7 +45,6 @@ from vlmkit.connectors.mlp import Mlp
 from vlmkit.fusion.splice import Splice
 from vlmkit.layout.bracketed import Bracketed
 from vlmkit.spec import SpecError
-from vlmkit.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from vlmkit.model import VLM
@@ -104,7 +103,7 @@ class LlavaOriginal:
     def _read(self, directory: str) -> tuple[Architecture, Any]:
         config = read_json(directory, "config.json")
         _refuse_other_fields(config)
-        tokenizer = load_tokenizer(directory, model_type=MODEL_TYPES[config["model_type"]])
+        tokenizer = tokenizer_of(directory, config)
         return architecture_of(config, tower_at(directory, config["mm_vision_tower"]), tokenizer).validate(), tokenizer
 
     def config(self, architecture: Architecture, processor: VLMProcessor) -> dict[str, Any]:

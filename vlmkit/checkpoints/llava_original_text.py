@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmkit.checkpoints.published import read_json
 from vlmkit.language_model import LanguageModel
 from vlmkit.spec import SpecError
+from vlmkit.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 MODEL_TYPES = {"llava": "llama", "llava_llama": "llama", "llava_mistral": "mistral"}
 """`model_type` of the whole -> that of its language model."""
@@ -47,6 +50,17 @@ def language_model_of(config: dict[str, Any], about_images: Collection[str]) -> 
     except (TypeError, ValueError, KeyError) as error:
         raise SpecError(f"config.json: {' '.join(str(error).split())}") from None
     return LanguageModel.from_config(made)
+
+
+def tokenizer_of(directory: str, config: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """The language model's tokenizer, whatever the whole is called. One that does not say whether it is `legacy` is: so it was with
+    transformers 4, which upstream runs under, and is no longer."""
+    from transformers import CONFIG_MAPPING
+
+    place = Path(directory, "tokenizer_config.json")
+    said = read_json(directory, place.name) if place.exists() else {}
+    options: dict[str, Any] = {"legacy": True} if said.get("legacy") is None and Path(directory, "tokenizer.model").exists() else {}
+    return load_tokenizer(directory, config=CONFIG_MAPPING[MODEL_TYPES[config["model_type"]]](), **options)
 
 
 def text_fields(text: PretrainedConfig) -> dict[str, Any]:

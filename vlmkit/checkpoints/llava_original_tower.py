@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vlmkit.architecture import Architecture
@@ -115,7 +116,8 @@ def encoder_of(config: dict[str, Any], tower: Tower) -> Encoder:
 
 def tower_weights(directory: str, encoder: Encoder) -> dict[str, Tensor]:
     """The tower's weights under vlmkit's names, from where it was found. Raises SpecError where they cannot be had."""
-    tower = encoder.build()
+    with torch.device("meta"):  # files may hold less than config.json says
+        tower = encoder.build()
     place = encoder.checkpoint  # type: ignore[attr-defined]
     try:
         with reading(place) if os.path.isdir(place) else nullcontext():
