@@ -44,10 +44,12 @@ def checkpoint_directory(
 
 
 def _within(place: Path) -> Path:
-    """The directory itself or its `checkpoint`, whichever holds a config.json."""
+    """The directory itself or its `checkpoint`, whichever holds a config.json or, without one, GGUF files."""
     for candidate in (place, place / "checkpoint"):
         if (candidate / "config.json").is_file():
             return candidate
+    if next(place.glob("*.gguf"), None) is not None:
+        return place
     if not place.is_dir():
         raise CheckpointError(_not_here(place))
     if (place / "run.json").is_file():
@@ -55,7 +57,9 @@ def _within(place: Path) -> Path:
             f"{str(place)!r}: this run has not finished, so it has no checkpoint yet; the training command goes on from where it stopped, "
             f"and `vlmkit consolidate {place} DIR` writes what it has reached as a checkpoint"
         )
-    raise CheckpointError(f"no checkpoint in {str(place)!r}: neither config.json nor checkpoint/config.json is there")
+    raise CheckpointError(
+        f"no checkpoint in {str(place)!r}: neither config.json nor checkpoint/config.json nor a pair of GGUF files is there"
+    )
 
 
 def _not_here(place: Path) -> str:
@@ -85,7 +89,8 @@ def _of_hub(name: str, revision: str | None, subfolder: str | None, token: str |
         ) from None
     if not Path(kept, prefix, "config.json").is_file():
         raise CheckpointError(
-            f"{name!r} of the hub holds no {prefix}config.json; name the folder of the checkpoint with subfolder=, such as 'checkpoint'"
+            f"{name!r} of the hub holds no {prefix}config.json; name the folder of the checkpoint with subfolder=, such as 'checkpoint'; "
+            "GGUF files are read from a directory, to which `hf download` brings a pair of them"
         )
     return Path(kept, prefix)
 

@@ -51,8 +51,8 @@ def look_at(directory: str | os.PathLike[str]) -> None:
     """Raise DamagedCheckpointError with file and reason for a directory whose files cannot be what a checkpoint's are."""
     place = Path(directory)
     look_at_texts(place)
-    for path in (*place.glob("*.safetensors"), *place.glob("*.bin")):
-        _size(path)
+    for path in (*place.glob("*.safetensors"), *place.glob("*.bin"), *place.glob("*.gguf")):
+        regular_file(path)
         if path.suffix == ".safetensors":
             with path.open("rb") as file:
                 length = int.from_bytes(file.read(8), "little")
@@ -82,14 +82,14 @@ def look_at_texts(place: Path) -> None:
             _refuse_large(path, said)
     for name in TEXTS:
         if os.path.lexists(place / name):
-            _size(place / name, LARGEST_TOKENIZER)
+            regular_file(place / name, LARGEST_TOKENIZER)
             if not name.endswith(".model"):
                 _refuse_bytes(place / name)
 
 
 def read_object(path: Path, most: int = LARGEST_JSON) -> dict[str, Any]:
     """A JSON object of at most so many bytes. Raises DamagedCheckpointError."""
-    _size(path, most)
+    regular_file(path, most)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -147,7 +147,7 @@ def blamed(directory: Path) -> tuple[Path, str] | None:
     return None
 
 
-def _size(path: Path, most: int | None = None) -> int:
+def regular_file(path: Path, most: int | None = None) -> int:
     """Raise DamagedCheckpointError for what is no file (a pipe or a device would be read without end), and for a larger one."""
     try:
         found = path.stat()
@@ -178,7 +178,7 @@ def _refuse_elsewhere(path: Path, index: dict[str, Any]) -> None:
             raise DamagedCheckpointError(f"{path} names {_short(file)}; the files of an index lie beside it and have plain names")
         if not os.path.lexists(path.parent / file):
             raise DamagedCheckpointError(f"{path} lists {file}, which is not there; copy it too")
-        _size(path.parent / file)
+        regular_file(path.parent / file)
 
 
 def _refuse_large(path: Path, config: dict[str, Any]) -> None:

@@ -54,6 +54,18 @@ def write_whole(path: Path, data: bytes | str) -> None:
 
 
 @contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to, whose file takes the place of `path` when it has reached the disk, and is gone where something fails before.
+    Raises OSError with the path."""
+    try:
+        with writing(path):
+            yield partial(path)
+            commit(partial(path), path)
+    finally:
+        partial(path).unlink(missing_ok=True)
+
+
+@contextmanager
 def replace_directory(path: Path) -> Iterator[Path]:
     """An empty directory to write to, which takes the place of `path` when everything in it has reached the disk, and is gone where
     something fails before. Raises OSError with the path of what the disk does not take."""

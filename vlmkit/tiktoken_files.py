@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from vlmkit.spec import SpecError
 
 if TYPE_CHECKING:
+    import tokenizers
     from transformers import PreTrainedTokenizerBase
 
 
@@ -39,7 +40,7 @@ class Tiktoken:
 
     def read(self, directory: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
         """The tokenizer of a directory. Raises SpecError for a file that holds no ranks."""
-        from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+        from tokenizers import AddedToken
         from transformers import PreTrainedTokenizerFast
 
         ranks = read_ranks(Path(directory) / self.file)
@@ -47,15 +48,7 @@ class Tiktoken:
         spelled = {"".join(letters[byte] for byte in word): rank for word, rank in ranks.items()}
         pairs = [(left, right) for word in spelled for left, right in _cuts(word) if left in spelled and right in spelled]
         merges = sorted(pairs, key=lambda pair: (spelled[pair[0] + pair[1]], spelled[pair[0]], spelled[pair[1]]))
-        made = Tokenizer(models.BPE(vocab=spelled, merges=merges, ignore_merges=True))
-        made.normalizer = normalizers.NFC()
-        made.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(self.pattern), behavior="isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
-        made.decoder = decoders.ByteLevel()
+        made = byte_level(spelled, merges, self.pattern, ignore_merges=True)
         made.add_tokens([AddedToken(token, special=token not in self.words, normalized=False) for token in self.added])
         return PreTrainedTokenizerFast(
             tokenizer_object=made,
@@ -88,6 +81,30 @@ class Tiktoken:
         words = sorted(vocabulary, key=vocabulary.__getitem__)
         rows = (base64.b64encode(bytes(bytes_of[letter] for letter in word)).decode("ascii") for word in words)
         return "".join(f"{row} {rank}\n" for rank, row in enumerate(rows))
+
+
+def byte_level(
+    vocabulary: dict[str, int], merges: list[tuple[str, str]], pattern: str, *, ignore_merges: bool = False
+) -> tokenizers.Tokenizer:
+    """A tokenizer over letters of bytes: a text is cut into pieces that match the pattern, and within them pairs are merged. ignore_merges:
+    a piece that is a word of the vocabulary is that word, whatever merges make of it. Raises SpecError for merges of other words."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    known = vocabulary.keys()
+    if strange := next((pair for pair in merges if not {*pair, "".join(pair)} <= known), None):
+        raise SpecError(
+            f"the tokenizer merges {strange[0]!r} and {strange[1]!r}, but it has not all of the words {(*strange, ''.join(strange))}"
+        )
+    made = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=ignore_merges))
+    made.normalizer = normalizers.NFC()
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    made.decoder = decoders.ByteLevel()
+    return made
 
 
 def read_ranks(path: Path) -> dict[bytes, int]:

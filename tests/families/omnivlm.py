@@ -1,4 +1,5 @@
-"""OmniVLM by parts: SiglipVisionModel, nine tokens folded into one and two linear layers, Qwen2ForCausalLM, the runner's prompt."""
+"""OmniVLM by parts: SiglipVisionModel, nine tokens folded into one and two linear layers, Qwen2ForCausalLM, the runner's prompt. Its runner
+and its files are test_omnivlm.py's."""
 
 from __future__ import annotations
 
@@ -21,9 +22,10 @@ ROW = System(
     counts={"omnivlm-968m": Parameters(412_987_248, 46_142_336, 0, 494_032_768)},
     tiny="omnivlm-tiny",
     reference=no_whole,
-    compared_with="by parts: SiglipVisionModel, the projector's equations and Qwen2ForCausalLM put together by hand, pixels with "
-    "SiglipImageProcessor's at 384 of which 378 are seen, ids with the prompt of the published runner; checkpoints have nothing to be "
-    "compared with. The published 968,400,704 parameters have SigLIP's pooling head, which nobody reads",
+    compared_with="arrays that NexaAI/llama.cpp's own omni-vlm gave of pairs of GGUF files, with float32 where it would look GELU up in "
+    "float16 (tests/golden/omnivlm), and by parts: SiglipVisionModel, the projector's equations and Qwen2ForCausalLM put together by "
+    "hand; pixels with SiglipImageProcessor's at 384 of which 378 are seen, ids with the runner's; checkpoints with the pair that its "
+    "scripts wrote, tensor by tensor and field by field. The published 968,400,704 parameters have SigLIP's pooling head, which nobody reads",
 )
 
 

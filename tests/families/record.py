@@ -21,7 +21,7 @@ SEEN: dict[str, dict[str, Any]] = {}
 
 
 def record(system: System, **columns: Any) -> None:
-    """Cells of a system's row. A cell exists only because its test ran to the end."""
+    """Cells of a system's row. A cell exists only because its test ran to the end; a difference is the largest of several tests'."""
     row = SEEN.setdefault(
         system.title,
         {
@@ -31,13 +31,17 @@ def record(system: System, **columns: Any) -> None:
             "versions": {package: version(package) for package in ("torch", "transformers")},
         },
     )
-    row |= {name: float(f"{value:.1e}") if isinstance(value, float) else value for name, value in columns.items()}
+    _put(row, {name: float(f"{value:.1e}") if isinstance(value, float) else value for name, value in columns.items()})
 
 
 def merge(seen: Mapping[str, Mapping[str, Any]]) -> None:
     """Cells that another process saw."""
     for title, cells in seen.items():
-        SEEN.setdefault(title, {}).update(cells)
+        _put(SEEN.setdefault(title, {}), cells)
+
+
+def _put(row: dict[str, Any], cells: Mapping[str, Any]) -> None:
+    row |= {name: max(value, row.get(name, value)) if isinstance(value, float) else value for name, value in cells.items()}
 
 
 def write(titles: list[str], file: Path = FILE) -> None:

@@ -55,6 +55,9 @@ ASKED_FOR = {
 """Such files that write a directory which transformers does not load, with or without code beside the weights -> what is said where one
 could be written."""
 
+IN_GGUF = {"omnivlm": "omnivlm"}
+"""The same of models that are published as GGUF files, without a config.json."""
+
 MODELS = {"llava": ("llava", "aimv2", "maya", "pixtral"), "llava_original": ("llava_v1", "yi_vl", "llm2clip")}
 """Such a file -> those of the zoo with named models of its class, where it is not the one of the same name alone."""
 
@@ -65,7 +68,7 @@ class UnknownFamilyError(SpecError, LookupError):
 
 def family_of(model_type: str, directory: str = "") -> Published:
     """The family of a published model type, which that directory holds. Raises UnknownFamilyError with those that are known."""
-    known = FAMILIES | WITH_CODE
+    known = FAMILIES | WITH_CODE | IN_GGUF
     if model_type not in known:
         where = f"{directory}: " if directory else ""
         raise UnknownFamilyError(
@@ -75,7 +78,10 @@ def family_of(model_type: str, directory: str = "") -> Published:
 
 
 def model_type_of(directory: str) -> str:
-    """The `model_type` that a directory's config.json states; of two classes of one type, that of the one it is of (EARLIER)."""
+    """The `model_type` that a directory's config.json states; of two classes of one type, that of the one it is of (EARLIER). That of a
+    pair of GGUF files where there is none."""
+    if not os.path.exists(os.path.join(directory, "config.json")):
+        return next(iter(IN_GGUF))
     with open(os.path.join(directory, "config.json"), encoding="utf-8") as file:
         found = json.load(file)
     found = found if isinstance(found, dict) else {}
@@ -98,7 +104,7 @@ def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str
             f"no published model class can express {spec.name}: its language model has experts in the place of FFNs "
             f"({spec.language_model.experts}); save_pretrained keeps them, and vlmkit.load reads them"
         )
-    for name in dict.fromkeys((FAMILIES | WITH_CODE).values()) if family is None else (family,):
+    for name in dict.fromkeys((FAMILIES | WITH_CODE | IN_GGUF).values()) if family is None else (family,):
         known = _family(name)
         try:
             config = known.config(spec, processor)

@@ -137,7 +137,7 @@ def _model(directory: Path, arguments: Namespace, processes: Processes) -> tuple
 
 def _fingerprint(directory: Path) -> list[list[Any]]:
     """Of the weights: names, sizes and when they were written."""
-    files = sorted([*directory.glob("*.safetensors"), directory / "config.json"])
+    files = sorted(file for pattern in ("*.safetensors", "*.gguf", "config.json") for file in directory.glob(pattern))
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 

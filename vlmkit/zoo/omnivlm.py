@@ -3,8 +3,9 @@
 968,400,704 parameters are published, 81 visual tokens an image. 15,238,352 of them are SigLIP's pooling head, which nobody reads and
 vlmkit does not build: it has 953,162,352. Numbers and turns as the published runner (NexaAI/llama.cpp, examples/omni-vlm,
 `vlm-81-instruct`) has them; there is no published code in PyTorch. The MLP's width, 4096, follows from the count of parameters. The runner
-writes the image before the question and begins the answer right behind the user's <|im_end|>, without a line for the assistant. From
-memory: the bicubic filter, and the numbers of Qwen2.5-0.5B's config.json that no count shows.
+writes the image before the question and begins the answer right behind the user's <|im_end|>, without a line for the assistant. Its bicubic
+filter leaves out pixels where an image shrinks, and says of itself that PIL's is meant, which is what vlmkit has. From memory: the numbers
+of Qwen2.5-0.5B's config.json that no count shows. Weights are published as pairs of GGUF files (vlmkit/checkpoints/omnivlm.py).
 """
 
 from __future__ import annotations
@@ -59,9 +60,9 @@ OMNIVLM = Architecture(
 
 OMNIVLM_TINY = OMNIVLM.replace(
     name="omnivlm-tiny",
-    policy=Squash(size=56),
-    encoder=Siglip(width=32, layers=2, heads=4, mlp=64, image_size=56),
-    connector=SequenceFold(fold=2, hidden=48),
+    policy=Squash(size=38, view=36),
+    encoder=Siglip(width=32, layers=2, heads=4, mlp=64, patch=4, image_size=38),
+    connector=SequenceFold(fold=9, hidden=48),
     language_model=LanguageModel(
         model_type="qwen2",
         tokenizer="bytes",
