@@ -31,7 +31,7 @@ from pieces import (
 )
 
 from vlmkit.architecture import Architecture
-from vlmkit.checkpoints import FAMILIES, MODELS, WITH_CODE
+from vlmkit.checkpoints import FAMILIES, IN_GGUF, MODELS, WITH_CODE
 
 FOLDER = ROOT / "docs" / "systems"
 SEEN = ROOT / "docs" / "systems.json"
@@ -220,7 +220,7 @@ def comparison(models: list[Architecture]) -> Iterator[str]:
 
 def loading(family: str) -> Iterator[str]:
     """Which class reads and writes the family's checkpoints: one of transformers, with what its file says beyond its first paragraph, or
-    one that lies as code elsewhere, with all that its file says."""
+    one that lies as code elsewhere or reads GGUF files, with all that its file says."""
     for file in dict.fromkeys(FAMILIES.values()):
         if family in MODELS.get(file, (file,)):
             module = importlib.import_module(f"vlmkit.checkpoints.{file}")
@@ -228,7 +228,7 @@ def loading(family: str) -> Iterator[str]:
             yield "## Load and export"
             yield f"`vlmkit.load` reads directories of `{name}`, and `vlmkit export` writes them."
             yield from map(prose, paragraphs(inspect.getdoc(module))[1:])
-    for file in dict.fromkeys(WITH_CODE.values()):
+    for file in dict.fromkeys((WITH_CODE | IN_GGUF).values()):
         if family in MODELS.get(file, (file,)):
             yield "## Load and export"
             yield "`vlmkit.load` reads published directories, and `vlmkit export` writes them; transformers has no class of theirs."

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForCon
 
 import vlmkit
 from tests.photos import picture
-from vlmkit.checkpoints import FAMILIES, WITH_CODE, export
+from vlmkit.checkpoints import FAMILIES, IN_GGUF, WITH_CODE, export
 from vlmkit.cli import main
 from vlmkit.commands.export import whole_directory
 from vlmkit.connectors.mlp import Mlp
@@ -102,7 +102,7 @@ def test_an_architecture_without_a_class_is_refused_with_every_reason(
     first, *others = said.err.splitlines()[1:]
     assert first == "LlavaForConditionalGeneration has a plain 2-layer mlp, but the connector is 'conv_patch_merger'"
     assert "FuyuForCausalLM has raw patches" in said.err, "the nearest class comes first, and then the others"
-    assert len({line.partition(" ")[0] for line in (first, *others)}) == len(others) + 1 == len({*FAMILIES.values(), *WITH_CODE.values()})
+    assert len({line.partition(" ")[0] for line in (first, *others)}) == len(others) + 1 == len({*(FAMILIES | WITH_CODE | IN_GGUF).values()})
     assert max(map(len, said.err.splitlines())) < 200
     assert not said.out
     assert not list(here.iterdir())

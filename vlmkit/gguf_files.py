@@ -16,7 +16,7 @@ import mmap
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,9 +24,6 @@ from torch import Tensor
 from vlmkit.checkpoint_files import LARGEST_TOKENIZER, DamagedCheckpointError, regular_file
 from vlmkit.files import whole_file
 from vlmkit.spec import SpecError
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 MOST_FIELDS = 10_000
 MOST_TENSORS = 50_000
@@ -210,7 +207,7 @@ def shortest(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def gguf() -> ModuleType:
+def gguf() -> Any:
     """The package. Raises ImportError with the way to it."""
     try:
         import gguf as package

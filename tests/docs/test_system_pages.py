@@ -15,11 +15,11 @@ from families.system import System
 
 import vlmkit
 from vlmkit import zoo
-from vlmkit.checkpoints import FAMILIES, MODELS, WITH_CODE
+from vlmkit.checkpoints import FAMILIES, IN_GGUF, MODELS, WITH_CODE
 
 ROWS: dict[str, dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
 FOLDER = pages.ROOT / "docs" / "systems"
-MODELS_OF = {file: MODELS.get(file, (file,)) for file in (FAMILIES | WITH_CODE).values()}
+MODELS_OF = {file: MODELS.get(file, (file,)) for file in (FAMILIES | WITH_CODE | IN_GGUF).values()}
 
 
 def published() -> list[str]:

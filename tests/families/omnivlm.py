@@ -25,7 +25,8 @@ ROW = System(
     compared_with="arrays that NexaAI/llama.cpp's own omni-vlm gave of pairs of GGUF files, with float32 where it would look GELU up in "
     "float16 (tests/golden/omnivlm), and by parts: SiglipVisionModel, the projector's equations and Qwen2ForCausalLM put together by "
     "hand; pixels with SiglipImageProcessor's at 384 of which 378 are seen, ids with the runner's; checkpoints with the pair that its "
-    "scripts wrote, tensor by tensor and field by field. The published 968,400,704 parameters have SigLIP's pooling head, which nobody reads",
+    "scripts wrote, tensor by tensor and field by field. The published 968,400,704 parameters have SigLIP's pooling head, which nobody "
+    "reads",
 )
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from vlmkit.model import VLM
     from vlmkit.processor import VLMProcessor
 
-NAME = "an OmniVLM pair of GGUF files"
+NAME = "OmniVLM's pair of GGUF files"
 PROJECTOR, LANGUAGE = "siglip", "qwen2"
 """`general.architecture` of either."""
 FOLDS = (1, 9)
@@ -125,7 +125,7 @@ class OmniVLM:
             kernel = value.ndim == 4 and model.dtype == torch.bfloat16
             held = words if ours.startswith("language_model.") else eyes
             held[theirs] = value.float() if value.ndim == 1 or kernel else value
-        for name, shape in head_shapes(spec.encoder.width, spec.encoder.mlp).items():  # type: ignore[attr-defined]
+        for name, shape in head_shapes(spec.encoder.width, spec.encoder.mlp).items():
             matrix = len(shape) == 2 and name.endswith(".weight")
             eyes[name] = torch.zeros(shape, dtype=model.dtype if matrix else torch.float32)
         Path(directory).mkdir(parents=True, exist_ok=True)
@@ -166,8 +166,8 @@ def pair_in(directory: str) -> tuple[GgufFile, GgufFile]:
 def described(projector: Header, language: Header) -> Architecture:
     """The parts that a pair is of. Raises SpecError for what vlmkit does not build."""
     shapes = projector.shapes | language.shapes
-    vision = {ours: whole(projector, theirs) for ours, theirs in VISION.items()}
-    colours = {ours: colour(projector, theirs) for ours, theirs in COLOURS.items()}
+    vision: dict[str, Any] = {ours: whole(projector, theirs) for ours, theirs in VISION.items()}
+    colours: dict[str, Any] = {ours: colour(projector, theirs) for ours, theirs in COLOURS.items()}
     settings = {ours: whole(language, theirs) for ours, theirs in WHOLE.items()} | {
         ours: real(language, name) for ours, name in REAL.items()
     }
