@@ -113,7 +113,7 @@ def test_everything_imported_is_asked_for(folder: str) -> None:
     """By the dependencies; where an import waits until it is needed, by an extra."""
     base = {distribution(requirement) for requirement in PROJECT["dependencies"]}
     extras = PROJECT["optional-dependencies"]
-    late = ("train", "qlora", "liger", "data", "eval", "lmms", "video", "serve", "flash", "heic")
+    late = ("train", "qlora", "liger", "data", "eval", "lmms", "video", "serve", "flash", "heic", "gguf")
     optional = {distribution(requirement) for extra in late for requirement in extras[extra]}
     homes = packages_distributions()
     # Files of a recipe import each other by their bare names.
