@@ -27,9 +27,7 @@ def architecture_of(directory: str) -> Architecture:
         place = checkpoint_directory(directory)
         look_at(place)
         if not (place / "config.json").exists():
-            from vlmkit.checkpoints import model_type_of
-
-            return _published(str(place), model_type_of(str(place)))
+            return _published(str(place))
         told = _object(place / "config.json")
         if told.get("model_type") != "vlmkit":
             return _published(str(place))
