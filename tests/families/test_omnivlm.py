@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 import torch
@@ -151,6 +150,8 @@ def embeddings_apart(model: VLM, processor: VLMProcessor) -> float:
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q5_1"])
 def test_blocks_of_few_bits_are_what_the_gguf_package_makes_of_them(kind: str, pair: Path) -> None:
+    import gguf
+
     file, quantised = GgufFile(PUBLISHED["language"]), gguf.GGMLQuantizationType[kind]
     writer = gguf.GGUFWriter(pair / PUBLISHED["language"].name, "qwen2")
     fields = gguf.GGUFReader(PUBLISHED["language"]).fields
