@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from transformers import Trainer, TrainingArguments, pipeline
 
@@ -13,6 +14,7 @@ import vlmkit
 from tests.batch.test_batch import TINY, named
 from tests.counted import TINY_MODELS
 from tests.tiny import CONVERSATIONS, draw, picture, shared, user
+from vlmkit.layout.laid_out import LayoutError
 
 QUESTIONS = ["what?", "and what is it that stands there?", "which?"]
 OPTIONS = {"max_new_tokens": 4, "do_sample": False}
@@ -39,6 +41,36 @@ def test_a_pipeline_answers_two_at_a_time_as_one_by_one(name: str) -> None:
 
 def test_so_many_models_answer() -> None:
     assert len(TINY) == TINY_MODELS
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_collator_of_templates_and_images_trains_it(name: str) -> None:
+    """As transformers' examples have it: the images stand beside the messages, which hold their places, and go in with the string."""
+    built, processor = vlmkit.build(name, seed=0), vlmkit.build_processor(name)
+    draw(built)
+    said = {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]}
+    placed = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}, said]
+    pictures = [Image.fromarray(picture(56, 84, number)) for number in range(2)]
+    texts = [processor.apply_chat_template(placed, tokenize=False) for _ in pictures]
+    batch = processor(text=texts, images=[[image] for image in pictures], return_tensors="pt", padding=True, trusted=True)
+    named_within = [
+        [{"role": "user", "content": [placed[0]["content"][0] | {"image": image}, placed[0]["content"][1]]}, said] for image in pictures
+    ]
+    assert texts == processor.apply_chat_template(named_within, tokenize=False)
+    labels = batch["input_ids"].clone()
+    assert built.config.image_token_id == processor.image_token_id
+    labels[(labels == processor.tokenizer.pad_token_id) | (labels == processor.image_token_id)] = -100
+    optimizer = torch.optim.AdamW(built.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(3):
+        loss = built.train()(**batch, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.1
+    with pytest.raises(LayoutError, match=r"got \{'type': 'image'\}"):
+        processor([placed])
 
 
 def test_the_loss_falls_under_trainer_and_continues_from_its_checkpoint(tmp_path: Path) -> None:

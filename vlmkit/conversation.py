@@ -37,6 +37,7 @@ class Film(NamedTuple):
 Medium = Picture | Film
 """What is numbered in the order in which it stands: images and videos in one sequence."""
 
+_UNNAMED: dict[Any, Medium] = {"image": Picture(None), "video": Film(None)}
 _ROLES = ("system", "user", "assistant")
 # What nearly all are stands first: asking an abstract class takes ten times as long.
 _OBJECT, _LIST = (dict, Mapping), (list, tuple, Sequence)
@@ -45,8 +46,11 @@ _IMAGE_KEYS = ("image", "path", "url")
 _VIDEO_KEYS = ("video", "path", "url")
 
 
-def read_conversation(conversation: Conversation) -> tuple[tuple[Turn, ...], list[Medium]]:
-    """Turns for a layout, and images and videos in the order in which they stand. Raises LayoutError naming message and item."""
+def read_conversation(conversation: Conversation, *, unnamed: bool = False) -> tuple[tuple[Turn, ...], list[Medium]]:
+    """Turns for a layout, and images and videos in the order in which they stand. Raises LayoutError naming message and item.
+
+    unnamed: {"type": "image"} and {"type": "video"} alone are places of media that are handed over apart, with None for a source.
+    """
     media: list[Medium] = []
     turns = []
     if isinstance(conversation, (str, bytes)) or not isinstance(conversation, _LIST):
@@ -59,7 +63,7 @@ def read_conversation(conversation: Conversation) -> tuple[tuple[Turn, ...], lis
         role, content = message["role"], message["content"]
         if role not in _ROLES:
             raise LayoutError(f"message {number}: role {role!r} is not one of {', '.join(_ROLES)}")
-        turns.append(Turn(role, (content,), True) if isinstance(content, str) else Turn(role, _parts(content, media, number)))
+        turns.append(Turn(role, (content,), True) if isinstance(content, str) else Turn(role, _parts(content, media, number, unnamed)))
     return tuple(turns), media
 
 
@@ -71,7 +75,7 @@ def pictures(media: Sequence[Medium]) -> list[Any]:
     return [medium.source for medium in media]
 
 
-def _parts(content: Any, media: list[Medium], message: int) -> tuple[str | int, ...]:
+def _parts(content: Any, media: list[Medium], message: int, unnamed: bool) -> tuple[str | int, ...]:
     """Texts of a message, and the numbers of its images and videos, which are added to `media`."""
     if isinstance(content, bytes) or not isinstance(content, _LIST):
         raise LayoutError(f"message {message}: content is a text or a list of items, got {_short(content)}")
@@ -85,6 +89,9 @@ def _parts(content: Any, media: list[Medium], message: int) -> tuple[str | int, 
         elif isinstance(item, _OBJECT) and item.get("type") == "video" and (video := _first(item, _VIDEO_KEYS)) is not None:
             parts.append(len(media))
             media.append(_film(video, item, f"message {message}, item {number}"))
+        elif unnamed and isinstance(item, _OBJECT) and item.get("type") in _UNNAMED:
+            parts.append(len(media))
+            media.append(_UNNAMED[item["type"]])
         else:
             raise LayoutError(
                 f"message {message}, item {number}: expected {{'type': 'text', 'text': ...}}, {{'type': 'image', 'image': ...}} or "

@@ -17,6 +17,14 @@ def supervised_columns(labels: Tensor) -> Tensor:
     return (labels[:, 1:] != IGNORE).any(dim=0).nonzero().squeeze(1)
 
 
+def spoken(labels: Tensor, vocabulary: int, unspoken: int) -> Tensor:
+    """Labels (B, S) without ids behind the vocabulary that are read and never said: they have no logit, so whoever copies ids as labels
+    means others. Ids behind these stay, for the loss to refuse."""
+    if not unspoken:
+        return labels
+    return labels.masked_fill((labels >= vocabulary) & (labels < vocabulary + unspoken), IGNORE)
+
+
 def next_token_loss(logits: Tensor, labels: Tensor, kept: int | Tensor, items: Tensor | int | None) -> Tensor:
     """Mean cross-entropy of the next token over supervised positions; over `items` where the caller counts them.
 

@@ -219,7 +219,8 @@ class VLMProcessor(Referred, Renders, ProcessorMixin):  # type: ignore[misc]
         portable form (vlmkit.batch.portable), which others may pad, cut and extend.
 
         Without `return_tensors` rows are lists of ids, as transformers has it. `tokenize=False`: the string, or a list of strings, in
-        which special tokens and images are spelled. `return_assistant_tokens_mask`: `assistant_masks` (B, S), 1 where an answer stands.
+        which special tokens and images are spelled; {"type": "image"} alone will do there. `return_assistant_tokens_mask`:
+        `assistant_masks` (B, S), 1 where an answer stands.
         Raises LayoutError where a text spells a special token and a string is asked for, and ValueError for a template or tools of the
         caller's.
         """
@@ -239,7 +240,7 @@ class VLMProcessor(Referred, Renders, ProcessorMixin):  # type: ignore[misc]
         return batch if return_tensors else listed(batch)
 
     def _spelled(self, conversation: Conversation, **how: bool) -> str:
-        turns, media = read_conversation(conversation)
+        turns, media = read_conversation(conversation, unnamed=True)
         return self.spec.layout.spell(turns, [isinstance(medium, Film) for medium in media], self.plain_tokenizer.specials, **how)
 
     def to_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from vlmkit.architecture import Architecture
 from vlmkit.attention import attends_by_sample
 from vlmkit.body import BodyOutput, without_head
 from vlmkit.cache_name import CACHE
 from vlmkit.causal_head import decoder_of
 from vlmkit.experts_module import routed
 from vlmkit.fusion.incoming import Incoming
-from vlmkit.losses import next_token_loss, router_loss
+from vlmkit.losses import next_token_loss, router_loss, spoken
 from vlmkit.outputs import output
 from vlmkit.packing import (
     Boundaries,
@@ -42,6 +43,7 @@ class VLMOutput(CausalLMOutputWithPast):  # type: ignore[misc]
 class Speaks(PreTrainedModel):  # type: ignore[misc]
     """Part of VLM: fusion and language model are called."""
 
+    spec: Architecture
     fusion: nn.Module
     language_model: PreTrainedModel
 
@@ -98,6 +100,7 @@ class Speaks(PreTrainedModel):  # type: ignore[misc]
             balance = None if mixtures is None else mixtures.loss
         losses = {}
         if labels is not None:
+            labels = spoken(labels, self.spec.language_model.vocabulary, self.spec.language_model.unspoken)
             losses["language_model"] = next_token_loss(
                 outputs.logits, labels, logits_to_keep if supervised is None else supervised, num_items_in_batch
             )
