@@ -392,6 +392,9 @@ def test_values_of_arrays():
         (None, "None is no picture, expected a path"),
         (3, "a int is no picture"),
         (["a.jpg"], "a list is no picture"),
+        ({"bytes": None, "path": None}, r"a dict is no picture, expected \{'bytes': ..., 'path': ...\} as a table holds it"),
+        ({"path": "no/such.png", "bytes": None}, "'no/such.png' does not exist"),
+        ({"bytes": {"bytes": b""}}, "a dict is no picture"),
         (b"", "bytes of length 0 is empty"),
         (b"hello, this is text", "bytes of length 19 cannot be read"),
         (b"\xff\xd8\xff", "bytes of length 3 cannot be read"),
@@ -441,6 +444,18 @@ def test_a_local_file_may_be_spelled_as_a_url(tmp_path, monkeypatch, name):
     for spelled in ((tmp_path / name).as_uri(), "FILE://" + quote(name)):
         assert open_image(spelled).size == (5, 3)
         assert image_size(spelled) == Size(3, 5)
+
+
+def test_the_cell_of_a_table_is_opened_without_decoding_the_table(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="the extra `trl`")
+    image = Image.new("RGB", (5, 3), "red")
+    image.save(tmp_path / "a.png")
+    table = datasets.Dataset.from_dict({"image": [image, str(tmp_path / "a.png")]}).cast_column("image", datasets.Image(decode=False))
+    for cell in table["image"]:
+        assert isinstance(cell, dict)
+        assert open_image(cell).tobytes() == image.tobytes()
+        assert np.array_equal(decode(cell), np.asarray(image))
+        assert image_size(cell) == Size(3, 5)
 
 
 def test_a_pipe_does_not_hang(tmp_path):

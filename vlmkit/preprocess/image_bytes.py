@@ -7,6 +7,7 @@ import binascii
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,16 @@ MAX_BYTES = 1 << 30
 
 
 def read(source: Any) -> bytes:
-    """The bytes behind a path, data URI, buffer or file object. Raises ImageError."""
+    """The bytes behind a path, data URI, buffer, file object or cell of a table. Raises ImageError."""
     if isinstance(source, bytes):
         return source
     if isinstance(source, bytearray | memoryview):
         return bytes(source)
+    if isinstance(source, Mapping):
+        inner = next((source[key] for key in ("bytes", "path") if source.get(key) is not None), None)
+        if not isinstance(inner, bytes | str):
+            raise ImageError("a dict is no picture, expected {'bytes': ..., 'path': ...} as a table holds it, with one of the two")
+        return read(inner)
     if isinstance(source, str):
         if source[:5].lower() == "data:":
             return _read_data_uri(source)

@@ -31,6 +31,7 @@ def open_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     source is one of
     - a path (str or PathLike) of a file in one of FORMATS, also as `file://`; a `data:` URI; other URLs are not fetched;
     - the bytes of such a file (bytes, bytearray, memoryview), or a binary file object, read from its start;
+    - {"bytes": ..., "path": ...}, as a table of Hugging Face's datasets holds a picture that is not decoded;
     - a PIL image, its current frame; an RGB one that is already upright sRGB comes back as it is, not copied;
     - a numpy array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): uint8, uint16, bool, or floating from 0 to 1;
     - a torch tensor of the same types, (H, W), channels first or channels last, where its shape says which.
