@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 import vlmkit
 from tests.tiny import LANGUAGE_MODELS, architecture, assistant, draw, language_model, part, picture, user
 from vlmkit.architecture import Architecture
+from vlmkit.connectors.mlp import Mlp
 from vlmkit.experts import Experts
 from vlmkit.registry import Registry
 
@@ -34,6 +36,14 @@ CHANGES: dict[str, tuple[dict[str, Any], ...]] = {
     "connector": ({"ratio": 3}, {"kernel": 3}, {"bias": True}, {"activation": "silu"}, {"depth": 3}),
 }
 """Fields that are changed one set at a time where a part has them."""
+VARIANTS: dict[str, dict[str, tuple[dict[str, Any], ...]]] = {
+    "encoder": {"timm": ({"model": "eva02_large_patch14_clip_336"},)},
+    "connector": {
+        "mlp": ({"norm_in": "layer_norm"}, {"norm_between": "layer_norm", "norm_out": "rms_norm"}),
+        "pixel_shuffle": ({"inner": Mlp(norm_in="layer_norm", bias=False)},),
+    },
+}
+"""What every second part of a kind is, where no field of it was changed: rotary EVA-02, the norms of Yi-VL's and NVLM's projectors."""
 EXPERTS = (Experts(), Experts(count=3, layers="all"), Experts(capacity=1.0, layers="second_half"))
 """What FFNs of every fifth language model are turned into."""
 
@@ -53,7 +63,8 @@ class Draw:
 def drawn() -> list[Draw]:
     """Every fourth policy, encoder and connector or so has a changed field."""
     chance = random.Random(0)
-    found = []
+    found: list[Draw] = []
+    times: Counter[str] = Counter()
     for _ in range(COUNT):
         kinds = {family: chance.choice(registry.names()) for family, registry in PARTS.items()}
         if chance.random() < 0.9:  # or else most of what cross-attention is drawn with would be refused for its layout
@@ -65,6 +76,12 @@ def drawn() -> list[Draw]:
         parts = {
             family: part(registry, kinds[family], **changes(registry[kinds[family]], family, chance)) for family, registry in PARTS.items()
         }
+        for family, kind in kinds.items():
+            variants = VARIANTS.get(family, {}).get(kind, ())
+            if variants and parts[family] == part(PARTS[family], kind):
+                times[kind] += 1
+                if times[kind] % 2:  # counted, not drawn: what else is drawn stays
+                    parts[family] = parts[family].replace(**variants[times[kind] // 2 % len(variants)])
         image = chance.randint(20, 160), chance.randint(20, 160)
         words = language_model(kinds["language"])
         if len(found) % 5 == 0:  # counted, not drawn: what else is drawn stays
@@ -88,6 +105,16 @@ def test_most_of_what_is_drawn_fits_and_every_part_is_drawn() -> None:
     assert COUNT * 0.6 < COUNT - refused < COUNT * 0.95, f"{COUNT - refused} of {COUNT} fit"
     for family, registry in PARTS.items():
         assert {each.kinds[family] for each in DRAWS} == set(registry.names())
+
+
+def test_every_variant_and_experts_are_in_a_model_that_fits() -> None:
+    fitting = [each.architecture for each in DRAWS if not each.architecture.problems()]
+    for family, kinds in VARIANTS.items():
+        for kind, variants in kinds.items():
+            for variant in variants:
+                wanted = part(PARTS[family], kind, **variant)
+                assert any(getattr(arch, family) == wanted for arch in fitting), wanted
+    assert {arch.language_model.experts for arch in fitting} == {None, *EXPERTS}
 
 
 @pytest.mark.parametrize("each", DRAWS, ids=lambda each: each.name)

@@ -70,6 +70,8 @@ def _cases() -> dict[str, Case]:
         cases[f"connector {connector}, fsdp"] = Case(small(connector=connector), PAIRS["text beside images"], "fsdp")
     for fusion in vlmkit.list_fusions():
         cases[f"fusion {fusion}, fsdp"] = Case(small(fusion=fusion, **AROUND.get(fusion, {})), PAIRS["text beside images"], "fsdp")
+    for policy in sorted({*vlmkit.list_policies()} - {named(name)().policy.kind for name in TINY}):
+        cases[f"policy {policy}, fsdp"] = Case(small(policy=policy), PAIRS["text beside images"], "fsdp")
     cases["learned embeddings, ddp"] = Case(small(policy="anyres", layout="unpadded_rows"), PAIRS["text beside images"], "ddp")
     return cases
 

@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 
+import vlmkit
+from tests.counted import TINY_MODELS
 from tests.distributed.cases import CASES, TINY, ZERO3
+from vlmkit.connectors.mlp import Mlp
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 300
@@ -22,8 +25,18 @@ LIMIT = 300
 
 
 def test_every_tiny_model_and_part_is_among_the_cases() -> None:
-    assert len(TINY) >= 15
-    assert len(CASES) >= 3 * len(TINY) + 20
+    assert len(TINY) == TINY_MODELS
+    walked = [case.architecture() for case in CASES.values()]
+    of: dict[str, set[str]] = {
+        family: {getattr(arch, family).kind for arch in walked} for family in ("policy", "connector", "layout", "fusion")
+    }
+    of["encoder"] = {tower.encoder.kind for arch in walked for tower in arch.towers}
+    registries = {"policy": vlmkit.policies, "encoder": vlmkit.encoders, "connector": vlmkit.connectors, "layout": vlmkit.layouts}
+    for family, registry in (registries | {"fusion": vlmkit.fusions}).items():
+        assert of[family] == set(registry.names())
+    assert {arch.connector.norm_between for arch in walked if isinstance(arch.connector, Mlp)} == {"none", "layer_norm"}
+    assert any(getattr(arch.encoder, "model", "").startswith("eva02") for arch in walked)
+    assert any(arch.language_model.experts for arch in walked)
 
 
 def both(directory: Path, cases: Iterable[str], limit: float) -> list[dict[str, Any]]:

@@ -65,6 +65,15 @@ STAGES = {
         learn={"language_model.experts": 1e-3, "language_model.router": 1e-2},
         data=DATA,
     ),
+    "experts-lora": Stage(
+        name="experts-lora",
+        steps=5,
+        batch_size=2,
+        experts=Experts(count=4, top=2, layers=(1, 2), balance=0.1),
+        learn={"language_model.experts": 1e-2, "language_model.router": 1e-2},
+        adapters={"language_model.experts": Adapter(rank=2)},
+        data=DATA,
+    ),
     "lora": Stage(
         name="lora",
         steps=5,

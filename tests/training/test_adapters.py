@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import vlmkit
 from tests.tiny import CONVERSATIONS, apart, draw, model
+from vlmkit.experts_module import GroupedLinear
 from vlmkit.model import VLM
 from vlmkit.spec import SpecError
 from vlmkit.training.adapter import Adapter
@@ -65,7 +66,8 @@ def learn(made: VLM, seed: int = 1) -> VLM:
 def test_every_linear_layer_of_a_named_model_learns_through_its_adapter(name: str) -> None:
     made, batch = built(name), batch_of(name)
     parts = where_linear(made, "encoder", "connector", "fusion", "language_model")
-    linear = {name for name, module in made.named_modules() if isinstance(module, nn.Linear) and name.split(".")[0] in parts}
+    kinds = nn.Linear | GroupedLinear  # the second holds those of experts
+    linear = {name for name, module in made.named_modules() if isinstance(module, kinds) and name.split(".")[0] in parts}
     with torch.no_grad():
         before = made(**batch).logits
     add_adapters(made, parts, seed=3)

@@ -23,14 +23,16 @@ from vlmkit.training.run import RunError
 from vlmkit.training.states import SavedState
 
 SPREAD = ("ddp", "fsdp2", "zero2", "zero3")
-STAGES = ("connector", "experts", "full")
+STAGES = ("connector", "experts", "experts-lora", "full")
 
 
 def plan(root: Path) -> list[dict[str, Any]]:
     def run(name: str, engine: str, stage: str, stop: int | None = None) -> list[Any]:
         return [str(root / name), engine, stage, stop]
 
-    two: list[list[Any]] = [run(f"{kind}-{stage}", kind, stage) for stage in ("connector", "experts", "skip", "looked") for kind in SPREAD]
+    two: list[list[Any]] = [
+        run(f"{kind}-{stage}", kind, stage) for stage in ("connector", "experts", "experts-lora", "skip", "looked") for kind in SPREAD
+    ]
     for kind in SPREAD:
         two += [run(f"{kind}-full", kind, "full", 2)]
         two += [["copy", str(root / f"{kind}-full"), str(root / f"{kind}-full-{world}")] for world in (1, 3)]

@@ -84,8 +84,8 @@ class Merged:
         return tuple(self._names)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        layer, _, kind = name.rpartition(".")
-        if kind == "weight" and layer in self._scales:
+        if name in self._packed:
+            layer = name.removesuffix(".weight")
             a, b = (self._adapted.shape(f"{layer}.{of}.{NAME}.weight") for of in ("lora_A", "lora_B"))
             return b[0], a[1]
         return self._adapted.shape(self._names[name])
@@ -104,7 +104,9 @@ class Merged:
         layer, _, kind = name.rpartition(".")
         if kind != "weight" or layer not in self._scales or not length:
             return self._adapted.read(self._names[name], start, length)
-        columns = self.shape(name)[1]
+        columns = self.shape(name)[-1]
+        if len(self.shape(name)) == 3:
+            return self._of_experts(name, start, length)
         first, behind = start // columns, -(-(start + length) // columns)
         rows = behind - first
 
@@ -119,6 +121,22 @@ class Merged:
         )
         begin = start - first * columns
         return merged.reshape(-1)[begin : begin + length]
+
+    def _of_experts(self, name: str, start: int, length: int) -> Tensor:
+        """Of a weight (E, out, in): whole experts are merged, one after the other."""
+        layer = name.removesuffix(".weight")
+        count, height, width = self.shape(name)
+        a, b = (values_of(self._adapted, f"{layer}.{of}.{NAME}.weight") for of in ("lora_A", "lora_B"))
+        each = height * width
+        pieces = []
+        for number in range(start // each, -(-(start + length) // each)):
+            begin, end = max(0, start - number * each), min(each, start + length - number * each)
+            first, behind = begin // width, -(-end // width)
+            read = self._adapted.read(self._names[name], number * each + first * width, (behind - first) * width).view(-1, width)
+            own_a, own_b = a.view(count, -1, width)[number], b.view(height, -1, count)[first:behind, :, number]
+            merged = merged_weight(read, own_a, own_b, self._scales[layer])
+            pieces.append(merged.reshape(-1)[begin - first * width : end - first * width])
+        return torch.cat(pieces)
 
 
 def weights_of(state: SavedState, *, averaged: bool = False) -> WeightSource:

@@ -22,6 +22,7 @@ from vlmkit.files import replace_directory
 from vlmkit.spec import SpecError
 from vlmkit.training.adapter import Adapter
 from vlmkit.training.adapters import NAME, adapted_layers, add_adapters, has_adapters, inject, is_adapter, merged_weight, plain_name
+from vlmkit.training.expert_adapters import refuse_other_parameters
 from vlmkit.training.four_bits import FourBits, dequantized
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def _add_theirs(model: VLM, path: Path) -> None:
     config = PeftConfig.from_pretrained(str(path))
     config.inference_mode = False
     _refuse_more(config, str(path))
+    refuse_other_parameters(config, model, str(path))
     inject(inject_adapter_in_model, config, model)
 
 
@@ -139,12 +141,13 @@ def _config_of(model: nn.Module) -> Any:
             f"the model has adapters {', '.join(configs)}; save_adapters knows those of add_adapters alone, use PEFT's own save"
         )
     _refuse_more(configs[NAME], "the model")
+    refuse_other_parameters(configs[NAME], model, "the model")
     return configs[NAME]
 
 
 def _refuse_more(config: Any, where: str) -> None:
     """Raise SpecError for a PEFT config that trains other things than matrices of rank r."""
-    more = [field for field in ("modules_to_save", "trainable_token_indices", "target_parameters") if getattr(config, field, None)]
+    more = [field for field in ("modules_to_save", "trainable_token_indices") if getattr(config, field, None)]
     if getattr(config, "bias", "none") != "none":
         more.append("bias")
     if str(getattr(config.peft_type, "value", config.peft_type)) != "LORA":

@@ -4,7 +4,9 @@ A linear layer `x` of the model becomes PEFT's layer of the same name, with what
 
     x.weight  ->  x.base_layer.weight, x.lora_A.default.weight (rank, in), x.lora_B.default.weight (out, rank)
 
-and of DoRA x.lora_magnitude_vector.default.weight (out,). Weights that are no linear layer take none: open_clip's fused `in_proj_weight`,
+and of DoRA x.lora_magnitude_vector.default.weight (out,). Experts of `vlmkit.experts` hold a matrix each in one weight (E, out, in), which
+PEFT adapts as a parameter (`target_parameters`): A (rank * E, in) has the rows of one expert after those of another, B (out, rank * E) the
+columns of all experts side by side, rank by rank. Other weights that are no linear layer take none: open_clip's fused `in_proj_weight`,
 Aria's experts, embeddings. The LM head takes none by decision: it is often the embeddings themselves.
 """
 
@@ -21,9 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from vlmkit.encoders.unused import freeze_unused
+from vlmkit.experts_module import GroupedLinear
 from vlmkit.sharding import is_sharded
 from vlmkit.spec import SpecError
 from vlmkit.training.adapter import Adapter
+from vlmkit.training.expert_adapters import is_other_parameter, of_experts, refuse_on_experts
 from vlmkit.training.four_bits import FourBits, plain, quantize
 from vlmkit.wrapped import is_wrapper
 
@@ -72,20 +76,24 @@ def add_adapters(model: VLM, adapters: Mapping[str, Adapter], seed: int = 0) -> 
     if len({adapter.dora for adapter in chosen.values()}) > 1:
         paths = {word: [path for path, one in adapters.items() if one.dora is word] for word in (True, False)}
         raise SpecError(f"adapter.dora is one word for a model: true for {paths[True]}, false for {paths[False]}; say the same for all")
+    experts = [name for name in chosen if isinstance(model.get_submodule(name), GroupedLinear)]
+    refuse_on_experts(experts, chosen)
     quantized = [name for name, adapter in chosen.items() if adapter.quantize is not None]
     if quantized:
         # All of them first: where one is refused, the model stays as it was.
         for name, layer in [(name, quantize(model.get_submodule(name), name)) for name in quantized]:
             _put(model, name, layer)
     usual = next(iter(chosen.values()))
+    theirs = {name: f"{name}.weight" if name in experts else name for name in chosen}
     config = LoraConfig(
         r=usual.rank,
         lora_alpha=usual.alpha,
         lora_dropout=usual.dropout,
         use_dora=usual.dora,
-        target_modules=list(chosen),
-        rank_pattern={name: adapter.rank for name, adapter in chosen.items() if adapter.rank != usual.rank},
-        alpha_pattern={name: adapter.alpha for name, adapter in chosen.items() if adapter.alpha != usual.alpha},
+        target_modules=[name for name in chosen if name not in experts],
+        target_parameters=[theirs[name] for name in experts] or None,
+        rank_pattern={theirs[name]: adapter.rank for name, adapter in chosen.items() if adapter.rank != usual.rank},
+        alpha_pattern={theirs[name]: adapter.alpha for name, adapter in chosen.items() if adapter.alpha != usual.alpha},
     )
     inject(inject_adapter_in_model, config, model)
     layers = adapted_layers(model)
@@ -140,11 +148,11 @@ def layers_of(model: VLM, adapters: Mapping[str, Adapter]) -> dict[str, Adapter]
 
 
 def _linear_layers(model: VLM) -> Iterator[str]:
-    """Names of the linear layers that a forward pass reaches, the LM head aside."""
+    """Names of the linear layers that a forward pass reaches, those of experts among them, the LM head aside."""
     unused = {id(inner) for module in model.modules() for kept in _unused(module) for inner in kept.modules()}
     head = model.get_output_embeddings()
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module is not head and id(module) not in unused:
+        if isinstance(module, nn.Linear | GroupedLinear) and module is not head and id(module) not in unused:
             yield name
 
 
@@ -224,9 +232,12 @@ def gathered(parameters: list[Any]) -> AbstractContextManager[Any]:
 
 def merged_weight(weight: Tensor, first: Tensor, second: Tensor, scale: float, magnitude: Tensor | None = None) -> Tensor:
     """Weight (out, in) with A (rank, in), B (out, rank) and DoRA's magnitude (out,) in it, float32 or finer: W + scale * B A, each row of
-    DoRA brought to its length."""
+    DoRA brought to its length. Or the weight of experts (E, out, in), with A (rank * E, in) and B (out, rank * E)."""
     fine = torch.promote_types(weight.dtype, torch.float32)
-    merged = weight.to(fine) + scale * (second.to(fine) @ first.to(fine))
+    first, second = first.to(fine), second.to(fine)
+    if weight.ndim == 3:
+        return weight.to(fine) + scale * of_experts(weight, first, second)
+    merged = weight.to(fine) + scale * (second @ first)
     if magnitude is None:
         return merged
     lengths = torch.linalg.vector_norm(merged, dim=1)
@@ -245,7 +256,9 @@ def merge_adapters(model: VLM) -> VLM:
     """
     layers = adapted_layers(model)
     wrapped = [name for name, module in model.named_modules() if is_wrapper(module)]
-    if strange := [name for name in wrapped if name not in layers or list(layers[name].lora_A) != [NAME]]:
+    if strange := [
+        name for name in wrapped if name not in layers or list(layers[name].lora_A) != [NAME] or is_other_parameter(layers[name])
+    ]:
         raise SpecError(f"{strange[0]}: not an adapter of add_adapters; merge with merge_and_unload of the PEFT model that it belongs to")
     if spread := [name for name, layer in layers.items() if isinstance(base := layer.get_base_layer(), FourBits) and is_sharded(base)]:
         raise SpecError(f"{spread[0]}: its four bits are spread over processes; vlmkit consolidate merges them from the state of the run")
