@@ -47,7 +47,8 @@ ROW = System(
     compared_with="kept answers of the code that OpenVLA publishes beside its weights: PrismaticForConditionalGeneration and its "
     "processor, run over two small directories (tests/families/prismatic_upstream.json); pixels with PIL's under its transforms. In about "
     "0.6 % of the values they differ by up to 2 of 255: both resample in two passes and round to whole numbers after each, torch with "
-    "weights of 16 bits, PIL with 22; arithmetic of 16 bits gives torch's bytes. vlmkit's exports were loaded by that class once, by hand",
+    "weights of 16 bits and always across first, PIL with 22 and Pillow 13 with the cheaper order (tests/preprocess/test_two_of_255.py). "
+    "vlmkit's exports were loaded by that class once, by hand",
 )
 
 KEPT: dict[str, Any] = json.loads(Path(__file__).with_name("prismatic_upstream.json").read_text(encoding="utf-8"))

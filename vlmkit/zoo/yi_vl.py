@@ -4,8 +4,8 @@ Numbers as github.com/01-ai/Yi (VL/) and the cards of 01-ai/Yi-VL-6B and -34B st
 the last block but one without its class token, 1024 visual tokens; Linear, LayerNorm, GELU, Linear, LayerNorm; turns "### Human:" and
 "### Assistant:" behind a system message in both languages. An answer ends at "###".
 
-The first of three stages trains tower and MLP at 224 pixels, the others go on at 448 with the tower's table of positions resampled: it
-is `replace(policy=PadSquare(size=224), encoder=encoder.replace(image_size=224))` of a named model, 256 visual tokens.
+The first of three stages trains tower and MLP at 224 pixels (256 visual tokens), the others go on at 448 with the tower's table of
+positions resampled: `recipes/yi_vl/stages.yaml`.
 
 From memory: the padding, and <|im_sep|>, a token of Yi's vocabulary that these turns leave free. Images stand there; upstream uses a
 number outside of the vocabulary.
