@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from vlmkit.training.progress import StageProgress, clock, short
+from vlmkit.training.spread import least_of
 
 RECORD = {
     "tokens": 4096,
@@ -144,3 +145,10 @@ def test_short_numbers(value, text):
 
 def test_clock():
     assert (clock(75), clock(3675)) == ("1:15", "1:01:15")
+
+
+def test_the_least_used_expert_of_all_layers_is_shown_beside_an_equal_share():
+    record = {"loss": 1.0, "experts/0/0": 0.5, "experts/0/1": 0.5, "experts/2/0": 0.6, "experts/2/1": 0.34, "experts/2/2": 0.06}
+    assert least_of(record) == {"least_expert": pytest.approx(0.18)}
+    assert least_of({"loss": 1.0}) == {}
+    assert "24.1k tokens/s  97 images/s  41% MFU  least expert 18%  61.2 GB" in shown(80, terminal=False, record=RECORD | least_of(record))

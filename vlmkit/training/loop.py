@@ -41,7 +41,7 @@ from vlmkit.training.rehearsal import refuse_elsewhere
 from vlmkit.training.run import RunDirectory
 from vlmkit.training.signals import StopSignals
 from vlmkit.training.soundness import is_sound
-from vlmkit.training.spread import spread_of
+from vlmkit.training.spread import least_of, spread_of
 from vlmkit.training.stage import Stage
 from vlmkit.training.states import SavedState, Saver, StateError
 from vlmkit.training.update import Update, gradients, model_loss
@@ -174,7 +174,7 @@ class Trainer:
                 self.seconds = now - begun
                 counts, stopping, saving = self._agree(counted.take(), stop.number, now - saved_at >= self.save_seconds)
                 measured = meters.step(counts, now - ended) | spread_of(self.model, self.processes)
-                progress.update(step + 1, update.loss, meters.recent())
+                progress.update(step + 1, update.loss, meters.recent() | least_of(measured))
                 looks = evaluate is not None and evaluate_every and ((step + 1) % evaluate_every == 0 or step + 1 == stage.steps)
                 scores = self._look(evaluate) if looks and evaluate is not None else {}
                 self._record(stage, step, update, rates, measured, scores, skipped=not sound)

@@ -14,9 +14,31 @@ from rich.progress import BarColumn, MofNCompleteColumn
 
 from vlmkit.screen import Bars, Words
 
-_KEEP = ("loss", "left", "tokens_per_second", "mfu", "images_per_second", "waiting", "memory", "padding", "samples_per_second")
+_KEEP = (
+    "loss",
+    "left",
+    "tokens_per_second",
+    "mfu",
+    "least_expert",
+    "images_per_second",
+    "waiting",
+    "memory",
+    "padding",
+    "samples_per_second",
+)
 """The most important first: where a terminal is narrow, the last ones are left out."""
-_ORDER = ("loss", "samples_per_second", "tokens_per_second", "images_per_second", "mfu", "memory", "padding", "waiting", "left")
+_ORDER = (
+    "loss",
+    "samples_per_second",
+    "tokens_per_second",
+    "images_per_second",
+    "mfu",
+    "least_expert",
+    "memory",
+    "padding",
+    "waiting",
+    "left",
+)
 """As they are read, from left to right."""
 _STEPS_BEFORE_LEFT, _SECONDS_BEFORE_LEFT = 3, 2.0
 """After the first step, which loads and compiles: what it took says nothing about the others."""
@@ -119,6 +141,8 @@ def in_words(name: str, value: float) -> str:
     """A number of a record for the eye: in_words("tokens_per_second", 24_100) is '24.1k tokens/s'."""
     if name.endswith("_per_second"):
         return f"{short(value)} {name.removesuffix('_per_second')}/s"
+    if name == "least_expert":
+        return f"least expert {100 * value:.0f}%"
     if name == "memory":
         return f"{value / 1e9:.1f} GB"
     return f"{100 * value:.0f}% {'MFU' if name == 'mfu' else name}"
