@@ -295,3 +295,11 @@ def test_what_upstream_does_not_make_is_not_written(
     with pytest.raises(SpecError, match=said):
         export(vlmkit.build(other, seed=0), vlmkit.build_processor(other, tokenizer=processor.tokenizer), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_of_prismatics_own_training_code_is_told_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model": {"model_id": "prism-dinosiglip+7b"}}))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "latest-checkpoint.pt").write_bytes(b"")
+    with pytest.raises(SpecError, match=r"without towers and tokenizer; scripts/extern/convert_prismatic_weights_to_hf\.py"):
+        vlmkit.load(tmp_path)

@@ -69,6 +69,11 @@ class UnknownFamilyError(SpecError, LookupError):
 def family_of(model_type: str, directory: str = "") -> Published:
     """The family of a published model type, which that directory holds. Raises UnknownFamilyError with those that are known."""
     known = FAMILIES | WITH_CODE | IN_GGUF
+    if os.path.isfile(os.path.join(directory, "checkpoints", "latest-checkpoint.pt")) and model_type not in known:
+        raise UnknownFamilyError(
+            f"{directory}: checkpoints/latest-checkpoint.pt is of Prismatic's own training code, without towers and tokenizer; "
+            "scripts/extern/convert_prismatic_weights_to_hf.py of github.com/openvla/openvla makes files of it that vlmkit reads"
+        )
     if model_type not in known:
         where = f"{directory}: " if directory else ""
         raise UnknownFamilyError(
