@@ -37,6 +37,7 @@ WITH_CODE = {
     "NVLM_D": "nvlm",
     "llava_llama": "llava_original",
     "llava_mistral": "llava_original",
+    "moe_llava_phi": "moe_llava",
     "molmo": "molmo",
     "prismatic": "prismatic",
     "qwen": "qwen_vl",
@@ -54,6 +55,9 @@ ASKED_FOR = {
 }
 """Such files that write a directory which transformers does not load, with or without code beside the weights -> what is said where one
 could be written."""
+
+WITH_EXPERTS = ("moe_llava",)
+"""Such files that write language models with experts in the place of FFNs."""
 
 IN_GGUF = {"omnivlm": "omnivlm"}
 """The same of models that are published as GGUF files, without a config.json."""
@@ -104,12 +108,10 @@ def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str
     from vlmkit.checkpoints.agreement import refuse_disagreement
 
     spec, reasons = model.config.spec, {}
-    if spec.language_model.experts is not None:
-        raise SpecError(
-            f"no published model class can express {spec.name}: its language model has experts in the place of FFNs "
-            f"({spec.language_model.experts}); save_pretrained keeps them, and vlmkit.load reads them"
-        )
-    for name in dict.fromkeys((FAMILIES | WITH_CODE | IN_GGUF).values()) if family is None else (family,):
+    names = dict.fromkeys((FAMILIES | WITH_CODE | IN_GGUF).values()) if family is None else (family,)
+    for name in names:
+        if spec.language_model.experts is not None and name not in WITH_EXPERTS:
+            continue
         known = _family(name)
         try:
             config = known.config(spec, processor)
@@ -124,6 +126,12 @@ def export(model: VLM, processor: VLMProcessor, directory: str | os.PathLike[str
             continue
         known.export(model, published, config, os.fspath(directory))
         return
+    if spec.language_model.experts is not None:
+        raise SpecError(
+            f"no published model class can express {spec.name}: its language model has experts in the place of FFNs "
+            f"({spec.language_model.experts}); {'; '.join(reasons.values()) or 'no other class has any'}; save_pretrained keeps them, and "
+            "vlmkit.load reads them"
+        )
     nearest = sorted(reasons, key=lambda name: max(len(_parts(spec) & _parts(named)) for named in _named(name)), reverse=True)
     lines = dict.fromkeys(_in_short(reasons[name], spec, name) for name in nearest)
     raise SpecError("\n".join([f"no published model class can express {spec.name}:", *lines]))

@@ -14,7 +14,7 @@ from vlmkit.tokenizer import load_tokenizer
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-MODEL_TYPES = {"llava": "llama", "llava_llama": "llama", "llava_mistral": "mistral"}
+MODEL_TYPES = {"llava": "llama", "llava_llama": "llama", "llava_mistral": "mistral", "moe_llava_phi": "phi"}
 """`model_type` of the whole -> that of its language model."""
 SIZES = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
