@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import llava_upstream, prismatic, qwen_vl
+from families import llava_upstream, moe_llava_directory, prismatic, qwen_vl
 from families.registered import SYSTEMS
 from safetensors.torch import load_file, save_file
 
@@ -59,6 +59,8 @@ def write(family: str, directory: Path) -> None:
         save_file(qwen_vl.weights(), qwen_vl.write(directory) / "model.safetensors")
     elif family == "prismatic":
         save_file(prismatic.weights("single"), prismatic.write(directory, "single") / "model.safetensors")
+    elif family == "moe_llava_phi":
+        moe_llava_directory.write(directory)
     elif family in LLAVA:
         llava_upstream.write(directory, LLAVA[family])
     else:

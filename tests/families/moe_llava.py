@@ -32,10 +32,11 @@ ROW = System(
     },
     tiny="moe-llava-tiny",
     reference=no_whole,
-    compared_with="by parts: CLIPVisionModel's last layer but one, the projector's equations and the decoder's class with the paper's "
-    "equations of router and experts in its layers, put together by hand; experts and balancing loss with DeepSpeed's own layer too; "
-    "pixels with CLIPImageProcessor's of an image that PIL padded to a square, ids with the prompt of `conv_phi`; checkpoints have "
-    "nothing to be compared with",
+    compared_with="arrays that PKU-YuanGroup/MoE-LLaVA's own class over Phi gave with its random second expert switched off, and a "
+    "directory as it saves it (tests/golden/moe_llava); and by parts: CLIPVisionModel's last layer but one, the projector's equations and "
+    "the decoder's class with the paper's equations of router and experts in its layers, put together by hand; experts and balancing loss "
+    "with DeepSpeed's own layer too; pixels with CLIPImageProcessor's of an image that PIL padded to a square. The classes over StableLM "
+    "and Qwen by parts alone, and their directories are not read",
 )
 
 

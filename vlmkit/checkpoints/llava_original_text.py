@@ -21,7 +21,7 @@ SIZES = (
     *("hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps", "use_cache", "tie_word_embeddings"),
     *("pad_token_id", "bos_token_id", "eos_token_id", "attention_dropout"),
 )
-OWN = {"llama": ("attention_bias", "pretraining_tp"), "mistral": ("sliding_window",)}
+OWN = {"llama": ("attention_bias", "pretraining_tp"), "mistral": ("sliding_window",), "phi": ("partial_rotary_factor",)}
 ELSEWHERE = frozenset(
     {
         *("_name_or_path", "architectures", "auto_map", "dtype", "model_type", "torch_dtype", "transformers_version"),
@@ -39,7 +39,7 @@ def language_model_of(config: dict[str, Any], about_images: Collection[str]) -> 
     told = {name: value for name, value in config.items() if name not in about_images and name not in ELSEWHERE}
     if told.get("rope_scaling") is None:
         told.pop("rope_scaling", None)
-    known = CONFIG_MAPPING[model_type]().to_dict().keys() | {"rope_theta", "rope_scaling", "pretraining_tp"}
+    known = CONFIG_MAPPING[model_type]().to_dict().keys() | {"rope_theta", "rope_scaling", "pretraining_tp", *OWN[model_type]}
     for name, value in told.items():
         if name not in known and value is not None:
             raise SpecError(f"config.json.{name}: {value!r} is no field of {model_type!r}, nor one about images that vlmkit knows")

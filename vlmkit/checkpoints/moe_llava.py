@@ -15,6 +15,8 @@ over StableLM and Qwen are not read: they bring language models of their own.
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,6 +68,8 @@ TEXT = (
     *("hidden_act", "max_position_embeddings", "initializer_range", "layer_norm_eps", "use_cache", "tie_word_embeddings"),
     *("pad_token_id", "bos_token_id", "eos_token_id", "attention_dropout", "embd_pdrop", "resid_pdrop"),
 )
+CLIP = "openai"
+"""Where a tower is put that is published nowhere: upstream, run from within the directory, reads it there."""
 PLACES = ("<image>", "<|extra0|>", "<|extra_1|>")
 """Tokens that no turn writes, the first of which stands where visual tokens are; else the unknown token."""
 NO_MATTER = ("pad_token_id", "bos_token_id", "eos_token_id", "dtype", "initializer_range", "use_cache", "layer_types")
@@ -105,7 +109,7 @@ class MoeLlava:
 
     def processor(self, architecture: Architecture, processor: VLMProcessor) -> Files:
         """The published tokenizer has no part in images; turns are written by upstream's code."""
-        return Files(tower_of(architecture), processor)
+        return Files(placed(architecture), processor)
 
     def check(self, architecture: Architecture) -> None:
         """Everything was looked at where the config was made."""
@@ -129,6 +133,12 @@ class Files:
 
     def __init__(self, tower: Tower, ours: VLMProcessor) -> None:
         self.tower, self.ours = tower, ours
+
+
+def placed(architecture: Architecture) -> Tower:
+    """The tower as it is written; upstream takes one for CLIP's by the beginning of its name."""
+    tower = tower_of(architecture)
+    return tower if tower.published else replace(tower, place=f"{CLIP}/{os.path.basename(tower.place)}")
 
 
 def architecture_of(config: dict[str, Any], tower: Tower, tokenizer: Any) -> Architecture:
@@ -199,7 +209,7 @@ def config_of(architecture: Architecture, processor: VLMProcessor) -> dict[str, 
         raise SpecError(f"{NAME} sends a token to 2 experts of bounded capacity, but here they are {words.experts}")
     if not isinstance(architecture.fusion, Splice) or not isinstance(architecture.layout, Run):
         raise SpecError(f"{NAME} splices a run of visual tokens, not {architecture.layout.kind!r} by {architecture.fusion.kind!r}")
-    projector, tower = projector_type(architecture.connector), tower_of(architecture)
+    projector, tower = projector_type(architecture.connector), placed(architecture)
     encoder: Any = architecture.encoder
     numbers, rope = words.experts.numbers(text.num_hidden_layers), dict(text.rope_parameters)
     if rope.get("rope_type", "default") != "default":
