@@ -14,7 +14,7 @@ are names of transformers' AttentionInterface. Without boundaries both are what 
 are built with one of them unless another attention is asked for; whoever asks for "sdpa" or "eager" has masks of S x S.
 
 On a GPU the same boundaries go to one kernel: torch's varlen_attn where it takes the heads, FlexAttention elsewhere, and attention by
-sample where neither does. Neither kernel was ever run: there was no GPU.
+sample where neither does. There was no GPU: varlen_attn was never run, FlexAttention on a CPU, forward.
 """
 
 from __future__ import annotations
@@ -209,6 +209,16 @@ def block_mask(begins: Tensor, length: int, window: int | None, prefix: Tensor |
     return kept[window]
 
 
+def through_blocks(module: Any, qkv: Sequence[Tensor], begins: Tensor, prefix: Tensor | None, **options: Any) -> Tensor:
+    """(1, heads, N, d) -> (1, N, heads, d), by FlexAttention. prefix: (N,), or None. Compiled by Triton on a GPU, where it was never run;
+    on a CPU, where torch has its forward pass alone, it was compared with attention by sample."""
+    from transformers.integrations.flex_attention import flex_attention_forward
+
+    blocks = block_mask(begins, qkv[0].shape[2], options.get("sliding_window"), prefix)
+    attended: Tensor = flex_attention_forward(module, *qkv, blocks, **options)[0]
+    return attended
+
+
 def _over(name: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
     """transformers' attention function `name` that takes boundaries beside."""
 
@@ -241,10 +251,7 @@ def _over(name: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
                 longest = max_length_q or query.shape[2]
                 return of_variable_length((query, key, value), cu_seq_lens_q, longest, window, scale), None
             if query.shape[-1] == value.shape[-1]:
-                from transformers.integrations.flex_attention import flex_attention_forward
-
-                blocks = block_mask(cu_seq_lens_q, query.shape[2], window, prefix)
-                return flex_attention_forward(module, query, key, value, blocks, **options)[0], None
+                return through_blocks(module, (query, key, value), cu_seq_lens_q, prefix, **options), None
         told = cu_seq_lens_q if boundaries is None else boundaries
         assert told is not None
         attend: Callable[..., Tensor] = by_sample_outside_graphs if isinstance(told, Tensor) else by_sample

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +22,9 @@ Attend = Callable[..., Tensor]
 """Queries, keys and values (V, heads, n, d) -> (V, heads, n, d). `scale` multiplies the scores; None for d ** -0.5."""
 
 
-class Segments(NamedTuple):
-    """What attends to itself."""
+@dataclass(frozen=True)
+class Segments:
+    """What attends to itself. It is no tuple: a compiled block would look how long that is, and be compiled again for each number."""
 
     lengths: tuple[int, ...]
     """Tokens of each."""
@@ -30,6 +32,11 @@ class Segments(NamedTuple):
     """Whether they are rows of a batch (V, n, D), equally long; otherwise they are stretches of one row (1, N, D)."""
     prefixes: tuple[int, ...] | None = None
     """Of each view, how many tokens all of it sees; those behind are seen by themselves and by later ones. None: all see all."""
+    plain: bool = field(init=False)
+    """Whether one call for a whole batch will do."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plain", self.equal and self.prefixes is None)
 
 
 def attend(
@@ -45,10 +52,14 @@ def attend(
     one_size: attention of a batch of equally long rows. On a GPU in half precision different segments go to one kernel of variable
     length (never run: there was no GPU); elsewhere `one_size` is called once for each length that occurs.
     """
+    if segments.plain:
+        return one_size(queries, keys, values, scale=scale)
+    return _outside_graphs(queries, keys, values, segments, one_size, scale)
+
+
+def _of_different_sizes(queries: Tensor, keys: Tensor, values: Tensor, segments: Segments, one_size: Attend, scale: float | None) -> Tensor:
     if segments.prefixes is not None:
         return behind_prefixes(queries, keys, values, segments, segments.prefixes, scale)
-    if segments.equal:
-        return one_size(queries, keys, values, scale=scale)
     if one_size is scaled_dot_product_attention and fits_the_kernel(queries):
         return of_variable_length(queries, keys, values, segments, scale)
     members: defaultdict[int, list[int]] = defaultdict(list)
@@ -61,6 +72,10 @@ def attend(
         for number, attended in zip(numbers, one_size(*together, scale=scale), strict=True):
             out[number] = attended[None]
     return torch.cat(out, dim=2)
+
+
+_outside_graphs: Callable[..., Tensor] = torch.compiler.disable(_of_different_sizes)  # type: ignore[no-untyped-call]
+"""Graphs of compiled blocks end here and go on behind: the sizes are numbers, and inside there would be another graph for each batch."""
 
 
 def behind_prefixes(

@@ -247,5 +247,15 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
     return found
 
 
+def compile_blocks(model: nn.Module) -> None:
+    """Let torch.compile make each block when it is first called. Blocks of every kind share one forward of transformers, and each kind
+    takes a graph or two of it: of more than 8, torch's limit, the rest would run as they are."""
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    for block in blocks_of(model):
+        block.compile()
+
+
 def _some(names: list[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmkit.training.engines.base import HEAD, Batch, Engine, Loss, Optimizers, Share, blocks_of, whole_shares
+from vlmkit.training.engines.base import HEAD, Batch, Engine, Loss, Optimizers, Share, compile_blocks, whole_shares
 from vlmkit.training.stage import Stage
 
 
@@ -22,8 +22,7 @@ class TorchEngine(Engine):
 
     def begin(self, stage: Stage, model: nn.Module, optimizers: Optimizers, head: nn.Module | None = None) -> None:
         if stage.compile:
-            for block in blocks_of(model):
-                block.compile()
+            compile_blocks(model)
         self._optimizers = optimizers()
         self.shares = self._shares(model) + ([] if head is None else whole_shares(head, HEAD))
         owners = {id(key): optimizer for optimizer in self._optimizers for group in optimizer.param_groups for key in group["params"]}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmkit.training.blueprint import Blueprint
-from vlmkit.training.engines.base import Batch, Engine, Loss, Optimizers, Reads, Share, blocks_of, fill
+from vlmkit.training.engines.base import Batch, Engine, Loss, Optimizers, Reads, Share, compile_blocks, fill
 from vlmkit.training.processes import Processes, join_alone
 from vlmkit.training.run import RunError
 from vlmkit.training.stage import Stage
@@ -74,8 +74,7 @@ class _Zero(Engine):
         import deepspeed
 
         if stage.compile:
-            for block in blocks_of(model):
-                block.compile()
+            compile_blocks(model)
         (optimizer,) = optimizers()
         for group in optimizer.param_groups:
             group["lr"] = 0.0  # until the first step: DeepSpeed makes one of its own with no gradient, which would decay the weights
