@@ -14,6 +14,8 @@ import pytest
 import vlmkit
 from vlmkit.architecture import PARTS
 from vlmkit.cli import main
+from vlmkit.training.adapter import Adapter
+from vlmkit.training.adapters import add_adapters, is_adapter
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,6 +30,7 @@ from vlmkit.planning import Job
 from vlmkit.planning.memory import memory
 from vlmkit.planning.trace import trace
 from vlmkit.preprocess.geometry import Size
+from vlmkit.training.adapter import Adapter
 
 torch.set_num_threads(1)
 tiny = vlmkit.architecture("univa-vl-tiny")
@@ -42,6 +45,8 @@ for name, learns in (("connector", ("connector",)), ("everything", None)):
                 "parts": {part: [of.total, of.learning, of.gradient_passes] for part, of in step.parts.items()},
                 "of two rows": [(of := memory("single", job, step, 1, 2)).total - of.logits],
             }
+lora = trace(Job(model=tiny, length=512, learns=("language_model",), adapters=(("language_model", Adapter(rank=4)),), recompute=False))
+found["lora"] = {"last": lora.moments[-1], "parts": {part: [of.total, of.learning] for part, of in lora.parts.items()}}
 real = Job(model=tiny, length=384, micro_batch=4, size=Size(112, 140), text_tokens=364, answer_tokens=182, recompute=True, dtype="float32")
 found["real"] = bench.predicted(real) | bench.live(real, 2)
 
@@ -112,6 +117,17 @@ def test_operations_are_six_a_token_and_weight(traced: Any) -> None:
 def test_a_frozen_tower_has_no_backward_pass(traced: Any) -> None:
     passes = {part: of[2] for part, of in traced["connector False 1"]["parts"].items()}
     assert passes == {"encoder": False, "connector": True, "fusion": True, "language_model": True}
+
+
+def test_of_a_stage_with_adapters_these_learn_and_nothing_else(traced: Any) -> None:
+    parameters, lora = vlmkit.architecture("univa-vl-tiny").parameters(), traced["lora"]
+    skeleton = add_adapters(vlmkit.build("univa-vl-tiny", device="meta"), {"language_model": Adapter(rank=4)})
+    own = sum(value.numel() for name, value in skeleton.named_parameters() if is_adapter(name))
+    assert own > 10_000
+    learning = {part: of[1] for part, of in lora["parts"].items()}
+    assert learning == {"encoder": 0, "connector": 0, "fusion": 0, "language_model": own}
+    assert lora["parts"]["language_model"][0] == parameters.language_model + own
+    assert lora["last"][1:] == [0, 2 * own], "bfloat16"
 
 
 def test_a_process_that_planned_can_fork_workers_that_learn(traced: Any) -> None:

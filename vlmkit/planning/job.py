@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from vlmkit.architecture import PARTS, Architecture
 from vlmkit.preprocess.geometry import Size
@@ -26,6 +26,8 @@ class Job:
     """The parts, or paths within them (`language_model.experts`), that have a learning rate; all else is frozen."""
     freezes: tuple[str, ...] = ()
     """Paths within those that have none all the same."""
+    adapters: tuple[tuple[str, Any], ...] = ()
+    """Paths and their `Adapter` (vlmkit.training.adapter), not in four bits: of the parts that have some, these alone learn."""
     name: str = ""
     """Of the stage."""
     length: int = 2048
@@ -50,6 +52,8 @@ class Job:
             raise PlanError(f"there is no part {unknown[0]!r} that could learn; the parts are {', '.join(PARTS)}")
         if not self.learns:
             raise PlanError(f"nothing learns; name at least one of {', '.join(PARTS)}")
+        if packed := [path for path, adapter in self.adapters if adapter.quantize is not None]:
+            raise PlanError(f"adapters on {packed[0]!r} are over four bits, whose memory is not planned yet; leave quantize out to plan it")
         for name in ("length", "micro_batch", "text_tokens", "answer_tokens", "images"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise PlanError(f"{name} has to be 1 or more, got {value}")

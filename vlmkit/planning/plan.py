@@ -74,6 +74,7 @@ class Plan:
             "stage": job.name,
             "learns": list(job.learns),
             "freezes": list(job.freezes),
+            "adapters": {path: adapter.to_dict() for path, adapter in job.adapters},
             "parts": {name: {"parameters": total, "learning": learning} for name, (total, learning) in self.parts.items()},
             "row": {
                 "length": job.length,

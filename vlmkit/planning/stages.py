@@ -28,6 +28,8 @@ def stage_of_file(path: str, name: str | None) -> dict[str, Any]:
         "learns": tuple(path for path, rate in own.items() if rate is not None),
         "freezes": tuple(path for path, rate in own.items() if rate is None),
     }
+    if found.adapters:
+        fields["adapters"] = tuple(found.adapters.items())
     if found.batch_size:
         fields["micro_batch"] = found.batch_size
     if found.max_length is not None:

@@ -12,8 +12,9 @@ def lines(plan: Plan) -> Iterator[str]:
     job, hardware = plan.job, plan.hardware
     stage = f", stage {job.name}" if job.name else ""
     but = f" without {', '.join(job.freezes)}" if job.freezes else ""
+    worn = f" by adapters on {', '.join(path for path, _ in job.adapters)}" if job.adapters else ""
     yield (
-        f"{job.model.name}{stage}: {', '.join(job.learns)}{but} learn{'s' if len(job.learns) == 1 else ''}, on {hardware.gpus} "
+        f"{job.model.name}{stage}: {', '.join(job.learns)}{but} learn{'s' if len(job.learns) == 1 else ''}{worn}, on {hardware.gpus} "
         f"GPU{'s' if hardware.gpus > 1 else ''} of {hardware.memory / 1e9:.0f} GB"
     )
     learning, total = (sum(part[number] for part in plan.parts.values()) for number in (1, 0))

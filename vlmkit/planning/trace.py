@@ -131,7 +131,7 @@ def _prepare(job: Job, model: Any) -> None:
         module = getattr(model, part)
         module.requires_grad_(part in job.learns)
         freeze_unused(module)
-    if job.freezes or any("." in path for path in job.learns):
+    if job.adapters or job.freezes or any("." in path for path in job.learns):
         _choose_paths(job, model)
 
 
@@ -146,7 +146,18 @@ def _choose_paths(job: Job, model: Any) -> None:
         raise PlanError(
             f"this vlmkit's stages know whole parts only, not {', '.join((*job.learns, *job.freezes))}; name parts with --learn"
         ) from None
-    optimizers.prepare_parts(learning, {part: getattr(model, part) for part in PARTS})
+    adapted = None
+    if job.adapters:
+        from vlmkit.training.adapters import add_adapters, is_adapter
+
+        add_adapters(model, dict(job.adapters))
+        wearing = {path.partition(".")[0] for path, _ in job.adapters}
+        for name, module in model.named_modules():
+            if is_adapter(name):  # what learns is traced in the precision of the computation, and counted in float32 by engines
+                module.to(model.dtype)
+        named = model.named_parameters()
+        adapted = {id(value) for name, value in named if is_adapter(name) or name.partition(".")[0] not in wearing}
+    optimizers.prepare_parts(learning, {part: getattr(model, part) for part in PARTS}, adapted)
 
 
 def _loss(job: Job, model: VLM) -> Tensor:
