@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -16,6 +16,8 @@ class VLMConfig(Referred, PreTrainedConfig):  # type: ignore[misc]
     """`architecture` is the plain form of an Architecture; the language model's own config is made from it."""
 
     model_type = "vlmkit"
+    # What Trainer does not gather of an evaluation: predictions are the logits alone.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "cache", "losses", "visual"]
 
     architecture: dict[str, Any] | None = None
 
