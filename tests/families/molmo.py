@@ -32,8 +32,8 @@ ROW = System(
     tiny="molmo-tiny",
     reference=no_whole,
     compared_with="arrays that allenai/molmo's own Molmo, MultiModalPreprocessor and DataFormatter gave (tests/golden/molmo), over Qwen2 "
-    "and OLMo 2; MolmoE-1B by OLMoE's class and the sizes alone, for its experts run on a GPU; checkpoints in the names and shapes of "
-    "upstream's state dict",
+    "and OLMo 2; over OLMoE a copy of the class that lies beside MolmoE-1B's weights, for upstream's own needs a GPU; checkpoints in the "
+    "names and shapes of these classes' state dicts",
 )
 """Of 1B-E the language model's is OlmoeForCausalLM's with 128 more rows; the others upstream's classes were built for, without memory."""
 
@@ -44,7 +44,15 @@ OLMO = TINY.replace(
         model_type="olmo2", config=TINY.language_model.config | {"num_key_value_heads": 4, "rms_norm_eps": 1e-6}
     ),
 )
-DECODERS = {"qwen2": TINY, "olmo2": OLMO}
+SPARSE = TINY.replace(
+    name="molmo-tiny-olmoe",
+    language_model=TINY.language_model.replace(
+        model_type="olmoe",
+        config=TINY.language_model.config
+        | {"num_key_value_heads": 4, "rms_norm_eps": 1e-5, "num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": False},
+    ),
+)
+DECODERS = {"qwen2": TINY, "olmo2": OLMO, "olmoe": SPARSE}
 
 
 @functools.cache

@@ -23,7 +23,8 @@ from tests.molmo_upstream import arrays, golden
 from tests.tiny import apart
 from vlmkit.batch.sample import PreparedSample
 from vlmkit.checkpoints import export
-from vlmkit.checkpoints.molmo_weights import to_theirs
+from vlmkit.checkpoints.molmo import described
+from vlmkit.checkpoints.molmo_weights import HEAD, to_ours, to_theirs
 from vlmkit.encoders.padding_marks import PADDING, PICTURE, SOME, PaddingMarks
 from vlmkit.features import View
 from vlmkit.preprocess import Size
@@ -212,7 +213,8 @@ def published(decoder: str, place: Path) -> None:
     """A directory as upstream's weights and the published config would make it."""
     model = built(decoder)
     export(model, processor(), place)
-    save_file({f"model.{name}": value for name, value in weights(model, DECODERS[decoder]).items()}, place / "model.safetensors")
+    held = weights(model, DECODERS[decoder]).items()
+    save_file({name if name == HEAD else f"model.{name}": value for name, value in held}, place / "model.safetensors")
 
 
 @every_decoder
@@ -230,7 +232,8 @@ def test_a_directory_with_upstreams_weights_is_loaded_and_written_again(decoder:
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
     config = json.loads((tmp_path / "again" / "config.json").read_text())
-    assert (config["model_type"], config["intermediate_size"], config["vit_layers"]) == ("molmo", 128, [-2, -3])
+    wide = "mlp_hidden_size" if decoder == "olmoe" else "intermediate_size"
+    assert (config["model_type"], config[wide], config["vit_layers"]) == ("molmo", 128, [-2, -3])
     record(ROW, loads=True, exports=True)
 
 
@@ -244,12 +247,103 @@ def test_missing_and_unexpected_keys_are_listed(tmp_path: Path) -> None:
         vlmkit.load(tmp_path)
 
 
-def test_another_policy_or_experts_are_refused(tmp_path: Path) -> None:
+def test_experts_are_read_as_upstream_trains_them_too() -> None:
+    """One matrix for all experts of a projection, those of the way out transposed: `convert_state_dict_olmoe` of upstream's scripts."""
+    model, arch = built("olmoe"), DECODERS["olmoe"]
+    theirs = {name.removeprefix("model."): value for name, value in to_theirs(model.state_dict(), arch).items()}
+    trained = {name: value for name, value in theirs.items() if ".mlp." not in name and ".attn." not in name and name != HEAD}
+    trained["transformer.ff_out.weight"] = theirs[HEAD]
+    for block in (f"transformer.blocks.{number}" for number in range(2)):
+        for name in ("att_proj", "attn_out", "q_norm", "k_norm", "attn_norm"):
+            trained[f"{block}.{name}.weight"] = theirs[f"{block}.attn.{name}.weight"]
+        trained[f"{block}.ff_norm.weight"] = theirs[f"{block}.mlp.ff_norm.weight"]
+        trained[f"{block}.ffn.router.layer.weight"] = theirs[f"{block}.mlp.gate.weight"]
+        for name, ours in (("w1", "gate_proj"), ("v1", "up_proj"), ("w2", "down_proj")):
+            each = [theirs[f"{block}.mlp.experts.{expert}.{ours}.weight"] for expert in range(4)]
+            trained[f"{block}.ffn.experts.mlp.{name}"] = torch.cat([one.t() if name == "w2" else one for one in each])
+    found, wanted = to_ours(trained, arch), model.state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_a_missing_expert_is_named(tmp_path: Path) -> None:
+    published("olmoe", tmp_path)
+    held = load_file(tmp_path / "model.safetensors")
+    del held["model.transformer.blocks.1.mlp.experts.2.up_proj.weight"]
+    save_file(held, tmp_path / "model.safetensors")
+    with pytest.raises(vlmkit.SpecError, match=r"missing transformer\.blocks\.1\.mlp\.experts\.2\.up_proj\.weight of 4 experts"):
+        vlmkit.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "field", "value"),
+    [
+        ("olmoe", "rope_impl", "cockatoo"),
+        ("olmoe", "moe_shared_expert", True),
+        ("olmoe", "clip_qkv", 8.0),
+        ("olmoe", "image_pooling_2d", "stack"),
+        ("qwen2", "clip_qkv", 8.0),
+        ("olmo2", "layer_norm_type", "default"),
+    ],
+)
+def test_a_config_that_would_compute_otherwise_is_refused(decoder: str, field: str, value: object, tmp_path: Path) -> None:
+    published(decoder, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert field in config
+    (tmp_path / "config.json").write_text(json.dumps(config | {field: value}))
+    with pytest.raises(vlmkit.SpecError, match=f"config.json.{field}: {value!r} is not built"):
+        vlmkit.load(tmp_path)
+
+
+PUBLISHED: dict[str, Any] = {
+    "attention_layer_norm": True,
+    "block_type": "moe",
+    "clip_qkv": None,
+    "d_model": 2048,
+    "embedding_size": 50304,
+    "layer_norm_eps": 1e-5,
+    "max_position_embeddings": 32768,
+    "max_sequence_length": 4096,
+    "mlp_hidden_size": None,
+    "mlp_ratio": 1,
+    "moe_num_experts": 64,
+    "moe_top_k": 8,
+    "n_heads": 16,
+    "n_kv_heads": None,
+    "n_layers": 16,
+    "norm_after": False,
+    "qkv_bias": False,
+    "rope_theta": 10000.0,
+    "vision_backbone": {"image_num_heads": 16},
+    "vit_layers": [-2, -9],
+    "vocab_size": 50280,
+}
+"""Of config.json of allenai/MolmoE-1B-0924, what says which model it is."""
+
+
+def test_the_published_config_and_shapes_of_molmoe_describe_the_named_model() -> None:
+    arch = vlmkit.architecture("molmo-1b-e")
+    held = to_theirs(vlmkit.build(arch, device="meta").state_dict(), arch)
+    assert len(held) == 16 * (64 * 3 + 7) + 23 * 16 + 5 + 1 + 8 + 3 + 4
+    shapes = {name.removeprefix("model."): tuple(value.shape) for name, value in held.items()}
+    assert shapes["transformer.blocks.15.mlp.experts.63.down_proj.weight"] == (2048, 1024)
+    assert sum(value.numel() for value in held.values()) == ROW.counts["molmo-1b-e"].total
+    ids = {"tokenizer": "allenai/MolmoE-1B-0924", "bos_token_id": 50279, "eos_token_id": 50279, "pad_token_id": 1}
+    found = described(PUBLISHED, {}, shapes.__getitem__, [*shapes], "<|endoftext|>", ids)
+    words, checkpoint = found.language_model.replace(checkpoint="allenai/OLMoE-1B-7B-0924"), arch.encoder.checkpoint
+    assert found.replace(name=arch.name, language_model=words, encoder=found.encoder.replace(checkpoint=checkpoint)) == arch
+
+
+def test_another_policy_another_language_model_and_another_sum_of_experts_are_refused(tmp_path: Path) -> None:
     other = vlmkit.build(TINY.replace(policy=TINY.policy.replace(fill=(1, 2, 3))), seed=0)
     with pytest.raises(vlmkit.SpecError, match="MolmoForCausalLM cannot express the policy of molmo-tiny"):
         export(other, processor(), tmp_path / "other")
-    with pytest.raises(vlmkit.SpecError, match="of type qwen2, olmo2, not of 'olmoe'"):
-        to_theirs({}, vlmkit.architecture("molmo-1b-e"))
+    with pytest.raises(vlmkit.SpecError, match="of type qwen2, olmo2, olmoe, not of 'llama'"):
+        to_theirs({}, TINY.replace(language_model=TINY.language_model.replace(model_type="llama")))
+    words = DECODERS["olmoe"].language_model
+    evened = DECODERS["olmoe"].replace(language_model=words.replace(config=words.config | {"norm_topk_prob": True}))
+    with pytest.raises(vlmkit.SpecError, match="it has no norm_topk_prob=True"):
+        export(vlmkit.build(evened, seed=0), processor(), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 

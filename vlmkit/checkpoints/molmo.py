@@ -1,11 +1,13 @@
-"""Checkpoints of MolmoForCausalLM: Molmo-7B-D, -7B-O and -72B (arXiv:2409.17146).
+"""Checkpoints of MolmoForCausalLM: MolmoE-1B, Molmo-7B-D, -7B-O and -72B (arXiv:2409.17146).
 
 The class is no part of transformers but lies beside the weights on the hub, and code that lies there is never run. So vlmkit reads the
 weights itself. Their config states the language model; of the tower it states nothing, so that is read from the shapes of its weights, and
 its heads from `vision_backbone` where that is there, by upstream's names (olmo/config.py of github.com/allenai/molmo).
 
+MolmoE-1B's class is another one of the same name, with another config: molmo_experts.py.
+
 Written and read here, with weights beside upstream's own class in the names of its state dict; no directory of the hub was ever read, for
-there was no network. MolmoE-1B's experts are not mapped.
+there was no network.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ import torch
 
 from vlmkit.architecture import Architecture
 from vlmkit.checkpoints.family import made_of
+from vlmkit.checkpoints.molmo_experts import as_others, as_sparse, is_sparse
 from vlmkit.checkpoints.molmo_weights import EMBEDDINGS, PREFIX, RESBLOCK, VISION, to_ours, to_theirs
-from vlmkit.checkpoints.published import read_json, read_weights, write_json, write_weights
+from vlmkit.checkpoints.published import read_json, read_weights, refuse_unknown, write_json, write_weights
 from vlmkit.connectors.attention_pool import AttentionPool
 from vlmkit.encoders.clip import Clip
 from vlmkit.language_model import LanguageModel
@@ -43,8 +46,11 @@ NUMBERS = {
     "rms_norm_eps": "layer_norm_eps",
 }
 """Settings of the language model -> fields of the published config."""
-BLOCKS = {"qwen2": (True, False, False), "olmo2": (False, True, True)}
+BLOCKS = {"qwen2": (True, False, False), "olmo2": (False, True, True), "olmoe": (False, True, False)}
 """Type of the language model -> qkv_bias, attention_layer_norm, norm_after of the published config."""
+FIXED = {"clip_qkv": None, "layer_norm_type": "rms", "tie_word_embeddings": False, "use_position_ids": True, "weight_tying": False}
+"""What a config says and vlmkit builds no other way."""
+EXPERTS = ("num_experts", "num_experts_per_tok")
 Shape = Callable[[str], tuple[int, ...]]
 
 
@@ -126,12 +132,15 @@ def described(
     """The parts of a published config, preprocessor config and weights. `tokens`: the tokenizer's place and ids. Raises SpecError."""
     from vlmkit.zoo.molmo import MOLMO_7B_D, ROLES
 
+    sparse = is_sparse(config)
+    config = as_others(config) if sparse else config
+    refuse_unknown("config.json", {name: config[name] for name in FIXED if name in config}, FIXED, ())
     form = tuple(bool(config.get(name)) for name in ("qkv_bias", "attention_layer_norm", "norm_after"))
     model_type = next((name for name, has in BLOCKS.items() if has == form), None)
-    if model_type is None or any(".ffn." in name for name in names):
+    if model_type is None or sparse != (model_type == "olmoe"):
         raise SpecError(
-            f"qkv_bias={form[0]}, attention_layer_norm={form[1]}, norm_after={form[2]}: vlmkit builds Molmo over Qwen2 (True, False, "
-            "False) and OLMo 2 (False, True, True), without experts"
+            f"qkv_bias={form[0]}, attention_layer_norm={form[1]}, norm_after={form[2]}, {'with' if sparse else 'without'} experts: vlmkit "
+            "builds Molmo over Qwen2 (True, False, False), OLMo 2 (False, True, True) and OLMoE (False, True, False, with experts)"
         )
     width, values = shape(f"{VISION}image_vit.patch_embedding.weight")
     patch = math.isqrt(values // 3)
@@ -144,6 +153,9 @@ def described(
     rows, dim = shape(EMBEDDINGS[0])
     settings = {ours: config[theirs] for ours, theirs in NUMBERS.items() if config.get(theirs) is not None}
     settings |= {"vocab_size": rows, "hidden_size": dim, "intermediate_size": config["intermediate_size"] // 2}
+    if sparse:
+        settings |= {"num_key_value_heads": config.get("n_kv_heads") or config["num_attention_heads"], "norm_topk_prob": False}
+        settings |= {name: config[name] for name in EXPERTS}
     settings |= {name: value for name, value in tokens.items() if name != "tokenizer"}
     return MOLMO_7B_D.replace(
         name=str(config.get("_name_or_path") or "molmo"),
@@ -198,11 +210,15 @@ def stated(spec: Architecture) -> tuple[dict[str, Any], dict[str, Any]]:
         "use_position_ids": True,
         "clip_qkv": None,
         "vit_layers": [depth - encoder.blocks - 1 for depth in encoder.depths],
-        "vision_backbone": {"image_num_heads": encoder.heads},
+        "vision_backbone": _tower(encoder),
     }
     rope = getattr(theirs, "rope_parameters", None) or {}
     config |= {published: getattr(theirs, ours, None) for ours, published in NUMBERS.items() if ours != "rope_theta"}
     config["rope_theta"] = rope.get("rope_theta", getattr(theirs, "rope_theta", None))
+    if words.model_type == "olmoe":
+        if theirs.norm_topk_prob:
+            raise SpecError("MolmoForCausalLM sums experts by the router's own probabilities; it has no norm_topk_prob=True")
+        config = as_sparse(config | {name: getattr(theirs, name) for name in EXPERTS}, words.unspoken)
     side = policy.size // (encoder.patch * 2)
     pixels = {
         "base_image_input_size": [policy.size, policy.size],
@@ -216,6 +232,26 @@ def stated(spec: Architecture) -> tuple[dict[str, Any], dict[str, Any]]:
         "image_std": list(encoder.std),
     }
     return config, pixels
+
+
+def _tower(encoder: Clip) -> dict[str, Any]:
+    """What MolmoE-1B's config says of its tower; the class of the others has it built in, and reads nothing of it."""
+    side = encoder.image_size // encoder.patch
+    return {
+        "image_model_type": "openai",
+        "image_default_input_size": [encoder.image_size, encoder.image_size],
+        "image_patch_size": encoder.patch,
+        "image_pos_patch_size": encoder.patch,
+        "image_emb_dim": encoder.width,
+        "image_num_heads": encoder.heads,
+        "image_num_key_value_heads": encoder.heads,
+        "image_head_dim": encoder.width // encoder.heads,
+        "image_num_layers": encoder.blocks,
+        "image_mlp_dim": encoder.mlp,
+        "image_mlp_activations": encoder.activation,
+        "image_num_pos": side * side + 1,
+        "image_norm_eps": encoder.norm_eps,
+    }
 
 
 def refuse_other(spec: Architecture, found: Architecture) -> None:
