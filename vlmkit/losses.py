@@ -25,18 +25,30 @@ def spoken(labels: Tensor, vocabulary: int, unspoken: int) -> Tensor:
     return labels.masked_fill((labels >= vocabulary) & (labels < vocabulary + unspoken), IGNORE)
 
 
-def next_token_loss(logits: Tensor, labels: Tensor, kept: int | Tensor, items: Tensor | int | None) -> Tensor:
-    """Mean cross-entropy of the next token over supervised positions; over `items` where the caller counts them.
+def next_token_loss(
+    logits: Tensor, labels: Tensor, kept: int | Tensor, items: Tensor | int | None, weights: Tensor | None = None
+) -> Tensor:
+    """Mean cross-entropy of the next token over supervised positions, each by its weight; over `items` where the caller counts them.
 
-    logits: (B, S, vocabulary), or (B, K, vocabulary) of the K columns in `kept`. labels: (B, S).
+    logits: (B, S, vocabulary), or (B, K, vocabulary) of the K columns in `kept`. labels, weights: (B, S), of the token itself.
     """
-    if isinstance(kept, Tensor):
-        targets = labels[:, kept + 1]
-    else:
-        logits, targets = logits[:, :-1], labels[:, 1:]
-    targets = targets.to(logits.device)
-    total = functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum")
-    return total / (items if items is not None else (targets != IGNORE).sum().clamp(min=1))
+    columns = kept + 1 if isinstance(kept, Tensor) else slice(1, None)
+    targets = labels[:, columns].to(logits.device)
+    logits = logits if isinstance(kept, Tensor) else logits[:, :-1]
+    scores = logits.flatten(0, 1).float()
+    if weights is None:
+        total = functional.cross_entropy(scores, targets.flatten(), ignore_index=IGNORE, reduction="sum")
+        return total / (items if items is not None else (targets != IGNORE).sum().clamp(min=1))
+    counted = weights[:, columns].to(logits.device) * (targets != IGNORE)
+    each = functional.cross_entropy(scores, targets.flatten(), ignore_index=IGNORE, reduction="none")
+    whole = counted.sum()
+    return (each * counted.flatten()).sum() / (items if items is not None else whole.where(whole > 0, 1.0))
+
+
+def supervised_weight(labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """(): what the supervised tokens of labels (B, S) count together, float32: as many as there are, or the sum of their weights."""
+    counted = labels[:, 1:] != IGNORE
+    return counted.float().sum() if weights is None else (weights[:, 1:] * counted).sum()
 
 
 def router_loss(outputs: Any, language_model: Any, held: Tensor | None = None, balance: Tensor | None = None) -> Tensor | None:

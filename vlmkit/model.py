@@ -170,6 +170,7 @@ class VLM(Referred, Resizes, Sees, Speaks, Generates, PreTrainedModel, Generatio
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
         supervised: Tensor | None = None,
+        loss_weights: Tensor | None = None,
         visual: Features | Tensor | None = None,
         cache: Any = None,
         return_dict: bool | None = None,
@@ -181,7 +182,8 @@ class VLM(Referred, Resizes, Sees, Speaks, Generates, PreTrainedModel, Generatio
         """Logits (B, S, vocabulary), and the loss where labels are given.
 
         With labels in training mode only columns that some row supervises go through the LM head, and `logits` is None: at a 100k
-        vocabulary all of them would be most of the memory. `visual`: visual tokens in place of pixels, as `get_image_features` gives them;
+        vocabulary all of them would be most of the memory. `loss_weights` (B, S): what each token counts in the loss as a target; it is
+        divided by their sum. `visual`: visual tokens in place of pixels, as `get_image_features` gives them;
         `grids` and `places` stay. `attention_mask` (B, S) says which tokens are there, beside segments and a prefix; (B, 1, S, S) says
         alone what each token sees. Packed samples (`segments`, or positions that start again) take no attention mask, and no cache is kept.
         `cache` and `past_key_values` are two names of one thing: transformers renamed it.
@@ -197,6 +199,7 @@ class VLM(Referred, Resizes, Sees, Speaks, Generates, PreTrainedModel, Generatio
             given |= {"attention_mask": attention_mask, "pixel_values": pixel_values, "grids": grids, "places": places}
             given |= {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "position_ids": position_ids}
             given |= {"past_key_values": past_key_values, "labels": labels, "cache": cache, "return_dict": return_dict}
+            given |= {"loss_weights": loss_weights}
             read: VLMOutput | BodyOutput | tuple[Any, ...] = VLM.forward(self, **whole(given | kwargs, self.spec))
             return read
         cache = past_key_values if cache is None else cache
@@ -248,6 +251,7 @@ class VLM(Referred, Resizes, Sees, Speaks, Generates, PreTrainedModel, Generatio
             labels,
             supervised,
             boundaries,
+            loss_weights=loss_weights,
             **kwargs,
         )
         if features is not None and (pixel_values is not None or visual is not None):

@@ -120,6 +120,11 @@ def in_one_row(incoming: Incoming, maskless: bool = False) -> Incoming:
     )
 
 
+def weights_in_one_row(weights: Tensor | None) -> Tensor | None:
+    """Weights (B, S) -> (1, B * S), beside `labels_in_one_row`."""
+    return None if weights is None else weights.flatten()[None]
+
+
 def labels_in_one_row(labels: Tensor, supervised: Tensor) -> tuple[Tensor, Tensor]:
     """Labels (B, S) -> (1, B * S), and the columns (K,) of each row among them. The first token of a row is nobody's target."""
     rows, length = labels.shape

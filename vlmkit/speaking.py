@@ -28,6 +28,7 @@ from vlmkit.packing import (
     takes_masks,
     variable_length,
     varies,
+    weights_in_one_row,
 )
 
 
@@ -54,6 +55,7 @@ class Speaks(PreTrainedModel):  # type: ignore[misc]
         supervised: Tensor | None = None,
         boundaries: Boundaries | None = None,
         *,
+        loss_weights: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
@@ -88,6 +90,7 @@ class Speaks(PreTrainedModel):  # type: ignore[misc]
                 columns = torch.arange(labels.shape[1] - 1, device=labels.device) if supervised is None else supervised
                 labels, columns = labels_in_one_row(labels, columns)
                 supervised = None if supervised is None else columns
+                loss_weights = weights_in_one_row(loss_weights)
         if labels is None and vars(model.config).get("output_router_logits"):
             # Only a loss asks for it, and over a cache transformers would count the mask of all tokens against logits of the last ones.
             kwargs.setdefault("output_router_logits", False)
@@ -102,7 +105,7 @@ class Speaks(PreTrainedModel):  # type: ignore[misc]
         if labels is not None:
             labels = spoken(labels, self.spec.language_model.vocabulary, self.spec.language_model.unspoken)
             losses["language_model"] = next_token_loss(
-                outputs.logits, labels, logits_to_keep if supervised is None else supervised, num_items_in_batch
+                outputs.logits, labels, logits_to_keep if supervised is None else supervised, num_items_in_batch, loss_weights
             )
             if (of_router := router_loss(outputs, model, held, balance)) is not None:
                 losses["router"] = of_router

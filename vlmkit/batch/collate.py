@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,14 +39,16 @@ class Entries:
     three: bool = False
     """Whether a token has three positions, by time, row and column."""
 
-    def blank(self, rows: int, length: int) -> dict[str, Numbers]:
-        """Rows in which no conversation stands yet."""
+    def blank(self, rows: int, length: int, weighted: bool = False) -> dict[str, NDArray[Any]]:
+        """Rows in which no conversation stands yet. weighted: whether tokens count differently in the loss."""
         filled = {"input_ids": self.pad, "position_ids": 0, "labels": IGNORE, "segments": -1, "visual_index": -1}
         if self.learned:
             filled["learned_index"] = -1
         if self.prefix:
             filled["token_type_ids"] = 0
-        batch = {name: np.full((rows, length), value, np.int64) for name, value in filled.items()}
+        batch: dict[str, NDArray[Any]] = {name: np.full((rows, length), value, np.int64) for name, value in filled.items()}
+        if weighted:
+            batch["loss_weights"] = np.ones((rows, length), np.float32)
         if self.three:
             batch["position_ids"] = np.zeros((3, rows, length), np.int64)
         if self.visible:
@@ -64,7 +66,7 @@ class RowOfTokens:
     tokens: tuple[ImageTokens, ...]
     """The same images."""
 
-    def write(self, batch: dict[str, Numbers], number: int, start: int, sample: int, entries: Entries) -> slice:
+    def write(self, batch: dict[str, NDArray[Any]], number: int, start: int, sample: int, entries: Entries) -> slice:
         """Put the conversation into a row of a batch, from `start` on, as its sample number `sample`; where it stands there."""
         layout = self.layout
         place = slice(start, start + len(layout.ids))
@@ -77,6 +79,8 @@ class RowOfTokens:
         batch["segments"][number, place] = sample
         for begin, end in layout.supervised:
             labels[begin:end] = ids[begin:end]
+        if "loss_weights" in batch:
+            batch["loss_weights"][number, place] = layout.weight
         for span in layout.spans:
             first = self.images[span.image][0] + span.offset
             index[span.start : span.start + span.length] = np.arange(first, first + span.length)
@@ -124,6 +128,11 @@ def rows_of(samples: Sequence[PreparedSample], shared: bool = False) -> Iterator
             yield RowOfTokens(layout, tuple(images), tuple(image.tokens for image in sample.images))
 
 
+def are_weighted(rows: Iterable[RowOfTokens]) -> bool:
+    """Whether any of them counts otherwise than others do."""
+    return any(row.layout.weight != 1 for row in rows)
+
+
 def padded(samples: Sequence[PreparedSample], entries: Entries, *, side: str, length: int | None) -> Batch:
     """One row a conversation, padded to `length`, or to the longest. Raises LayoutError where a row is longer."""
     rows = list(rows_of(samples))
@@ -131,7 +140,7 @@ def padded(samples: Sequence[PreparedSample], entries: Entries, *, side: str, le
     length = longest if length is None else length
     if longest > length:
         raise LayoutError(f"a conversation has {longest} tokens, more than its row's length of {length}")
-    batch = entries.blank(len(rows), length)
+    batch = entries.blank(len(rows), length, are_weighted(rows))
     for number, row in enumerate(rows):
         row.write(batch, number, length - len(row.layout.ids) if side == "left" else 0, 0, entries)
     batch["attention_mask"] = (batch["segments"] >= 0).astype(np.int64)
@@ -153,7 +162,7 @@ def packed(rows: Sequence[Sequence[PreparedSample]], entries: Entries, length: i
     length = max(used) if length is None else length
     if max(used) > length:
         raise LayoutError(f"row {used.index(max(used))} holds {max(used)} tokens, more than its length of {length}")
-    batch: dict[str, NDArray[Any]] = {**entries.blank(len(rows), length)}
+    batch = entries.blank(len(rows), length, are_weighted(conversation for row in conversations for conversation in row))
     for number, row in enumerate(conversations):
         start = 0
         for sample, conversation in enumerate(row):

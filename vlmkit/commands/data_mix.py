@@ -1,7 +1,8 @@
 """Mixtures that papers name: how each source is packed, and how often it is drawn.
 
 Without a name all are listed. --data takes the directory in which the shards of each source lie in a folder of its name: what is printed
-then is the `data` of a stage, for --stages of 'vlmkit train', weighed by what is there.
+then is the `data` of a stage, for --stages of 'vlmkit train', weighed by what is there; and `conversations`, where the paper weighs several
+about one image otherwise than alike.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ def _print_stage_data(chosen: Mix, folder: Path) -> None:
     missing = [source.name for source in chosen.sources if source.name not in sizes]
     if missing:
         say(f"not in {folder}, so left out: {', '.join(missing)}", file=sys.stderr)
+    if chosen.conversations != "alike":
+        say(f"conversations: {chosen.conversations}")
     say("data:")
     for name, weight in weights.items():
         say(f"  - {{name: {name}, weight: {weight:.6g}}}")

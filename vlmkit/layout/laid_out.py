@@ -60,6 +60,8 @@ class Layout:
     """Tokens before the assistant's first word: what a prefix language model sees in both directions."""
     seen: tuple[Mark, ...] = ()
     """What is looked at by cross-attention, from where on."""
+    weight: float = 1.0
+    """What each of its supervised tokens counts in the loss, beside those of other conversations."""
 
     @property
     def shown(self) -> int:
@@ -88,4 +90,5 @@ class Layout:
             tuple(place for place in self.learned if place[0] < end),
             min(self.prefix, end),
             tuple(mark for mark in self.seen if mark.place < end),
+            self.weight,
         )

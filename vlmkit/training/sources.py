@@ -29,4 +29,12 @@ def mixture(stage: Stage, processor: VLMProcessor, data: Place | Gathered | str,
 
     sources = [DataSource(source.name, samples(source.name), source.weight) for source in stage.data]
     own = random.Random(f"{seed} {stage.name}").getrandbits(32)
-    return Mixture(sources, processor, rows=max(1, stage.batch_size), length=stage.max_length, pack=stage.pack, seed=own)
+    return Mixture(
+        sources,
+        processor,
+        rows=max(1, stage.batch_size),
+        length=stage.max_length,
+        pack=stage.pack,
+        seed=own,
+        weighing=stage.conversations,
+    )

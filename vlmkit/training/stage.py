@@ -48,7 +48,7 @@ class Source(Spec):
 class Stage(Spec):
     later: ClassVar[frozenset[str]] = frozenset(
         {"learn", "tokens", "batch_tokens", "timescale", "shift", "cooldown", "ema", "nonfinite", "compile", "kernels", "adapters"}
-        | {"image_size", "experts"}
+        | {"image_size", "experts", "conversations"}
     )
 
     name: str
@@ -102,6 +102,8 @@ class Stage(Spec):
     """Put as many samples into a row of `max_length` tokens as it holds, instead of padding each to the longest."""
     max_length: int | None = None
     """Longest conversation in tokens, and the length of packed rows; a longer one loses its last turns, with the images of these."""
+    conversations: Literal["alike", "root"] = "alike"
+    """What tokens count in the loss where a sample has n conversations about its images: each 1, or 1 / sqrt(n) by `root`, as in Molmo."""
     image_size: int | None = None
     """Side in pixels of the square images from this stage on: the tower's table of positions is resampled. None leaves it as it is."""
     experts: Experts | None = None

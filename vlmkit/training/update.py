@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vlmkit.layout.laid_out import IGNORE
+from vlmkit.losses import supervised_weight
 from vlmkit.training.copies import Copier
 from vlmkit.training.engines.base import Batch, Engine, Loss
 from vlmkit.training.stage import Stage
@@ -16,7 +16,7 @@ from vlmkit.training.stage import Stage
 
 class Update(NamedTuple):
     loss: float
-    """Mean over all supervised tokens of all processes."""
+    """Mean over all supervised tokens of all processes, by their weights."""
     norm: float
     """Of the gradient, before it was cut."""
 
@@ -35,8 +35,8 @@ def gradients(engine: Engine, stage: Stage, batches: Iterator[dict[str, Tensor]]
     pieces = len(micro) * processes.world
     counted: dict[str, Tensor] = {}
     if pieces > 1 and all("labels" in batch for batch in taken):
-        # Every supervised token of the update counts the same, in whichever micro-batch or process it is.
-        supervised = torch.stack([(batch["labels"][:, 1:] != IGNORE).sum() for batch in taken]).sum()
+        # Every supervised token of the update counts by its own weight, in whichever micro-batch or process it is.
+        supervised = torch.stack([supervised_weight(batch["labels"], batch.get("loss_weights")) for batch in taken]).sum()
         counted["num_items_in_batch"] = processes.summed(supervised.to(processes.device)) / pieces
     total = torch.zeros((), device=processes.device)
     for number, coming in enumerate(micro):

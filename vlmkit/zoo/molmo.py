@@ -10,8 +10,8 @@ Styles (`long_caption:`) begin a question's words and are the data's to write. A
 
 Upstream packs several annotations of an image behind one copy of it, such that none sees another and each is counted on from the image.
 vlmkit lays each out as a conversation of its own, beside the others in a batch or a packed row, encodes the image once, and gives the same
-logits (tests/families/test_molmo.py); the image's places stand there once for each. Upstream weighs such a token by one over the root of
-the number of conversations; vlmkit weighs all alike.
+logits (tests/families/test_molmo.py); the image's places stand there once for each. In its second stage upstream
+weighs such a token by one over the root of the number of conversations: `conversations="root"` of a stage.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from vlmkit.data.mixes import Group, Ingredient, Mix, add_mix, list_mixes, mix
 from vlmkit.data.sample import DataError
 from vlmkit.data.shards.pack import pack
 from vlmkit.registry import RegistryError
-from vlmkit.training.stage import Source
+from vlmkit.training.stage import Source, Stage
+from vlmkit.training.stage_files import stages_from_yaml
 from vlmkit.written import read_fields
 
 MIXES = [mix(name) for name in list_mixes()]
@@ -92,7 +93,21 @@ def test_the_command_lists_says_how_to_pack_and_weighs_what_is_there(tmp_path, c
     sources = [Source(**row) for row in yaml.safe_load(told.out)["data"]]
     assert sources == [Source(name="captions-english", weight=0.75), Source(name="captions-hindi", weight=0.25)]
     assert "left out: captions-chinese" in told.err
+    assert "conversations:" not in told.out
     assert main(["data", "mix", "--data", str(tmp_path)]) == 2
     assert main(["data", "mix", "maya", "--data", str(tmp_path)]) == 2
     assert main(["data", "mix", "maya-align", "--data", str(tmp_path / "no")]) == 2
     assert main(["data", "mix", "molmo-captions", "--data", str(tmp_path)]) == 1
+
+
+def test_what_molmos_mixture_prints_is_a_stage_that_weighs_annotations_by_the_root(tmp_path, capsys):
+    for name in ("points", "caption"):
+        pack(map(sample, range(3)), tmp_path / name, workers=0)
+    assert main(["data", "mix", "molmo-pixmo", "--data", str(tmp_path)]) == 0
+    lines = ["  - name: align", "    steps: 1", "    batch_size: 1", "    connector: 1e-3"]
+    lines += [f"    {line}" for line in capsys.readouterr().out.splitlines()]
+    (stage,) = stages_from_yaml("stages:\n" + "\n".join(lines))
+    assert stage.conversations == "root"
+    assert {source.name for source in stage.data} == {"points", "caption"}
+    assert Stage.from_dict(stage.to_dict()) == stage
+    assert mix("molmo-captions").conversations == "alike"

@@ -1,5 +1,6 @@
 """What Molmo learns from (Deitke et al. 2024, arXiv:2409.17146): shares, sizes and the root rule as allenai/molmo has them
-(launch_scripts/train_captioner.py, launch_scripts/train_multitask_model.py "3.2-synthetic", olmo/data/__init__.py).
+(launch_scripts/train_captioner.py, launch_scripts/train_multitask_model.py "3.2-synthetic", olmo/data/__init__.py), and the root by which
+several conversations about one image are weighed in the second stage alone.
 
 Of the mixture's first group the sources without a reader are left out (questions that people asked, questions made of captions,
 explanations with points), and of the academic one all but TextVQA and DocVQA; clocks stand there as in the paper, weighed as 250,000.
@@ -21,6 +22,7 @@ PIXMO = Mix(
     name="molmo-pixmo",
     about="Molmo's second stage, those of its sources that there are readers for: captions, points, counts, clocks, TextVQA, DocVQA.",
     by="root",
+    conversations="root",
     groups=(
         Group(share=0.15, sources=(Ingredient(name="caption", published="allenai/pixmo-cap", format="pixmo_cap", counts_as=50_000),)),
         Group(

@@ -42,6 +42,8 @@ class Mix:
     """A sentence or two: whose it is, what of it is not here."""
     groups: tuple[Group, ...]
     by: Literal["size", "root"] = "size"
+    conversations: Literal["alike", "root"] = "alike"
+    """What tokens count where an image has several conversations: the field of a stage of this name."""
 
     @property
     def sources(self) -> tuple[Ingredient, ...]:

@@ -24,7 +24,7 @@ from vlmkit.data.mixture.batches import Batches
 from vlmkit.data.mixture.maker import Maker
 from vlmkit.data.mixture.order import Order
 from vlmkit.data.mixture.planner import Planner
-from vlmkit.data.mixture.prepare import Overlong, Preparer
+from vlmkit.data.mixture.prepare import Overlong, Preparer, Weighing
 from vlmkit.data.mixture.samples import Samples
 from vlmkit.data.mixture.state import MixtureState, MixtureStateError, Position
 from vlmkit.data.mixture.windows import Windows
@@ -56,6 +56,7 @@ class Mixture:
         window: int | None = None,
         overlong: Overlong = "cut",
         limit: float = 0.05,
+        weighing: Weighing = "alike",
     ) -> None:
         """rows: of a micro-batch. pack: a row is `length` tokens long and holds as many samples as fit; otherwise a sample's
         conversations are rows of their own, `rows` counts samples, and rows are padded to the longest.
@@ -63,7 +64,7 @@ class Mixture:
         length: the longest conversation in tokens; `overlong` says what becomes of longer ones. epochs: the mixture ends
         when a source has been gone through so often; without it, it never ends. window: samples that are packed together,
         2048 by default: more fill rows better and take longer to begin with. limit: share of a source from 0 to 1 that may
-        be rejected.
+        be rejected. weighing: what tokens of samples with several conversations count in the loss.
 
         Raises DataError for sources that make no mixture.
         """
@@ -74,7 +75,7 @@ class Mixture:
         self.rows = rows
         self.limit = limit
         self.order = Order([len(source.samples) for source in sources], weights or None, seed=seed, epochs=epochs)
-        self.preparer = Preparer(processor, length=length, pack=pack, overlong=overlong)
+        self.preparer = Preparer(processor, length=length, pack=pack, overlong=overlong, weighing=weighing)
         self._named = [(source.name, source.samples) for source in sources]
         self.windows = Windows(self.order, self._named, self.preparer, window or (2048 if pack else max(64, rows)))
         self._epochs = epochs
@@ -87,6 +88,8 @@ class Mixture:
     def description(self) -> dict[str, Any]:
         """What the order and the batches follow from, as plain JSON."""
         preparer = self.preparer
+        # States of before there was a choice do not have it.
+        chosen = {} if preparer.weighing == "alike" else {"weighing": preparer.weighing}
         return {
             "seed": self.order.seed,
             "rows": self.rows,
@@ -97,7 +100,7 @@ class Mixture:
             "epochs": self._epochs,
             "sources": {source.name: {"samples": len(source.samples), "weight": source.weight} for source in self.sources},
             "processor": _digest(self.processor),
-        }
+        } | chosen
 
     def batches(
         self,

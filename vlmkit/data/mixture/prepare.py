@@ -25,6 +25,9 @@ class OverlongError(DataError):
     """A conversation that no row can hold, where that is an error."""
 
 
+Weighing = Literal["alike", "root"]
+"""What the tokens of a sample with n conversations count in the loss. `root`: each 1 / sqrt(n), so that an image of which much is said
+does not outweigh the others, nor count as if little were (Molmo, arXiv:2409.17146, section 3)."""
 TOO_LONG = "longer than a row"
 CUT = "lost its last turns"
 
@@ -63,12 +66,21 @@ class Planned:
 class Preparer:
     """Plans samples for rows of `length` tokens (None: of any)."""
 
-    def __init__(self, processor: VLMProcessor, *, length: int | None = None, pack: bool = False, overlong: Overlong = "cut") -> None:
+    def __init__(
+        self,
+        processor: VLMProcessor,
+        *,
+        length: int | None = None,
+        pack: bool = False,
+        overlong: Overlong = "cut",
+        weighing: Weighing = "alike",
+    ) -> None:
         """pack: a piece stands in one row with others. Otherwise each conversation has a row of its own."""
         self.processor = processor
         self.length = length
         self.pack = pack
         self.overlong = overlong
+        self.weighing = weighing
         self._plan_image = functools.lru_cache(maxsize=1 << 14)(processor.plan_image)
 
     def plan(self, conversations: Sequence[Conversation], sizes: Sequence[Size]) -> Planned:
@@ -90,6 +102,8 @@ class Preparer:
                 cut = cut or (CUT, sentence)
                 layout, shown = shorter
             found.append((layout, shown))
+        if self.weighing == "root" and len(found) > 1:
+            found = [(replace(layout, weight=len(found) ** -0.5), shown) for layout, shown in found]
         if not conversations:
             rejected = ("has no conversation", "nothing is said about its images")
         return Planned(tuple([_piece(group, planned) for group in self._groups(found)]), rejected, cut)
