@@ -20,7 +20,7 @@ UNIT = {"molmo": 0.1 / 100, "qwen": 1 / 1000, "paligemma": 1 / 1023}
 
 sizes = st.builds(Size, st.integers(1, 6000), st.integers(1, 6000))
 shares = st.floats(0, 1)
-labels = st.text(st.characters(exclude_characters='<>";\n', exclude_categories=("Cs", "Cc", "Zs", "Zl", "Zp")), max_size=8)
+labels = st.text(st.characters(exclude_characters="<>;\n", exclude_categories=("Cs", "Cc", "Zs", "Zl", "Zp")), max_size=8)
 masks = st.one_of(st.just(()), st.lists(st.integers(0, 127), min_size=16, max_size=16).map(tuple))
 
 
@@ -188,7 +188,7 @@ def test_wrong_numbers_are_refused_with_the_words(style: Style, text: str, reaso
         ("molmo", Point(1001, 2), "outside of the 1000 x 500 pixels"),
         ("qwen", Box(-1, 2, 3, 4), "outside of the 1000 x 500 pixels"),
         ("paligemma", Box(1, 2, 3, 501), "outside of the 1000 x 500 pixels"),
-        ("molmo", Point(1, 2, 'a "cup"'), "a label is written without"),
+        ("molmo", Point(1, 2, "a > b"), "a label is written without"),
         ("qwen", Box(1, 2, 3, 4, "a<b"), "a label is written without"),
         ("paligemma", Box(1, 2, 3, 4, "a ; b"), "a label is written without"),
         ("paligemma", Box(1, 2, 3, 4, " a"), "a label is written without"),

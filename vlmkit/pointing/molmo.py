@@ -1,7 +1,8 @@
 """Molmo's points (Deitke et al. 2024, arXiv:2409.17146): percent of the picture's width and height, with one digit.
 
 One is <point x="12.5" y="80.0" alt="cup">cup</point>, several of one label are <points x1="..." y1="..." x2="..." y2="..." alt="cups">
-cups</points>, and none are "There are none." as PixMo's answers have it.
+cups</points>, and none are "There are none." as PixMo's answers have it. Nothing is escaped: a label with quotes or & stands as it is,
+`alt` ends at the quote before >, and such words are written and read so.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from vlmkit.pointing.numbers import brief, check_label, read_place, write_place,
 from vlmkit.pointing.values import Item, Point, PointingError
 from vlmkit.preprocess.geometry import Size
 
-_TAG = re.compile(r"<points?((?:\s+[xy]\d*\s*=\s*\"[^\"<>]*\")+)(?:\s+alt\s*=\s*\"([^\"]*)\")?\s*>(?:(.*?)</points?>)?", re.DOTALL)
+_TAG = re.compile(r"<points?((?:\s+[xy]\d*\s*=\s*\"[^\"<>]*\")+)(?:\s+alt\s*=\s*\"([^<>]*)\")?\s*>(?:(.*?)</points?>)?", re.DOTALL)
 _NUMBER = re.compile(r"([xy])(\d*)\s*=\s*\"\s*([^\"]*?)\s*\"")
 _DECIMAL = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
 
@@ -29,7 +30,7 @@ def write(items: Sequence[Item], size: Size) -> str:
     for item in items:
         if not isinstance(item, Point):
             raise wrong_kind("molmo", "points", item)
-        check_label(item.label, '<>"')
+        check_label(item.label, "<>")
     if not items:
         return spelled([], "")
     points = [(item.label, write_place(item.x, item.y, "percent", size, 1)) for item in items if isinstance(item, Point)]

@@ -35,7 +35,7 @@ def read(folder: Path, *, split: str = "train", answers: str = "counts", fetch: 
     def sample(row: AnnotationRow) -> Sample:
         label, shown = row.text("label").strip(), image(folder, row.text("image_url"), fetch)
         if answers == "number":
-            return Sample((shown,), (ask(COUNT.format(label=label), str(_count(row))),), source, row.name)
+            return Sample((shown,), (ask(COUNT.format(label=label.lower()), str(_count(row))),), source, row.name)
         return Sample((shown,), (asked(label, _percent(row, shown), answers),), source, row.name)
 
     found = files(folder, f"data/{split}*.parquet", f"{split}*.parquet")

@@ -2,8 +2,8 @@
 
 Columns image_url, label, points [{x, y}] in percent of width and height, collection_method. The answer is Molmo's spelling: points
 sorted by x, then y, with one digit: <point x="12.5" y="80.0" alt="cup">cup</point>, several in one <points x1=... y1=... x2=...>, none
-as "There are none."; a count says how many there are behind them (olmo/data/data_formatter.py). Images as in `pixmo_cap`. In memory:
-labels and points of all rows, about 100 bytes and 20 a point.
+as "There are none."; a count says how many there are behind them. Labels are in small letters, in question and answer
+(olmo/data/data_formatter.py). Images as in `pixmo_cap`. In memory: labels and points of all rows, about 100 bytes and 20 a point.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def read(folder: Path, *, answers: str = "points", method: str = "", fetch: Fetc
 
 def asked(label: str, points: Sequence[Sequence[float]], answers: str) -> Conversation:
     """A question for points in percent, and the answer."""
+    label = label.lower()
     answer = spelled(sorted((round(x, 1), round(y, 1)) for x, y in points), label)
     if answers == "points":
         return ask(POINTS.format(label=label), answer)
