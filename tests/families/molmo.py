@@ -33,7 +33,8 @@ ROW = System(
     reference=no_whole,
     compared_with="arrays that allenai/molmo's own Molmo, MultiModalPreprocessor and DataFormatter gave (tests/golden/molmo), over Qwen2 "
     "and OLMo 2; over OLMoE a copy of the class that lies beside MolmoE-1B's weights, for upstream's own needs a GPU; checkpoints in the "
-    "names and shapes of these classes' state dicts",
+    "names and shapes of these classes' state dicts. Its pixels are resampled in float32 and never rounded; vlmkit's are bytes, "
+    "rounded after each of the two passes of a resampling, which is up to half a step each",
 )
 """Of 1B-E the language model's is OlmoeForCausalLM's with 128 more rows; the others upstream's classes were built for, without memory."""
 

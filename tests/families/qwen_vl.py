@@ -28,8 +28,9 @@ ROW = System(
     tiny="qwen-vl-tiny",
     reference=no_whole,
     compared_with="kept answers of upstream's code, which transformers does not have: QWenLMHeadModel, QWenTokenizer and make_context run "
-    "over a small directory of the published layout, tests/families/qwen_vl_upstream.json; pixels with torchvision's under its transforms. "
-    "What vlmkit exports was loaded by that class once, by hand",
+    "over a small directory of the published layout, tests/families/qwen_vl_upstream.json; pixels with torchvision's under its transforms, "
+    "which resize by PIL: both round after each of two passes, but torch's weights of the filter have 16 bits, so that a value in 200 "
+    "falls on the other side once, and hardly any twice. What vlmkit exports was loaded by that class once, by hand",
 )
 
 KEPT: dict[str, Any] = json.loads(Path(__file__).with_name("qwen_vl_upstream.json").read_text(encoding="utf-8"))

@@ -116,7 +116,8 @@ def test_tokens_of_two_thousand_sizes_are_upstreams() -> None:
 
 @every_picture
 def test_pixels_are_upstreams(number: int) -> None:
-    """What is compared with is upstream's own; where vlmkit rounds to bytes it is 1.03 of 255 away at most, allowed 1.5."""
+    """What is compared with is upstream's own, which is never rounded. vlmkit's bytes are rounded after each of two passes of a resampling,
+    by up to 0.5 each: they are 1.03 of 255 away at most, allowed 1.5, and 0.29 on average."""
     wanted = of_golden(f"pixels-{number}")
     theirs = exact({}, number)["pixel_values"]
     ours = built("qwen2").encoder.normalise(processor()([conversation(number)])["pixel_values"])
@@ -128,6 +129,7 @@ def test_pixels_are_upstreams(number: int) -> None:
     assert apart(sampled(theirs), wanted) < 1e-5
     worst = 255 * 0.27 * apart(ours, theirs)
     assert worst < 1.5
+    assert 255 * 0.27 * (ours - theirs).abs().mean() < 0.35
     record(ROW, pixels=worst)
 
 

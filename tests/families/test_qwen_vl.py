@@ -94,24 +94,27 @@ def test_the_image_moves_the_logits(loaded: Loaded) -> None:
 
 
 def test_pixels_are_those_of_upstreams_transforms() -> None:
-    """Within 2 of 255: PIL, which upstream resizes with, rounds to whole numbers between its two passes."""
+    """Within 2 of 255, and a value in 200 differs: PIL, which upstream resizes with, rounds between its two passes as torch does, but
+    torch's weights of the filter have 16 bits."""
     arch = vlmkit.architecture("qwen-vl-chat-9.6b")
     encoder, policy = arch.encoder, arch.policy
     theirs = Compose([Resize((448, 448), InterpolationMode.BICUBIC), ToTensor(), Normalize(encoder.mean, encoder.std)])
     std, mean = (torch.tensor(value).repeat_interleave(14 * 14) for value in (encoder.std, encoder.mean))
-    worst = 0.0
+    worst = share = 0.0
 
     @settings(max_examples=12, deadline=None)
     @given(st.integers(20, 600), st.integers(20, 600))
     def compare(height: int, width: int) -> None:
-        nonlocal worst
+        nonlocal worst, share
         photo = smooth(height, width)
         values, _ = render(photo, arch.plan(Size(height, width)), patch=14, resample=policy.resample, antialias=policy.antialias)
         differ = ((values / 255 - mean) / std - patchify(theirs(photo), 14)) * std * 255
         worst = max(worst, float(differ.abs().max()))
+        share = max(share, float((differ.abs() > 0.5).float().mean()))
 
     compare()
     assert worst <= 2.01, worst
+    assert share < 0.02, share
     record(ROW, pixels=worst)
 
 

@@ -80,13 +80,18 @@ class Batches(Dataset[dict[str, Tensor]]):
             return self.task.batch(self.processor, captions)
         if self.kind == "image_text_contrast":
             return self.task.batch(self.processor, pictures, embeddings()[list(own)])
+        # In every third step the second half has no images: a process of two then sees none.
+        seen = [sample for sample in own if step % 3 != 2 or sample < SAMPLES // 2]
         rows = [
-            [{"role": "user", "content": [{"type": "image", "image": picture}]}, {"role": "assistant", "content": caption[0][:4]}]
-            for picture, caption in zip(pictures, captions, strict=True)
+            [
+                {"role": "user", "content": [{"type": "image", "image": picture}] if sample in seen else "?"},
+                {"role": "assistant", "content": caption[0][:4]},
+            ]
+            for sample, picture, caption in zip(own, pictures, captions, strict=True)
         ]
         batch = self.task.batch(self.processor, rows, seed=step)
-        # Two processes draw other numbers than one; here each sample has its own, and as many patches count in each half.
-        return batch | {"prefixes": torch.tensor([1 + sample % 2 for sample in own])}
+        # Two processes draw other numbers than one; here each sample has its own, and in the first half more patches count.
+        return batch | {"prefixes": torch.tensor([1 + sample // 2 for sample in seen], dtype=torch.long)}
 
 
 @functools.cache

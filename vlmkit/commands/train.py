@@ -200,7 +200,7 @@ def _train(arguments: Namespace, begun: Beginning, stages: tuple[Any, ...], run:
     from vlmkit.training.loop import Interrupted, Trainer
     from vlmkit.training.processes import meet
     from vlmkit.training.signals import StopSignals
-    from vlmkit.training.sources import mixture
+    from vlmkit.training.sources import stage_data
 
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
@@ -239,8 +239,10 @@ def _train(arguments: Namespace, begun: Beginning, stages: tuple[Any, ...], run:
                         looks = kept_back(stage, processor, arguments.data, arguments.hold_out)
                     else:
                         looks = held_out(stage, processor, arguments.evaluate)
-                data = mixture(stage, processor, arguments.data, seed=arguments.seed, hold_out=arguments.hold_out)
-                trainer.train(stage, data, evaluate=looks, evaluate_every=arguments.evaluate_every)
+                task = None if stage.objective is None else stage.objective.task(begun.architecture, arguments.seed)
+                data = stage_data(stage, processor, arguments.data, seed=arguments.seed, hold_out=arguments.hold_out, task=task)
+                learnt = {} if task is None else {"loss": task, "head": task.head}
+                trainer.train(stage, data, evaluate=looks, evaluate_every=arguments.evaluate_every, **learnt)
         except Interrupted as stopped:
             console.print(f"{stopped}; the state is saved. The same command goes on from there.", soft_wrap=True)
             return 128 + stopped.signal

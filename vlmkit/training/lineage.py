@@ -9,6 +9,7 @@ from torch import nn
 
 from vlmkit.architecture import PARTS, Architecture
 from vlmkit.recompute import recompute
+from vlmkit.spec import SpecError
 from vlmkit.training.adapted import NewAdapters, weights_of
 from vlmkit.training.adapter_files import save_adapters
 from vlmkit.training.adapters import add_adapters, is_adapter, merge_adapters
@@ -49,6 +50,12 @@ class Lineage:
             self._blueprint, lambda model: self._weights(stage, model, state), lambda model: self._prepare(stage, model, head)
         )
         return state
+
+    def architecture(self, stage: Stage) -> Architecture:
+        """Of the model in a stage. Raises SpecError where the model is no VLM."""
+        if self._blueprint.architecture is None:
+            raise SpecError(f"stage {stage.name!r} has an objective, which only vlmkit's own models are trained for")
+        return changed(self._blueprint.architecture, stage)
 
     def parts(self, head: nn.Module | None) -> dict[str, nn.Module]:
         return _parts(self.model, head)

@@ -34,6 +34,7 @@ from vlmkit.training.lineage import Lineage, described
 from vlmkit.training.looking import Evaluate, looking
 from vlmkit.training.meters import CountedBatches, Counts, Meters
 from vlmkit.training.metrics_log import MetricsLog
+from vlmkit.training.objectives.task import Task
 from vlmkit.training.optimizers import build_optimizers, set_rates
 from vlmkit.training.processes import Processes
 from vlmkit.training.progress import StageProgress
@@ -124,9 +125,9 @@ class Trainer:
         """Train one stage from where it stands; a finished one is passed over.
 
         batches: a mixture that does not end, whose state is saved with the run's; or micro-batch n of the stage as
-        `batches[n]`, for any n. loss: the mean loss of a batch, by default the model's own. head: a module that learns in
-        this stage only, at the rate `stage.head`. evaluate: called by every process after each `evaluate_every` steps and after the
-        last; its scores stand in the record of the step (vlmkit.training.looking).
+        `batches[n]`, for any n. loss: the mean loss of a batch, by default that of the stage's objective, or the model's own.
+        head: a module that learns in this stage only, at the rate `stage.head`. evaluate: called by every process after each
+        `evaluate_every` steps and after the last; its scores stand in the record of the step (vlmkit.training.looking).
 
         Raises Interrupted after SIGINT or SIGTERM, with the state saved, DivergedError, TooManyRejected, and StateError where
         an update was made of another number of micro-batches before.
@@ -135,6 +136,9 @@ class Trainer:
             return
         world = self.processes.world
         stage = stage.resolved(world)
+        if stage.objective is not None and loss is model_loss:
+            task = stage.objective.task(self._lineage.architecture(stage), self.seed)
+            loss, head = task, task.head
         refuse_elsewhere(stage, self.engine.name, self.processes, head is not None)
         state = self._lineage.place(stage, head)
         begun_before = state is not None and state.position.get("stage") == stage.name
@@ -159,7 +163,8 @@ class Trainer:
                 seed_everything(self.seed + self.processes.rank)
             if state is not None:
                 state.restore_random(self.processes.rank)
-            counted, copier = CountedBatches(ahead, flops), Copier(self.processes.device)
+            drawn = self._prepared(ahead, loss, first * self._each) if isinstance(loss, Task) else ahead
+            counted, copier = CountedBatches(drawn, flops), Copier(self.processes.device)
             begun, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
             ended = saved_at
             for step in range(first, stage.steps):
@@ -214,6 +219,11 @@ class Trainer:
             return numbered(batches, stage, first, self.processes, workers=self.workers)
         self._data = mixed(batches, data, self.processes, workers=self.workers, threads=self.threads)
         return self._data
+
+    def _prepared(self, batches: Iterator[dict[str, Tensor]], task: Task, first: int) -> Iterator[dict[str, Tensor]]:
+        """Micro-batches from number `first` on, with what the task draws for each."""
+        for place, batch in enumerate(batches):
+            yield task.prepared(batch, first + place * self.processes.world + self.processes.rank)
 
     def _taken(self) -> list[str]:
         """Samples of the last micro-batch of every process; nothing of data without names."""

@@ -27,9 +27,12 @@ def rehearse(
     """
     for stage in stages:
         try:
-            refuse_elsewhere(stage.resolved(processes.world), engine, processes, stage.name in heads)
+            head = stage.name in heads or (stage.objective is not None and stage.objective.has_head)
+            refuse_elsewhere(stage.resolved(processes.world), engine, processes, head)
             architecture = changed(architecture, stage)
-            _try(stage, architecture, processes, stage.name in heads)
+            if stage.objective is not None:
+                stage.objective.check(architecture)
+            _try(stage, architecture, processes, head)
         except SpecError as error:
             where = f"stage {stage.name!r}"
             raise SpecError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None

@@ -20,11 +20,13 @@ from typing import Any, ClassVar, Literal, Self
 from vlmkit.architecture import PARTS
 from vlmkit.experts import Experts
 from vlmkit.frozen_mapping import FrozenMapping
-from vlmkit.registry import suggestion
+from vlmkit.registry import RegistryError, suggestion
 from vlmkit.spec import Spec, SpecError
 from vlmkit.training.adapter import Adapter
 from vlmkit.training.learning import Learn
+from vlmkit.training.objectives.base import Objective
 from vlmkit.training.schedules import Schedule, fraction_of_peak
+from vlmkit.written import read_part
 
 SHORT = (*PARTS, "head")
 """Fields that are short for `learn={field: rate}`."""
@@ -48,11 +50,14 @@ class Source(Spec):
 class Stage(Spec):
     later: ClassVar[frozenset[str]] = frozenset(
         {"learn", "tokens", "batch_tokens", "timescale", "shift", "cooldown", "ema", "nonfinite", "compile", "kernels", "adapters"}
-        | {"image_size", "experts", "conversations"}
+        | {"image_size", "experts", "conversations", "objective"}
     )
 
     name: str
     """Of the stage, and of what it leaves in the directory of a run."""
+    objective: Objective | None = None
+    """What the stage trains for in place of the next token of an answer: in a file a word, `autoregressive:weight=0.4`, or its fields with
+    their `kind`. docs/objectives.md has them."""
     steps: int = 0
     """Updates of the weights; 0 where `tokens` says how long the stage is."""
     tokens: int | None = None
@@ -127,10 +132,24 @@ class Stage(Spec):
         self._check_rates()
         if self.ema is not None and not 0 < self.ema < 1:
             raise SpecError(f"{self._where}: ema is a decay between 0 and 1, such as 0.999; got {self.ema}")
+        if self.objective is not None:
+            for misfit in self.objective.misfits(self.learns, self.pack):
+                raise SpecError(f"{self._where}: objective {self.objective.kind!r}: {misfit}")
         if self.pack and self.max_length is None:
             raise SpecError(f"{self._where}: packed rows are all of one length; give max_length")
         if not self.data or len({source.name for source in self.data}) < len(self.data):
             raise SpecError(f"{self._where}: it needs data, each source once; got {[source.name for source in self.data]}")
+
+    @classmethod
+    def from_dict(cls, data: Any, path: str = "") -> Self:
+        """As every spec, and an objective may be written in one word."""
+        if isinstance(data, Mapping) and isinstance(written := data.get("objective"), str):
+            at = f"{path}.objective" if path else "objective"
+            try:
+                data = {**data, "objective": read_part(Objective, written, at)}
+            except RegistryError as error:
+                raise SpecError(f"{at}: {error}") from None
+        return super().from_dict(data, path)
 
     @property
     def _where(self) -> str:

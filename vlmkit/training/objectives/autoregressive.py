@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vlmkit.architecture import Architecture
 from vlmkit.encoders.hf import TransformersViT
@@ -24,6 +25,8 @@ from vlmkit.training.objectives.base import Objective
 @objectives.register("autoregressive")
 @dataclass(frozen=True, kw_only=True)
 class Autoregressive(Objective):
+    has_head: ClassVar[bool] = True
+
     weight: float = 0.4
     """Of the pixels' loss beside the text's."""
 

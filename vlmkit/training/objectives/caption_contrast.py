@@ -11,7 +11,7 @@ From memory: the temperature, SimCSE's. The published training code of this step
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from vlmkit.architecture import Architecture
@@ -30,6 +30,13 @@ class CaptionContrast(Objective):
         super().__post_init__()
         if self.temperature <= 0:
             raise SpecError(f"caption_contrast.temperature: expected more than 0, got {self.temperature}")
+
+    def misfits(self, learning: Callable[[str], bool], pack: bool) -> Iterator[str]:
+        yield from super().misfits(learning, pack)
+        if pack:
+            yield "its rows are captions of their own; leave pack out"
+        if learning("encoder") or learning("connector") or learning("fusion"):
+            yield "it shows no image; leave encoder, connector and fusion out"
 
     def problems(self, architecture: Architecture) -> Iterator[str]:
         """The fusion has to hand a mask of the caption's own on to the language model."""

@@ -10,8 +10,9 @@ towers here give patches.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vlmkit.architecture import Architecture
 from vlmkit.spec import SpecError
@@ -22,6 +23,8 @@ from vlmkit.training.objectives.base import Objective
 @objectives.register("image_text_contrast")
 @dataclass(frozen=True, kw_only=True)
 class ImageTextContrast(Objective):
+    has_head: ClassVar[bool] = True
+
     dim: int = 1280
     """In which images and captions meet."""
     blocks: int = 4
@@ -38,6 +41,13 @@ class ImageTextContrast(Objective):
                 raise SpecError(f"image_text_contrast.{field}: expected {least} or more, got {value}")
         if self.temperature <= 0:
             raise SpecError(f"image_text_contrast.temperature: expected more than 0, got {self.temperature}")
+
+    def misfits(self, learning: Callable[[str], bool], pack: bool) -> Iterator[str]:
+        yield from super().misfits(learning, pack)
+        if pack:
+            yield "its rows are images and captions of their own; leave pack out"
+        if learning("language_model"):
+            yield "captions are embedded by a language model that is frozen; leave language_model out"
 
     def problems(self, architecture: Architecture) -> Iterator[str]:
         """One tower, which the images go through."""

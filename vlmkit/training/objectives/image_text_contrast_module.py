@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import Dataset
 
 from vlmkit.architecture import Architecture
 from vlmkit.features import Features
+from vlmkit.preprocess.images import open_image
 from vlmkit.spec import SpecError
-from vlmkit.training.objectives.caption_contrast_module import contrast
+from vlmkit.training.objectives.caption_contrast_module import caption_rows, contrast, embed
+from vlmkit.training.objectives.drawn_samples import DrawnSamples, captions_of
 from vlmkit.training.objectives.image_text_contrast import ImageTextContrast
 from vlmkit.training.objectives.task import Task, drawn, unwrapped
 
 if TYPE_CHECKING:
+    from vlmkit.data.mixture import DataSource, Mixture
+    from vlmkit.data.sample import Sample
     from vlmkit.processor import VLMProcessor
+    from vlmkit.training.stage import Stage
 
 LARGEST = math.log(100)
 """Of the learnt scale's logarithm, as CLIP bounds it."""
@@ -34,6 +41,23 @@ class ImagesAndCaptions(Task):
         widths = architecture.encoder.dim_out, architecture.language_model.dim
         self.head: Adapters = drawn(seed, lambda: Adapters(spec, *widths))
 
+    def data(self, stage: Stage, sources: Sequence[DataSource], processor: VLMProcessor, seed: int) -> Mixture | Dataset[dict[str, Tensor]]:
+        """`batch_size` images, each with one of its captions as a row, which the model's own language model embeds as it comes."""
+
+        def one(sample: Sample, chance: random.Random) -> tuple[Any, str]:
+            captions = captions_of(sample)
+            if not captions or not sample.images:
+                raise ValueError(f"image_text_contrast needs an image and a caption, and it has {len(sample.images)} and {len(captions)}")
+            return open_image(sample.images[0]), chance.choice(captions)
+
+        def batch(pairs: Sequence[tuple[Any, str]]) -> dict[str, Tensor]:
+            rows = caption_rows(processor, [caption for _, caption in pairs], stage.max_length)
+            images = self.batch(processor, [image for image, _ in pairs], torch.empty(0))
+            del images["captions"]
+            return images | {f"caption_{name}": value for name, value in rows.items()}
+
+        return DrawnSamples(sources, max(1, stage.batch_size), seed, one, batch)
+
     @staticmethod
     def batch(processor: VLMProcessor, images: Sequence[Any], captions: Tensor) -> dict[str, Tensor]:
         """Images, and the embeddings (B, D_lm) of a caption of each."""
@@ -43,6 +67,10 @@ class ImagesAndCaptions(Task):
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
         """Every process gives as many images. Raises SpecError where captions and views are not as many."""
+        if "captions" not in batch:
+            rows = {name: batch[f"caption_{name}"] for name in ("input_ids", "attention_mask")}
+            with torch.no_grad():
+                batch = {**batch, "captions": embed(unwrapped(model), rows)}
         seen: list[Features] = []
         hook = unwrapped(model).encoder.register_forward_hook(lambda module, inputs, output: seen.append(output))
         try:
