@@ -59,6 +59,8 @@ def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("style", "text"),
     [
         (None, '<point x="50" y="50" alt="cup">cup</point>'),
+        (None, "<ref>cup</ref><box>(400,400),(600,600)</box>"),
+        (None, "<loc0409><loc0409><loc0614><loc0614> cup"),
         ("qwen", "<ref>cup</ref><box>(400,400),(600,600)</box>"),
         ("paligemma", "<loc0409><loc0409><loc0614><loc0614> cup"),
     ],
@@ -76,7 +78,8 @@ def test_show_draws_what_is_said_on_the_original(photo, capsys, style, text):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--points", "nothing here"], 2, "nothing is said in molmo's words in 'nothing here'"),
+        (["--points", "nothing here"], 2, "nothing is said in molmo's or qwen's or paligemma's words in 'nothing here'"),
+        (["--points", "<box>(1,2),(3,4)</box>", "--style", "molmo"], 2, "nothing is said in molmo's words in '<box>"),
         (["--points", '<point x="101" y="1">'], 1, "says 101, expected numbers from 0 to 100"),
         (["--style", "qwen"], 2, "--style goes with --points"),
         (["--points", "a", "--steps"], 2, "--steps draws nothing"),

@@ -31,7 +31,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="with --steps: print them as JSON, heights and widths by name")
     parser.add_argument("--video", action="store_true", help="take the file for a film, such as a GIF; of a name that says so it is taken")
     parser.add_argument("--points", metavar="TEXT", help="draw the points or boxes that this text says on the photo")
-    parser.add_argument("--style", choices=STYLES, help=f"with --points: whose words they are; {STYLES[0]}'s unless given")
+    parser.add_argument("--style", choices=STYLES, help="with --points: whose words alone are read; all of them unless given")
     parser.add_argument("--model", metavar="MODEL", default="univa-vl", help=f"%(default)s unless given: {MODEL}")
     add_exchange_options(parser)
     add_language_model_option(parser)
@@ -72,10 +72,11 @@ def run(arguments: Namespace) -> None:
 def _said(arguments: Namespace, size: Size) -> list[Item]:
     if arguments.points is None:
         return []
-    style = arguments.style or STYLES[0]
-    said = parse(arguments.points, style, size)
+    asked = STYLES if arguments.style is None else (arguments.style,)
+    said = [item for style in asked for item in parse(arguments.points, style, size)]
     if not said:
-        raise UsageError(f"nothing is said in {style}'s words in {arguments.points!r}; --style is one of {', '.join(STYLES)}")
+        whose = " or ".join(f"{style}'s" for style in asked)
+        raise UsageError(f"nothing is said in {whose} words in {arguments.points!r}; --style is one of {', '.join(STYLES)}")
     return said
 
 
