@@ -162,6 +162,8 @@ def test_the_image_loss_is_clips_both_ways() -> None:
         right = torch.arange(len(logits))
         wanted = (functional.cross_entropy(logits, right) + functional.cross_entropy(logits.T, right)) / 2
         torch.testing.assert_close(task(built, batch), wanted, rtol=1e-5, atol=0)
+    with pytest.raises(SpecError, match="policy 'multicrop' shows an image of 336x672 in 4 views"):
+        objectives["image_text_contrast"]().task(vlmkit.architecture("molmo-tiny"))
     with pytest.raises(SpecError, match="each image is one view"):
         task(built, batch | {"captions": batch["captions"][:1]})
 

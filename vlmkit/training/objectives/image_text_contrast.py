@@ -15,9 +15,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vlmkit.architecture import Architecture
+from vlmkit.preprocess.geometry import Size
 from vlmkit.spec import SpecError
 from vlmkit.training.objectives import objectives
 from vlmkit.training.objectives.base import Objective
+
+WIDE = Size(336, 672)
+"""Of an image that policies cut which cut any."""
 
 
 @objectives.register("image_text_contrast")
@@ -53,5 +57,7 @@ class ImageTextContrast(Objective):
         """One tower, which the images go through."""
         if architecture.beside:
             yield f"it has {len(architecture.towers)} towers; leave one"
+        elif (views := len(architecture.plan(WIDE).views)) > 1:
+            yield f"policy {architecture.policy.kind!r} shows an image of {WIDE} in {views} views, and each image is one here; use 'squash'"
         if architecture.fusion.needs_visible:
             yield f"fusion {architecture.fusion.kind!r} looks at images from within the language model; use 'splice'"
