@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.molmo_upstream import golden
@@ -30,7 +31,7 @@ def test_what_upstream_writes_is_read_and_written_again(number: int) -> None:
     found = parse(said["text"], "molmo", PERCENT)
     assert [point.label for point in found if isinstance(point, Point)] == [said["label"].lower()] * len(said["points"])
     places = [place for point in found if isinstance(point, Point) for place in (point.x, point.y)]
-    wanted = sorted((round(x, 1), round(y, 1)) for x, y in said["points"])
+    wanted = sorted((float(np.float64(x).round(1)), float(np.float64(y).round(1))) for x, y in said["points"])
     assert places == pytest.approx([number for point in wanted for number in point])
     words = said["text"].removeprefix("Counting the ").partition(" shows a total")[0]
     assert write(found, "molmo", PERCENT) == words

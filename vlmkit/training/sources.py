@@ -27,10 +27,9 @@ def stage_data(
     stage: Stage, processor: VLMProcessor, data: Place | Gathered | str, *, seed: int, hold_out: int = 0, task: Task | None = None
 ) -> Mixture | Dataset[dict[str, Tensor]]:
     """The stage's sources as micro-batches: mixed by their weights, in rows as the stage wants them, or as its objective does. data: a
-    directory, or an address such as s3://bucket/folder, or several. seed: of the run; each stage has an order of its own. hold_out: samples of each
-    source that are left out, for `vlmkit.training.held_out`. task: of the stage's objective. Raises DataError where a source has no shards
-    in `data`."""
-
+    directory, or an address such as s3://bucket/folder, or several. seed: of the run; each stage has an order of its own. hold_out: samples
+    of each source that are left out, for `vlmkit.training.held_out`. task: of the stage's objective. Raises DataError where a source has no
+    shards in `data`."""
     sources = _sources(stage, data, hold_out)
     return mixed(stage, sources, processor, _own(seed, stage)) if task is None else task.data(stage, sources, processor, _own(seed, stage))
 

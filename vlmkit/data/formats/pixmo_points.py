@@ -21,6 +21,7 @@ from vlmkit.data.reading.urls import Fetch
 from vlmkit.data.reading.wording import COUNT, POINTS, ask
 from vlmkit.data.sample import DataError, Rejected, Sample
 from vlmkit.pointing.molmo import spelled
+from vlmkit.pointing.numbers import rounded
 
 ANSWERS = ("points", "counts")
 METHODS = ("", "pointing", "counting")
@@ -58,7 +59,7 @@ def read(folder: Path, *, answers: str = "points", method: str = "", fetch: Fetc
 def asked(label: str, points: Sequence[Sequence[float]], answers: str) -> Conversation:
     """A question for points in percent, and the answer."""
     label = label.lower()
-    answer = spelled(sorted((round(x, 1), round(y, 1)) for x, y in points), label)
+    answer = spelled(sorted((rounded(x, 1), rounded(y, 1)) for x, y in points), label)
     if answers == "points":
         return ask(POINTS.format(label=label), answer)
     return ask(COUNT.format(label=label), f"Counting the {answer} shows a total of {len(points)}." if points else answer)
