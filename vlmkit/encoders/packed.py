@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -55,7 +54,7 @@ class PackedTower(Tower):
         raise NotImplementedError
 
     def encode(self, patches: Tensor, views: tuple[View, ...]) -> Tensor:
-        segments = replace(segments_of(views, self.prefix), prefixes=self.prefixes)
+        segments = segments_of(views, self.prefix, self.prefixes)
         tokens = self.run_blocks(self.before(self.tokens(patches, views, segments)), segments, views)
         if not self.prefix_dropped:
             return tokens.flatten(0, 1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,21 +21,22 @@ Attend = Callable[..., Tensor]
 """Queries, keys and values (V, heads, n, d) -> (V, heads, n, d). `scale` multiplies the scores; None for d ** -0.5."""
 
 
-@dataclass(frozen=True)
 class Segments:
-    """What attends to itself. It is no tuple: a compiled block would look how long that is, and be compiled again for each number."""
+    """What attends to itself. It is neither a tuple nor a dataclass: a compiled block would look how long a tuple is, and be compiled again
+    for each number; FSDP2 makes a dataclass anew before every block."""
 
-    lengths: tuple[int, ...]
-    """Tokens of each."""
-    equal: bool
-    """Whether they are rows of a batch (V, n, D), equally long; otherwise they are stretches of one row (1, N, D)."""
-    prefixes: tuple[int, ...] | None = None
-    """Of each view, how many tokens all of it sees; those behind are seen by themselves and by later ones. None: all see all."""
-    plain: bool = field(init=False)
-    """Whether one call for a whole batch will do."""
+    def __init__(self, lengths: tuple[int, ...], equal: bool, prefixes: tuple[int, ...] | None = None) -> None:
+        """lengths: tokens of each. equal: whether they are rows of a batch (V, n, D), equally long; otherwise they are stretches of one row
+        (1, N, D). prefixes: of each view, how many tokens all of it sees; those behind are seen by themselves and by later ones. None: all
+        see all."""
+        self.lengths, self.equal, self.prefixes = lengths, equal, prefixes
+        self.plain = equal and prefixes is None
+        """Whether one call for a whole batch will do."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "plain", self.equal and self.prefixes is None)
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Segments) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def attend(
@@ -162,6 +162,6 @@ def by_segments(name: str) -> str:
     return own
 
 
-def segments_of(views: Sequence[View], prefix: int = 0) -> Segments:
+def segments_of(views: Sequence[View], prefix: int = 0, prefixes: tuple[int, ...] | None = None) -> Segments:
     """Each view attends to itself, with `prefix` tokens before its patches. Views of one grid are rows of a batch."""
-    return Segments(tuple(view.grid.tokens + prefix for view in views), len({view.grid for view in views}) == 1)
+    return Segments(tuple(view.grid.tokens + prefix for view in views), len({view.grid for view in views}) == 1, prefixes)
