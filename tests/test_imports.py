@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import re
@@ -60,6 +61,21 @@ for module in {modules!r}:
 print(json.dumps(loaded))
 """
     assert json.loads(in_a_fresh_interpreter(code)) == {module: [] for module in modules}
+
+
+def test_tables_of_transformers_are_imported_where_they_are_used() -> None:
+    """The files that are registered in a table are imported when it is: a file that they need and that asks for it first would be half
+    there. Each of those registers itself at its end."""
+    asked = {}
+    for file in sorted(ROOT.rglob("*.py")):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "transformers":
+                names = [name.name for name in node.names if re.match(r"Auto[A-Z]|[A-Z_]+_MAPPING$", name.name)]
+                if names or "models.auto" in (node.module or ""):
+                    asked[file.relative_to(ROOT).as_posix()] = names
+    assert sorted(asked) == ["config.py", "model.py", "processor.py"]
+    for module in ("vlmkit.causal_head", "vlmkit.speaking"):
+        assert in_a_fresh_interpreter(f"import {module} as first, vlmkit; print(vlmkit.VLM.__name__)").strip() == "VLM"
 
 
 @pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.family)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import MODEL_MAPPING, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vlmkit.cache_name import CACHE
@@ -27,6 +27,8 @@ ABILITIES = ("_supports_flash_attn", "_supports_sdpa", "_supports_flex_attn", "_
 
 def text_model_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
     """transformers' headless decoder of this config, that reads text and nothing else; None where it has none."""
+    from transformers import MODEL_MAPPING  # a table that vlmkit.model, which needs this file, is registered in
+
     if type(config) in MODEL_MAPPING:
         mapped = MODEL_MAPPING[type(config)]
         return mapped if inspect.isclass(mapped) and _is_decoder(mapped, config) else None
