@@ -1,13 +1,14 @@
-"""Tokens a second of vlmkit's trainer on packed rows, beside the same model under transformers.Trainer with padded batches.
+"""Tokens a second of vlmkit's trainer on packed rows, beside the same model under transformers.Trainer and TRL's SFTTrainer.
 
     python benchmarks/train.py --rounds 3 --json train.json
 
 About 27 million parameters: an Olmo3-shaped language model of 12 layers, the tower and connector of univa-vl-tiny, everything learns with
-AdamW in float32, on one thread. Both read the same JPEGs and conversations, of lengths like those of RedCaps and GQA, decode and lay them
+AdamW in float32, on one thread. All read the same JPEGs and conversations, of lengths like those of RedCaps and GQA, decode and lay them
 out on the way, and take the same number of samples an update. They take turns, a process each; what counts is the processor's time of the
 steps, so a busy machine disturbs little. Tokens are those of samples: padding counts as nothing.
 
-TRL's SFTTrainer refuses to pack samples with images (trl 1.16, read in its source), and pads as transformers.Trainer does.
+TRL's SFTTrainer refuses to pack samples with images ("Packing is not supported for vision-language models", trl 1.16), and pads as
+transformers.Trainer does.
 """
 
 from __future__ import annotations
@@ -106,16 +107,13 @@ def packed(data: Sequence[Any], updates: int, directory: Path) -> dict[str, floa
 
 
 def padded(data: Sequence[Any], updates: int, directory: Path) -> dict[str, float]:
-    """transformers.Trainer: 4 micro-batches of 8 samples an update, each padded to its longest."""
-    import torch
+    """transformers.Trainer: micro-batches of 8 samples, each padded to its longest."""
     from torch.utils.data import Dataset
     from transformers import Trainer, TrainingArguments
 
     import vlmkit
 
     arch = architecture()
-    processor = vlmkit.build_processor(arch)
-    counted = {"tokens": 0, "places": 0}
 
     class Rows(Dataset[Any]):
         def __len__(self) -> int:
@@ -124,37 +122,72 @@ def padded(data: Sequence[Any], updates: int, directory: Path) -> dict[str, floa
         def __getitem__(self, number: int) -> Any:
             return shown(data[number % len(data)])
 
+    given = TrainingArguments(**arguments(updates, directory))
+    processor = vlmkit.build_processor(arch)
+    return trained(Trainer(model=vlmkit.build(arch, seed=0), args=given, train_dataset=Rows(), data_collator=processor), updates)
+
+
+def supervised(data: Sequence[Any], updates: int, directory: Path) -> dict[str, float]:
+    """TRL's SFTTrainer with its own collator, the same batches."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    import vlmkit
+
+    arch = architecture()
+    rows = [data[number % len(data)] for number in range(updates * SAMPLES)]
+    columns = {"messages": [row.conversations[0] for row in rows], "images": [[{"bytes": row.images[0], "path": None}] for row in rows]}
+    given = SFTConfig(**arguments(updates, directory), max_length=None)
+    processor = vlmkit.build_processor(arch)
+    placed = [[{"role": turn["role"], "content": pieces(turn["content"])} for turn in row] for row in columns["messages"]]
+    table = Dataset.from_dict(columns | {"messages": placed})
+    return trained(SFTTrainer(model=vlmkit.build(arch, seed=0), args=given, train_dataset=table, processing_class=processor), updates)
+
+
+def pieces(content: Any) -> list[dict[str, Any]]:
+    """Of a message, all alike, as a table needs them."""
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return [{"type": part["type"], "text": part.get("text")} for part in parts]
+
+
+def arguments(updates: int, directory: Path) -> dict[str, Any]:
+    """4 micro-batches of 8 samples an update, and nothing written."""
+    import torch
+
+    return {
+        "output_dir": str(directory),
+        "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": SAMPLES // 8,
+        "max_steps": updates,
+        "learning_rate": 1e-4,
+        "optim": "adamw_torch_fused",
+        "gradient_checkpointing": False,
+        "bf16": False,
+        "report_to": [],
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "remove_unused_columns": False,
+        "use_cpu": not torch.cuda.is_available(),
+        "disable_tqdm": True,
+    }
+
+
+def trained(trainer: Any, updates: int) -> dict[str, float]:
+    """What its steps took, and how many tokens its collator gave."""
+    counted, collator = {"tokens": 0, "places": 0}, trainer.data_collator
+
     def collate(rows: list[Any]) -> dict[str, Any]:
-        batch = dict(processor(rows))
+        batch = dict(collator(rows))
         counted["tokens"] += int(batch["attention_mask"].sum())
         counted["places"] += batch["attention_mask"].numel()
         return batch
 
-    given = TrainingArguments(
-        output_dir=str(directory),
-        per_device_train_batch_size=8,
-        gradient_accumulation_steps=SAMPLES // 8,
-        max_steps=updates,
-        learning_rate=1e-4,
-        optim="adamw_torch_fused",
-        report_to=[],
-        save_strategy="no",
-        logging_strategy="no",
-        remove_unused_columns=False,
-        use_cpu=not torch.cuda.is_available(),
-        disable_tqdm=True,
-    )
-    trainer = Trainer(model=vlmkit.build(arch, seed=0), args=given, train_dataset=Rows(), data_collator=collate)
+    trainer.data_collator = collate
     begun = time.process_time()
     trainer.train()
     taken = time.process_time() - begun
-    return {
-        "tokens": counted["tokens"],
-        "seconds": taken,
-        "padding": 1 - counted["tokens"] / counted["places"],
-        "updates": updates,
-        "memory": peak(),
-    }
+    padding = 1 - counted["tokens"] / counted["places"]
+    return {"tokens": counted["tokens"], "seconds": taken, "padding": padding, "updates": updates, "memory": peak()}
 
 
 def peak() -> float:
@@ -164,7 +197,7 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
-WAYS = {"transformers.Trainer, padded": padded, "vlmkit, packed": packed}
+WAYS = {"transformers.Trainer, padded": padded, "trl.SFTTrainer, padded": supervised, "vlmkit, packed": packed}
 
 
 def work(way: str, updates: int) -> None:
@@ -195,11 +228,13 @@ def main() -> None:
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found[way].append(json.loads(done.stdout.strip().splitlines()[-1]))
     speeds = {way: [run["tokens"] / run["seconds"] for run in runs] for way, runs in found.items()}
-    base, other = speeds.values()
     for way, runs in found.items():
         each = ", ".join(f"{speed:.0f}" for speed in speeds[way])
         print(f"{way:<30} {each} tokens/s of processor time, {runs[0]['padding']:.1%} padding, {runs[0]['memory'] / 2**30:.1f} GiB")
-    print(f"ratio: {statistics.median(one / peer for one, peer in zip(other, base, strict=True)):.2f}")
+    *peers, ours = speeds
+    for peer in peers:
+        ratio = statistics.median(one / other for one, other in zip(speeds[ours], speeds[peer], strict=True))
+        print(f"{ours} : {peer} {ratio:.2f}")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 
