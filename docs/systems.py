@@ -215,7 +215,8 @@ def comparison(models: list[Architecture]) -> Iterator[str]:
         yield table(head, cells)
         for title, row in rows.items():
             if row["compared_with"]:
-                yield f"{title} is compared with {row['compared_with']}."
+                told = row["compared_with"]
+                yield f"{title} is compared {told if told.startswith('by parts') else f'with {told}'}."
 
 
 def loading(family: str) -> Iterator[str]:
