@@ -91,15 +91,15 @@ def _job(arguments: Namespace, model: Architecture) -> Job:
         "micro_batch": arguments.micro_batch,
         "dtype": arguments.dtype,
     }
-    stated: dict[str, object] = {}
+    stated: dict[str, object] = {"model": model}
     if arguments.stages is not None:
-        stated = stage_of_file(arguments.stages, arguments.stage)
+        stated = stage_of_file(arguments.stages, arguments.stage, model)
     elif arguments.stage is not None:
-        stated = _as_published(arguments.stage, known_stages(model.name))
+        stated |= _as_published(arguments.stage, known_stages(model.name))
     if arguments.learn is not None:
         stated["learns"] = tuple(part.strip() for part in arguments.learn.split(",") if part.strip())
     values = stated | {name: value for name, value in given.items() if value is not None}
-    return Job(model=model, **values)  # type: ignore[arg-type]
+    return Job(**values)  # type: ignore[arg-type]
 
 
 def _as_published(name: str, known: tuple[KnownStage, ...]) -> dict[str, object]:
