@@ -142,13 +142,13 @@ def test_data_sets(desk: Path, said: Any) -> None:
 
 
 def test_from_training_to_answers(desk: Path, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One step, with a model, a stage, a source, a run and a sample that call themselves so."""
+    """One step, with a model, a source, a run and a sample that call themselves so; a stage may not, and has what is left."""
     threads = torch.get_num_threads()
     (desk / "model.json").write_text(json.dumps(small().replace(name=EVIL).to_dict()))
     with ShardWriter(desk / "data" / EVIL) as writer:
         for number in range(4):
             assert writer.write(sample(number, EVIL))
-    stage = {"name": EVIL, "steps": 1, "batch_size": 1, "max_length": 512, "connector": 1e-2, "data": [{"name": EVIL}]}
+    stage = {"name": "é[bold][link=x]", "steps": 1, "batch_size": 1, "max_length": 512, "connector": 1e-2, "data": [{"name": EVIL}]}
     (desk / "stages.yaml").write_text(json.dumps({"stages": [stage]}))
     run = f"run{EVIL}"
     told = ["--stages", "stages.yaml", "--data", "data", "--run", run, "--workers", "0", "--threads", "1"]

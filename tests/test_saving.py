@@ -167,7 +167,7 @@ def test_a_connector_that_is_not_registered_is_named_with_the_way_to_register_it
 
 
 def test_a_directory_without_a_checkpoint_or_with_another_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*: neither config\.json nor checkpoint/config\.json is there"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*: neither config\.json nor checkpoint/config\.json nor .* GGUF"):
         vlmkit.load(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no directory"):
         vlmkit.load(tmp_path / "nowhere")

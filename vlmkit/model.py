@@ -92,7 +92,7 @@ class VLM(Referred, Resizes, Sees, Speaks, Generates, PreTrainedModel, Generatio
         modules, which takes longer than to embed a token."""
         words = self.language_model.get_input_embeddings()
         self._words_of = attrgetter(next(name for name, module in self.language_model.named_modules() if module is words))
-        self._first_weight = attrgetter(next(name for name, _ in self.named_parameters()))
+        self._first_module = attrgetter(next(name for name, _ in self.named_parameters()).rpartition(".")[0])
 
     def undivided(self) -> list[str]:
         """Classes of modules that `device_map="auto"` lays on one device each: what adds to its own input has to find both there. Of the
@@ -128,8 +128,10 @@ class VLM(Referred, Resizes, Sees, Speaks, Generates, PreTrainedModel, Generatio
     def device(self) -> torch.device:
         """Where inputs belong: that of the weights, and of weights that accelerate keeps elsewhere where it brings them."""
         try:
-            found: torch.device = self._first_weight(self).device
-        except AttributeError:  # parts were wrapped
+            # Not by its name: under ZeRO-3 that would fetch the weight from all processes.
+            weights = self._first_module(self)._parameters.values()
+            found: torch.device = next(weight.device for weight in weights if weight is not None)
+        except (AttributeError, StopIteration):  # parts were wrapped
             found = super().device
         if found.type != "meta":
             return found

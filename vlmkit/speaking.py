@@ -103,7 +103,7 @@ class Speaks(PreTrainedModel):  # type: ignore[misc]
             balance = None if mixtures is None else mixtures.loss
         losses = {}
         if labels is not None:
-            labels = spoken(labels, self.spec.language_model.vocabulary, self.spec.language_model.unspoken)
+            labels = spoken(labels, outputs.logits.shape[-1], self.spec.language_model.unspoken)
             losses["language_model"] = next_token_loss(
                 outputs.logits, labels, logits_to_keep if supervised is None else supervised, num_items_in_batch, loss_weights
             )

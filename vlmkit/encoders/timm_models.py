@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -113,11 +114,24 @@ def facts(name: str, layer: int | tuple[int, ...] = -1, image_size: int | None =
 
 def create_sized(name: str, image_size: int | None, **arguments: Any) -> Any:
     """timm's model, made for images of another size than its own where that is asked for and can be."""
-    with torch.device("meta"):
-        own = create(name.partition(".")[0])
-    other = image_size is not None and native_size(own) != (image_size, image_size)
-    takes = "img_size" in inspect.signature(type(own).__init__).parameters
-    return create(name, **({"img_size": image_size} if other and takes else {}), **arguments)
+    if image_size is None:
+        return create(name, **arguments)
+    own, takes = _own_size(name.partition(".")[0])
+    return create(name, **({"img_size": image_size} if own != (image_size, image_size) and takes else {}), **arguments)
+
+
+@functools.lru_cache(maxsize=64)
+def _own_size(architecture: str) -> tuple[Any, bool]:
+    """For which images timm makes a model, and whether it can be told others."""
+
+    def look() -> tuple[Any, bool]:
+        with torch.device("meta"):
+            made = create(architecture)
+        return native_size(made), "img_size" in inspect.signature(type(made).__init__).parameters
+
+    # Where a skeleton is being made, its own thread gives buffers values.
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(look).result()
 
 
 def differences(stated: Any, actual: Mapping[str, Any]) -> list[str]:
