@@ -81,7 +81,6 @@ def run(arguments: Namespace) -> None:
 def _job(arguments: Namespace, model: Architecture) -> Job:
     from vlmkit.planning import Job
     from vlmkit.planning.published import known_stages
-    from vlmkit.planning.stages import stage_of_file
 
     given = {
         "size": arguments.size,
@@ -93,6 +92,8 @@ def _job(arguments: Namespace, model: Architecture) -> Job:
     }
     stated: dict[str, object] = {"model": model}
     if arguments.stages is not None:
+        from vlmkit.planning.stages import stage_of_file
+
         stated = stage_of_file(arguments.stages, arguments.stage, model)
     elif arguments.stage is not None:
         stated |= _as_published(arguments.stage, known_stages(model.name))
